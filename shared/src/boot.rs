@@ -1,0 +1,3 @@
+//! Process plumbing of both binaries.
+
+pub mod clock;

@@ -1,0 +1,200 @@
+//! Lanes: the plan's fixed slices, and how they are dealt to workers.
+//!
+//! A plan has [`LANES`] lanes whatever the cluster: arrival or user number *i* belongs to lane
+//! `i mod LANES`. Whoever holds a lane makes all of its load. Sets of different workers are
+//! disjoint and their union is the plan, so splits are exact by construction.
+
+use serde::{Deserialize, Serialize};
+
+/// Number of lanes of every plan.
+pub const LANES: usize = 16_384;
+const WORDS: usize = LANES / 64;
+
+/// A set of lanes.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaneSet {
+    words: Vec<u64>,
+}
+
+impl std::fmt::Debug for LaneSet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "LaneSet({} of {LANES})", self.len())
+    }
+}
+
+impl Default for LaneSet {
+    fn default() -> Self {
+        Self::empty()
+    }
+}
+
+impl LaneSet {
+    /// No lane.
+    pub fn empty() -> Self {
+        Self { words: vec![0; WORDS] }
+    }
+
+    /// Every lane.
+    pub fn full() -> Self {
+        Self { words: vec![u64::MAX; WORDS] }
+    }
+
+    /// From the little-endian bitmap of the wire: bit `l % 8` of byte `l / 8` is lane `l`.
+    /// `None` unless it is exactly `LANES / 8` bytes long.
+    pub fn from_bitmap(bytes: &[u8]) -> Option<Self> {
+        if bytes.len() != LANES / 8 {
+            return None;
+        }
+        let words = bytes.chunks_exact(8).map(|c| u64::from_le_bytes(c.try_into().expect("chunks of 8"))).collect();
+        Some(Self { words })
+    }
+
+    /// The little-endian bitmap of the wire, `LANES / 8` bytes.
+    pub fn to_bitmap(&self) -> Vec<u8> {
+        self.words.iter().flat_map(|w| w.to_le_bytes()).collect()
+    }
+
+    /// Adds a lane.
+    pub fn insert(&mut self, lane: u16) {
+        self.words[usize::from(lane) / 64] |= 1 << (lane % 64);
+    }
+
+    /// Takes a lane out.
+    pub fn remove(&mut self, lane: u16) {
+        self.words[usize::from(lane) / 64] &= !(1 << (lane % 64));
+    }
+
+    /// Whether the lane is in.
+    pub fn contains(&self, lane: u16) -> bool {
+        self.words[usize::from(lane) / 64] >> (lane % 64) & 1 == 1
+    }
+
+    /// How many lanes are in.
+    pub fn len(&self) -> usize {
+        self.words.iter().map(|w| w.count_ones() as usize).sum()
+    }
+
+    /// Whether no lane is in.
+    pub fn is_empty(&self) -> bool {
+        self.words.iter().all(|w| *w == 0)
+    }
+
+    /// Whether no lane is in both.
+    pub fn is_disjoint(&self, other: &Self) -> bool {
+        self.words.iter().zip(&other.words).all(|(a, b)| a & b == 0)
+    }
+
+    /// Adds all lanes of `other`.
+    pub fn extend(&mut self, other: &Self) {
+        for (a, b) in self.words.iter_mut().zip(&other.words) {
+            *a |= b;
+        }
+    }
+
+    /// The lanes in ascending order.
+    pub fn iter(&self) -> impl Iterator<Item = u16> + '_ {
+        (0..LANES as u16).filter(|l| self.contains(*l))
+    }
+
+    /// Deals the lanes of this set on to `cores` cores by position: the k-th lane goes to core
+    /// `k % cores`. Each core's lanes ascend.
+    pub fn deal_to_cores(&self, cores: usize) -> Vec<Vec<u16>> {
+        let mut dealt = vec![Vec::new(); cores.max(1)];
+        for (position, lane) in self.iter().enumerate() {
+            dealt[position % cores.max(1)].push(lane);
+        }
+        dealt
+    }
+
+    /// How many numbers in `[from, to)` (numbers, not lanes) belong to lanes of this set.
+    pub fn count_between(&self, from: u64, to: u64) -> u64 {
+        if from >= to {
+            return 0;
+        }
+        let lanes = LANES as u64;
+        let whole = (to - from) / lanes;
+        let rest = (to - from) % lanes;
+        let first = from + whole * lanes;
+        let partial = (0..rest).filter(|k| self.contains(((first + k) % lanes) as u16)).count();
+        whole * self.len() as u64 + partial as u64
+    }
+}
+
+/// Deals all lanes over workers of the given weights (their cores): smooth weighted round-robin,
+/// so that any run of consecutive numbers is spread as evenly as the weights allow.
+///
+/// The result has one set per weight; sets are disjoint and their union is every lane. Weights of
+/// zero count as one.
+pub fn deal(weights: &[u32]) -> Vec<LaneSet> {
+    let mut sets = vec![LaneSet::empty(); weights.len()];
+    if weights.is_empty() {
+        return sets;
+    }
+    let weights: Vec<i64> = weights.iter().map(|w| i64::from((*w).max(1))).collect();
+    let total: i64 = weights.iter().sum();
+    let mut credit = vec![0_i64; weights.len()];
+    for lane in 0..LANES as u16 {
+        for (c, w) in credit.iter_mut().zip(&weights) {
+            *c += w;
+        }
+        let (best, _) = credit
+            .iter()
+            .enumerate()
+            .max_by_key(|(index, c)| (**c, usize::MAX - index))
+            .expect("there is at least one worker");
+        credit[best] -= total;
+        sets[best].insert(lane);
+    }
+    sets
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn dealt_sets_partition_the_plan(weights in prop::collection::vec(0u32..64, 1..40)) {
+            let sets = deal(&weights);
+            let mut union = LaneSet::empty();
+            for set in &sets {
+                prop_assert!(union.is_disjoint(set));
+                union.extend(set);
+            }
+            prop_assert_eq!(union, LaneSet::full());
+        }
+
+        #[test]
+        fn equal_weights_split_any_count_to_within_one(workers in 1usize..20, users in 0u64..5000) {
+            let sets = deal(&vec![2; workers]);
+            let counts: Vec<u64> = sets.iter().map(|s| s.count_between(0, users)).collect();
+            prop_assert_eq!(counts.iter().sum::<u64>(), users);
+            prop_assert!(counts.iter().max().unwrap() - counts.iter().min().unwrap() <= 1);
+        }
+
+        #[test]
+        fn count_between_counts(from in 0u64..40_000, length in 0u64..40_000, workers in 1usize..5) {
+            for set in deal(&vec![1; workers]) {
+                let slow = (from..from + length).filter(|i| set.contains((i % LANES as u64) as u16)).count();
+                prop_assert_eq!(set.count_between(from, from + length), slow as u64);
+            }
+        }
+
+        #[test]
+        fn bitmaps_round_trip(lanes in prop::collection::vec(0u16..LANES as u16, 0..200)) {
+            let mut set = LaneSet::empty();
+            for lane in lanes {
+                set.insert(lane);
+            }
+            prop_assert_eq!(LaneSet::from_bitmap(&set.to_bitmap()), Some(set));
+        }
+    }
+
+    #[test]
+    fn cores_get_disjoint_lanes_that_add_up() {
+        let set = &deal(&[1, 3])[1];
+        let cores = set.deal_to_cores(3);
+        assert_eq!(cores.iter().map(Vec::len).sum::<usize>(), set.len());
+    }
+}

@@ -1,0 +1,394 @@
+//! Latency histogram with unit, range and precision fixed by type.
+//!
+//! Source: G. Tene, `HdrHistogram`: the bucket layout of three significant digits over 1 µs to 1 h,
+//! and the V2 encoding of [`Latency::to_hdr`].
+
+use base64::Engine as _;
+use std::fmt;
+
+/// Buckets of the layout.
+pub const BUCKETS: usize = 23 * PAGE;
+/// Longest value kept apart, µs: one hour. Longer ones count as this, and in `max` and `sum` as they are.
+pub const HIGHEST: u64 = 3_600_000_000;
+const PAGE: usize = 1_024;
+
+/// Bucket of a value in µs: with `e = max(0, bit_length(v) − 11)`, it is `(e << 10) + (v >> e)`.
+///
+/// The first 2,048 buckets are 1 µs wide, each further 1,024 twice as wide as those before.
+pub fn bucket_of(micros: u64) -> usize {
+    let v = micros.min(HIGHEST);
+    let e = (64 - (v | 0x7ff).leading_zeros() as usize) - 11;
+    (e << 10) + (v >> e) as usize
+}
+
+/// Lowest value of a bucket, µs.
+pub fn bucket_low(bucket: usize) -> u64 {
+    if bucket < 2 * PAGE {
+        return bucket as u64;
+    }
+    let e = bucket / PAGE - 1;
+    ((bucket - e * PAGE) as u64) << e
+}
+
+/// Highest value of a bucket, µs.
+pub fn bucket_high(bucket: usize) -> u64 {
+    if bucket < 2 * PAGE {
+        return bucket as u64;
+    }
+    let e = bucket / PAGE - 1;
+    bucket_low(bucket) + (1 << e) - 1
+}
+
+/// Latencies of some samples.
+///
+/// Unit: microseconds, 1 µs to 1 h (0 is kept as 0). Precision: 3 significant digits; count, sum,
+/// min and max are exact. Two values always merge: unit, range and precision are the type's.
+/// Memory: pages of 1,024 counts, allocated on first touch.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Latency {
+    pages: Vec<Option<Box<[u64; PAGE]>>>,
+    count: u64,
+    sum: u64,
+    min: u64,
+    max: u64,
+}
+
+impl fmt::Debug for Latency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Latency(count {}, min {}, max {} µs)", self.count, self.min, self.max)
+    }
+}
+
+/// Why bytes are no encoded [`Latency`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// The bytes end in the middle of a number, or a number is longer than 64 bits.
+    #[error("histogram bytes end in the middle of a number")]
+    Truncated,
+    /// A bucket beyond the layout.
+    #[error("histogram bucket beyond {BUCKETS}")]
+    Bucket,
+    /// Counts that overflow, or a bucket with a count of 0.
+    #[error("histogram count out of range")]
+    Count,
+    /// Sum, min or max that the buckets rule out.
+    #[error("histogram sum, min or max does not fit its buckets")]
+    Bounds,
+}
+
+impl Latency {
+    /// Adds one value in µs.
+    pub fn record(&mut self, micros: u64) {
+        self.record_n(micros, 1);
+    }
+
+    /// Adds `n` equal values in µs.
+    pub fn record_n(&mut self, micros: u64, n: u64) {
+        if n == 0 {
+            return;
+        }
+        self.bounds(n, micros.saturating_mul(n), micros, micros);
+        self.add(bucket_of(micros), n);
+    }
+
+    /// Adds samples already counted by bucket (ascending or not), with their exact sum, min, max in µs.
+    pub fn add_buckets(&mut self, buckets: impl IntoIterator<Item = (usize, u64)>, sum: u64, min: u64, max: u64) {
+        let mut n = 0;
+        for (bucket, count) in buckets {
+            self.add(bucket, count);
+            n += count;
+        }
+        if n > 0 {
+            self.bounds(n, sum, min, max);
+        }
+    }
+
+    fn bounds(&mut self, n: u64, sum: u64, min: u64, max: u64) {
+        self.min = if self.count == 0 { min } else { self.min.min(min) };
+        self.max = self.max.max(max);
+        self.count += n;
+        self.sum = self.sum.saturating_add(sum);
+    }
+
+    fn add(&mut self, bucket: usize, n: u64) {
+        let page = bucket / PAGE;
+        if self.pages.len() <= page {
+            self.pages.resize(page + 1, None);
+        }
+        self.pages[page].get_or_insert_with(|| Box::new([0; PAGE]))[bucket % PAGE] += n;
+    }
+
+    /// Adds all samples of `other`. Commutative and associative; the empty value is its identity.
+    pub fn merge(&mut self, other: &Self) {
+        if other.count == 0 {
+            return;
+        }
+        self.bounds(other.count, other.sum, other.min, other.max);
+        if self.pages.len() < other.pages.len() {
+            self.pages.resize(other.pages.len(), None);
+        }
+        for (mine, theirs) in self.pages.iter_mut().zip(&other.pages) {
+            let Some(theirs) = theirs else { continue };
+            match mine {
+                Some(mine) => mine.iter_mut().zip(theirs.iter()).for_each(|(a, b)| *a += b),
+                None => *mine = Some(theirs.clone()),
+            }
+        }
+    }
+
+    /// Number of samples.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Exact sum, µs.
+    pub fn sum(&self) -> u64 {
+        self.sum
+    }
+
+    /// Exact minimum, µs; 0 without samples.
+    pub fn min(&self) -> u64 {
+        self.min
+    }
+
+    /// Exact maximum, µs; 0 without samples.
+    pub fn max(&self) -> u64 {
+        self.max
+    }
+
+    /// Exact mean, µs; 0 without samples.
+    pub fn mean(&self) -> f64 {
+        if self.count == 0 { 0.0 } else { self.sum as f64 / self.count as f64 }
+    }
+
+    /// Nearest-rank percentile in µs, as the highest value of its bucket (at most `max`); `p` in
+    /// 0..=100. Without samples 0.
+    pub fn percentile(&self, p: f64) -> u64 {
+        // 99.9 % of 1,000 is rank 999, although 0.999 × 1000 is 999.0000000000001 in floats
+        let exact = p / 100.0 * self.count as f64;
+        let rank = ((exact - exact * 1e-12).ceil() as u64).clamp(1, self.count.max(1));
+        let mut seen = 0;
+        for (bucket, count) in self.buckets() {
+            seen += count;
+            if seen >= rank {
+                return bucket_high(bucket).min(self.max).max(self.min);
+            }
+        }
+        0
+    }
+
+    /// Samples of at most `micros` µs, to the precision of the buckets.
+    pub fn count_at_or_below(&self, micros: u64) -> u64 {
+        let last = bucket_of(micros);
+        self.buckets().take_while(|(b, _)| *b <= last).map(|(_, n)| n).sum()
+    }
+
+    /// Buckets that hold samples, ascending, with their counts.
+    pub fn buckets(&self) -> impl Iterator<Item = (usize, u64)> + '_ {
+        self.pages.iter().enumerate().filter_map(|(p, page)| Some((p, page.as_ref()?))).flat_map(|(p, page)| {
+            page.iter().enumerate().filter(|(_, n)| **n > 0).map(move |(i, n)| (p * PAGE + i, *n))
+        })
+    }
+
+    /// The wire form: varints (LEB128) of count, then, unless it is 0, sum, min, max and pairs of
+    /// (bucket − bucket before, count), buckets ascending and starting from 0.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        put_varint(out, self.count);
+        if self.count == 0 {
+            return;
+        }
+        put_varint(out, self.sum);
+        put_varint(out, self.min);
+        put_varint(out, self.max);
+        let mut before = 0;
+        for (bucket, count) in self.buckets() {
+            put_varint(out, (bucket - before) as u64);
+            put_varint(out, count);
+            before = bucket;
+        }
+    }
+
+    /// [`Self::encode`] into a new buffer.
+    pub fn encoded(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.encode(&mut out);
+        out
+    }
+
+    /// Adds the samples of an encoded histogram after checking all of it: bytes from outside can
+    /// neither overflow nor contradict themselves. On an error `self` is unchanged.
+    pub fn merge_encoded(&mut self, mut bytes: &[u8]) -> Result<(), DecodeError> {
+        let count = take_varint(&mut bytes)?;
+        if count == 0 {
+            return if bytes.is_empty() { Ok(()) } else { Err(DecodeError::Count) };
+        }
+        let sum = take_varint(&mut bytes)?;
+        let min = take_varint(&mut bytes)?;
+        let max = take_varint(&mut bytes)?;
+        let pairs = bytes;
+        let (mut seen, mut bucket, mut first) = (0_u64, 0_u64, None);
+        let (mut low, mut high) = (0_u64, 0_u64);
+        while !bytes.is_empty() {
+            let delta = take_varint(&mut bytes)?;
+            let n = take_varint(&mut bytes)?;
+            if first.is_some() && delta == 0 {
+                return Err(DecodeError::Bucket);
+            }
+            bucket = bucket.checked_add(delta).filter(|b| *b < BUCKETS as u64).ok_or(DecodeError::Bucket)?;
+            first.get_or_insert(bucket);
+            seen = seen.checked_add(n).filter(|_| n > 0).ok_or(DecodeError::Count)?;
+            low = low.saturating_add(bucket_low(bucket as usize).saturating_mul(n));
+            high = high.saturating_add(bucket_high(bucket as usize).saturating_mul(n));
+        }
+        if seen != count || self.count.checked_add(count).is_none() {
+            return Err(DecodeError::Count);
+        }
+        let first = first.ok_or(DecodeError::Count)?;
+        // values beyond the range sit in the last bucket, with a sum that may exceed its bounds
+        let clamped = max > HIGHEST;
+        let fits = bucket_of(min) as u64 == first
+            && bucket_of(max) as u64 == bucket
+            && min <= max
+            && sum >= low
+            && (clamped || sum <= high);
+        if !fits {
+            return Err(DecodeError::Bounds);
+        }
+        self.bounds(count, sum, min, max);
+        let (mut bytes, mut bucket) = (pairs, 0);
+        while !bytes.is_empty() {
+            bucket += take_varint(&mut bytes)? as usize;
+            let n = take_varint(&mut bytes)?;
+            self.add(bucket, n);
+        }
+        Ok(())
+    }
+
+    /// Base64 of the `HdrHistogram` V2 encoding with deflate, values in µs, three digits, as every
+    /// `HdrHistogram` implementation reads it.
+    pub fn to_hdr(&self) -> String {
+        use hdrhistogram::serialization::{Serializer as _, V2DeflateSerializer};
+        let mut histogram = hdrhistogram::Histogram::<u64>::new_with_bounds(1, HIGHEST, 3)
+            .expect("the bounds are constants that the library accepts");
+        for (bucket, count) in self.buckets() {
+            histogram.record_n(bucket_low(bucket), count).expect("every bucket lies inside the bounds");
+        }
+        let mut bytes = Vec::new();
+        V2DeflateSerializer::new().serialize(&histogram, &mut bytes).expect("serializing into memory cannot fail");
+        base64::engine::general_purpose::STANDARD.encode(bytes)
+    }
+}
+
+/// Appends a LEB128 varint.
+pub fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+/// Takes a LEB128 varint of at most 64 bits off the front.
+pub fn take_varint(bytes: &mut &[u8]) -> Result<u64, DecodeError> {
+    let mut value = 0_u64;
+    for shift in (0..64).step_by(7) {
+        let (first, rest) = bytes.split_first().ok_or(DecodeError::Truncated)?;
+        *bytes = rest;
+        let part = u64::from(first & 0x7f);
+        if shift == 63 && part > 1 {
+            return Err(DecodeError::Truncated);
+        }
+        value |= part << shift;
+        if first & 0x80 == 0 {
+            return Ok(value);
+        }
+    }
+    Err(DecodeError::Truncated)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn of(values: &[u64]) -> Latency {
+        let mut latency = Latency::default();
+        values.iter().for_each(|v| latency.record(*v));
+        latency
+    }
+
+    fn values() -> impl Strategy<Value = Vec<u64>> {
+        prop::collection::vec(prop_oneof![0u64..5000, 0u64..10_000_000, 0u64..5_000_000_000], 0..80)
+    }
+
+    proptest! {
+        #[test]
+        fn buckets_are_hdr_buckets(v in 1u64..HIGHEST) {
+            let histogram = hdrhistogram::Histogram::<u64>::new_with_bounds(1, HIGHEST, 3).unwrap();
+            let bucket = bucket_of(v);
+            prop_assert!(bucket < BUCKETS);
+            prop_assert_eq!(bucket_low(bucket), histogram.lowest_equivalent(v));
+            prop_assert_eq!(bucket_high(bucket), histogram.highest_equivalent(v));
+        }
+
+        #[test]
+        fn merge_is_a_commutative_monoid(a in values(), b in values(), c in values()) {
+            let mut ab = of(&a);
+            ab.merge(&of(&b));
+            let mut ba = of(&b);
+            ba.merge(&of(&a));
+            prop_assert_eq!(&ab, &ba);
+            let mut ab_c = ab.clone();
+            ab_c.merge(&of(&c));
+            let mut bc = of(&b);
+            bc.merge(&of(&c));
+            let mut a_bc = of(&a);
+            a_bc.merge(&bc);
+            prop_assert_eq!(&ab_c, &a_bc);
+            let all: Vec<u64> = a.iter().chain(&b).chain(&c).copied().collect();
+            prop_assert_eq!(&ab_c, &of(&all));
+            ab_c.merge(&Latency::default());
+            prop_assert_eq!(&ab_c, &a_bc);
+        }
+
+        #[test]
+        fn the_wire_form_round_trips(a in values(), b in values()) {
+            let mut merged = of(&a);
+            merged.merge_encoded(&of(&b).encoded()).unwrap();
+            let mut expected = of(&a);
+            expected.merge(&of(&b));
+            prop_assert_eq!(merged, expected);
+        }
+
+        #[test]
+        fn hostile_bytes_change_nothing_or_decode(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let mut latency = of(&[5]);
+            if latency.merge_encoded(&bytes).is_err() {
+                prop_assert_eq!(latency, of(&[5]));
+            } else {
+                prop_assert_eq!(latency.buckets().map(|(_, n)| n).sum::<u64>(), latency.count());
+            }
+        }
+
+        #[test]
+        fn percentiles_are_nearest_rank_to_three_digits(values in prop::collection::vec(0u64..10_000_000, 1..200), p in 0.0f64..100.0) {
+            let latency = of(&values);
+            let mut sorted = values.clone();
+            sorted.sort_unstable();
+            let rank = ((p / 100.0 * values.len() as f64).ceil() as usize).clamp(1, values.len());
+            let exact = sorted[rank - 1];
+            let got = latency.percentile(p);
+            prop_assert!(got >= exact && got - exact <= exact / 1000 + 1, "{} {}", got, exact);
+        }
+    }
+
+    #[test]
+    fn the_foreign_form_is_readable_by_the_reference_library() {
+        let latency = of(&[1, 2, 900, 1_000_000, 3_599_000_000]);
+        let bytes = base64::engine::general_purpose::STANDARD.decode(latency.to_hdr()).unwrap();
+        let read: hdrhistogram::Histogram<u64> =
+            hdrhistogram::serialization::Deserializer::new().deserialize(&mut bytes.as_slice()).unwrap();
+        assert_eq!(read.len(), 5);
+        assert_eq!(read.value_at_quantile(0.6), 900);
+    }
+}

@@ -1,0 +1,23 @@
+//! Values and pure functions that master and workers share: no I/O and no tasks, except in [`boot`].
+//!
+//! The straight path through it: a [`plan::Plan`] is sliced into [`shard::Shard`]s by
+//! [`lanes`]; [`load`] says what of a shard is due when; what ends becomes histograms
+//! ([`latency`]) in a [`snapshot::Snapshot`], which travels as a [`frame::Frame`] and merges without
+//! loss. [`template`], [`scope`], [`predicate`] and [`check`] are the language of tasks.
+
+pub mod boot;
+pub mod check;
+pub mod frame;
+pub mod id;
+pub mod lanes;
+pub mod latency;
+pub mod load;
+pub mod plan;
+pub mod predicate;
+pub mod record;
+pub mod reply;
+pub mod rng;
+pub mod sample;
+pub mod shard;
+pub mod snapshot;
+pub mod time;

@@ -1,0 +1,231 @@
+//! The plan: a test, validated and immutable, as master and workers share it.
+//!
+//! It travels as its canonical JSON (this crate's serde form, compact) and is named by the digest
+//! of those bytes. Task fields that belong to a protocol stay JSON in it, so that a new protocol
+//! changes neither this type nor the wire.
+
+use crate::check::{Assertion, Extractor};
+use crate::id::Digest;
+use crate::load::Load;
+use crate::predicate::Predicate;
+use crate::record::RecordPolicy;
+use crate::sample::Phase;
+use crate::time::RunTime;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// A test.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Seed of every random choice.
+    pub seed: u64,
+    /// Kinds of users that run at once.
+    pub scenarios: Vec<ScenarioPlan>,
+    /// Registered variables.
+    pub variables: Map<String, Value>,
+    /// Values of the environment variables that the plan names, read on the master.
+    pub env: BTreeMap<String, String>,
+    /// Data sources.
+    pub sources: Vec<SourcePlan>,
+    /// When starting ends; `None`: when somebody stops the run (or iterations are used up).
+    pub test_time: Option<RunTime>,
+    /// Samples intended before this instant belong to the warm-up.
+    pub warmup: RunTime,
+    /// How long requests that are open at the end may take.
+    pub graceful_stop: RunTime,
+    /// Total of iterations over the cluster.
+    pub iterations: Option<u64>,
+    /// Which requests are kept.
+    pub records: RecordPolicy,
+}
+
+/// One kind of users.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ScenarioPlan {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Key of its users' protocol: `fast_http_user`.
+    pub user: Arc<str>,
+    /// How much load, and when.
+    pub load: Load,
+    /// Number of its first user or arrival: numbers run on through the scenarios, so that small
+    /// ones don't all begin on lane 0.
+    pub first_number: u64,
+    /// How an iteration chooses its tasks.
+    pub mode: Mode,
+    /// Its tasks.
+    pub tasks: Vec<TaskPlan>,
+    /// Pause after each iteration (closed model), uniform between both ends, seconds.
+    pub wait_time: Option<(f64, f64)>,
+    /// Default target.
+    pub host: Option<Arc<str>>,
+    /// Who shares connections.
+    pub connections: Connections,
+    /// Time-out for connecting, seconds.
+    pub connect_timeout: f64,
+    /// Time-out of a request, seconds, unless its task has its own.
+    pub request_timeout: f64,
+    /// TLS settings.
+    pub tls: TlsPlan,
+    /// Whether the status of an answer counts beside assertions.
+    pub status_check: StatusCheck,
+}
+
+/// How an iteration chooses its tasks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// Every task in order whose conditions hold.
+    #[default]
+    Sequence,
+    /// One task by weight.
+    Weighted,
+}
+
+/// Who shares connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Connections {
+    /// Each user has its own and keeps it.
+    #[default]
+    PerUser,
+    /// So many over the whole cluster.
+    Shared(u64),
+    /// Opened anew for each iteration.
+    PerIteration,
+    /// Opened anew for each request.
+    PerRequest,
+}
+
+/// Whether an answer's status counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StatusCheck {
+    /// A status of 400 or more fails unless a `status_code` assertion accepts it.
+    #[default]
+    Always,
+    /// The seed's rule: with assertions or extractors only they decide.
+    Assertions,
+}
+
+/// TLS settings. Certificates are blobs, read on the master.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TlsPlan {
+    /// Whether the target's certificate is checked.
+    pub verify: bool,
+    /// PEM of trusted authorities; `None`: those of the worker's system.
+    pub ca: Option<Digest>,
+    /// PEM of the client certificate chain.
+    pub certificate: Option<Digest>,
+    /// PEM of its key.
+    pub key: Option<Digest>,
+}
+
+impl Default for TlsPlan {
+    fn default() -> Self {
+        Self { verify: true, ca: None, certificate: None, key: None }
+    }
+}
+
+/// One task.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TaskPlan {
+    /// Its explicit name; placeholders expand fully in it.
+    pub name: Option<String>,
+    /// Key of its protocol, if not that of its scenario.
+    pub user: Option<Arc<str>>,
+    /// Weight in [`Mode::Weighted`].
+    pub weight: u64,
+    /// Runs only if this holds.
+    pub run_if: Option<Predicate>,
+    /// Does not run if this holds.
+    pub skip_if: Option<Predicate>,
+    /// What must hold of the answer.
+    pub assertions: Vec<Assertion>,
+    /// What is taken from the answer.
+    pub extract: Vec<Extractor>,
+    /// Pause after the task, uniform between both ends, seconds.
+    pub think_time: Option<(f64, f64)>,
+    /// Whether the answer's status counts; `None`: as the scenario says.
+    pub status_check: Option<StatusCheck>,
+    /// The fields that belong to its protocol.
+    pub fields: Map<String, Value>,
+}
+
+/// A data source. Its rows are a blob: the JSON form of [`SourceRows`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SourcePlan {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Names of its columns.
+    pub columns: Vec<String>,
+    /// Number of rows.
+    pub rows: u64,
+    /// Digest of the rows.
+    pub blob: Digest,
+    /// How rows are dealt.
+    pub dealing: Dealing,
+}
+
+/// Rows of a data source; short rows lack their last columns.
+pub type SourceRows = Vec<Vec<String>>;
+
+/// How the rows of a source are dealt to iterations: always one row per source and iteration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Dealing {
+    /// Over and over, each iteration's row a function of its number.
+    Cycle,
+    /// Each row once over the whole cluster, by tickets.
+    Once(AtEnd),
+}
+
+/// What happens when a source that is dealt once has no row left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AtEnd {
+    /// The placeholder's text stays.
+    #[default]
+    Placeholder,
+    /// The user that finds no row ends.
+    StopUser,
+    /// The test ends.
+    StopTest,
+}
+
+impl Plan {
+    /// The canonical JSON.
+    pub fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a plan holds only types with a JSON form")
+    }
+
+    /// When starting ends at the latest.
+    pub fn end(&self) -> RunTime {
+        self.test_time.unwrap_or(RunTime::MAX)
+    }
+
+    /// The phase of a sample intended at `t`.
+    pub fn phase_at(&self, t: RunTime) -> Phase {
+        if t < self.warmup { Phase::Warmup } else { Phase::Main }
+    }
+
+    /// Ticket pools of the plan, in this order: closed-model iterations (if limited), then each
+    /// source that is dealt once.
+    pub fn pools(&self) -> Vec<(Pool, u64)> {
+        let closed = self.scenarios.iter().any(|s| matches!(s.load, Load::Closed(_)));
+        let iterations = self.iterations.filter(|_| closed).map(|n| (Pool::Iterations, n));
+        let sources = self.sources.iter().enumerate().filter(|(_, s)| matches!(s.dealing, Dealing::Once(_)));
+        iterations.into_iter().chain(sources.map(|(i, s)| (Pool::Source(i as u32), s.rows))).collect()
+    }
+}
+
+/// A pool of tickets: things that exist once in the cluster and are dealt on demand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Pool {
+    /// Iterations of the closed model.
+    Iterations,
+    /// Rows of the source with this index in [`Plan::sources`].
+    Source(u32),
+}
