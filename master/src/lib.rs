@@ -1,1 +1,3 @@
-//! master
+//! `ld-master`: decides and reports.
+
+pub mod run;

@@ -18,6 +18,8 @@ pub mod record;
 pub mod reply;
 pub mod rng;
 pub mod sample;
+pub mod scope;
 pub mod shard;
 pub mod snapshot;
+pub mod template;
 pub mod time;

@@ -1,1 +1,5 @@
-//! worker
+//! `ld-worker`: makes load.
+
+pub mod engine;
+pub mod probe;
+pub mod protocol;

@@ -1,0 +1,158 @@
+//! What a run measured, and the result that is made of it.
+
+use chrono::{DateTime, Utc};
+use ld_shared::frame::Odometers;
+use ld_shared::id::{Digest, RunId};
+use ld_shared::latency::Latency;
+use ld_shared::plan::Plan;
+use ld_shared::record::Record;
+use ld_shared::snapshot::{Row, Snapshot};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// What a run measured: the cluster's part. [`crate::run`] makes a result of it.
+#[derive(Clone, Debug)]
+pub struct Measured {
+    /// The run.
+    pub run: RunId,
+    /// Its plan.
+    pub plan: Arc<Plan>,
+    /// Digest of the plan.
+    pub plan_digest: Digest,
+    /// `local` or `cluster`.
+    pub mode: &'static str,
+    /// Wall clock at the start instant.
+    pub started_at: DateTime<Utc>,
+    /// Wall clock when the run closed.
+    pub ended_at: DateTime<Utc>,
+    /// Length of the main window and warm-up: from the start instant to when starting ended, s.
+    pub duration_s: f64,
+    /// Everything.
+    pub total: Snapshot,
+    /// Everything but the spans in which the generator was the limit.
+    pub unmarked: Snapshot,
+    /// Per second, rows and response times (merged over workers).
+    pub timeline: BTreeMap<u32, TimelineRow>,
+    /// Counters of all sessions at their ends.
+    pub odometers: Odometers,
+    /// Upper bound of requests that were started and whose end is not known.
+    pub lost: u64,
+    /// One entry a worker that took part.
+    pub workers: Vec<WorkerResult>,
+    /// What was lost, and when.
+    pub losses: Vec<Loss>,
+    /// What people and policies did to the run.
+    pub events: Vec<Event>,
+    /// Kept records in order of their ends.
+    pub records: Vec<Record>,
+    /// Requests that records were chosen from: successes, failures.
+    pub records_seen: [u64; 2],
+    /// How the run ended.
+    pub ending: Ending,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// As planned.
+    Completed,
+    /// Somebody asked it to (Ctrl-C, SIGTERM, the API); with open-ended tests that is normal.
+    Stopped,
+    /// It could not go on: what happened.
+    Failed(String),
+}
+
+/// One second of the timeline.
+#[derive(Clone, Debug, Default)]
+pub struct TimelineRow {
+    /// Counts.
+    pub row: Row,
+    /// Response times of what ended in it.
+    pub response: Latency,
+    /// Length of the span that percentiles describe, if it is not one second.
+    pub coarse: Option<u32>,
+    /// Lies after the planned end: answers of the drain.
+    pub drain: bool,
+}
+
+/// One worker's part.
+#[derive(Clone, Debug)]
+pub struct WorkerResult {
+    /// Its name.
+    pub name: String,
+    /// Its load cores.
+    pub cores: u32,
+    /// Most users at once.
+    pub users_max: u64,
+    /// Requests it started (all phases).
+    pub requests: u64,
+    /// Greatest CPU share of one of its cores in one second, 0..1.
+    pub cpu_max: f64,
+    /// p99 of how long its cores waited to be polled.
+    pub lag_p99_ms: f64,
+    /// Its clock against the master's.
+    pub clock_offset_ms: f64,
+    /// Bound on the error of that.
+    pub clock_error_ms: f64,
+    /// First start − start instant.
+    pub start_skew_ms: f64,
+    /// `ok`, `lost`, `left`, `late`.
+    pub state: &'static str,
+    /// When it was lost, run time.
+    pub lost_at_s: Option<f64>,
+}
+
+/// A loss: which load, when, and the bound of what is not known.
+#[derive(Clone, Debug)]
+pub struct Loss {
+    /// From, run time.
+    pub from_s: f64,
+    /// To, run time.
+    pub to_s: f64,
+    /// Which worker.
+    pub worker: String,
+    /// Starts that its share planned in that span.
+    pub planned: u64,
+    /// Starts that happened.
+    pub achieved: u64,
+    /// Upper bound of requests with unknown end.
+    pub bound: u64,
+    /// Why.
+    pub reason: String,
+}
+
+/// Something done to a run.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// Run time.
+    pub at_s: f64,
+    /// What.
+    pub what: String,
+    /// By whom.
+    pub by: String,
+}
+
+/// Where a running test stands: what the live line shows.
+#[derive(Clone, Debug, Default)]
+pub struct Progress {
+    /// `waiting`, `preparing`, `running`, `draining`, `done`.
+    pub state: &'static str,
+    /// Run time in seconds.
+    pub elapsed_s: f64,
+    /// Planned length, if it has one.
+    pub planned_s: Option<f64>,
+    /// Users now (open model: open iterations).
+    pub users: u64,
+    /// Requests started in the last complete second.
+    pub rate: f64,
+    /// Response times so far in µs: p50, p95, p99.
+    pub percentiles: [u64; 3],
+    /// Requests so far.
+    pub requests: u64,
+    /// Failures so far.
+    pub failures: u64,
+    /// Workers that take part, and that were expected.
+    pub workers: [u32; 2],
+    /// Names of workers that are there, while waiting.
+    pub present: Vec<String>,
+}
