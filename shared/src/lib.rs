@@ -7,13 +7,17 @@
 
 pub mod boot;
 pub mod check;
+pub mod fault;
 pub mod frame;
 pub mod id;
 pub mod lanes;
 pub mod latency;
 pub mod load;
+mod operand;
+pub mod path;
 pub mod plan;
 pub mod predicate;
+pub mod pytext;
 pub mod record;
 pub mod reply;
 pub mod rng;
@@ -22,4 +26,7 @@ pub mod scope;
 pub mod shard;
 pub mod snapshot;
 pub mod template;
+#[cfg(test)]
+mod testing;
+pub mod threshold;
 pub mod time;

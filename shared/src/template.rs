@@ -1,8 +1,26 @@
-//! `${...}`. (The language core replaces the bodies; names and signatures stay.)
+//! `${...}`: texts with placeholders, parsed once and rendered without allocating.
+//!
+//! | placeholder | becomes |
+//! |---|---|
+//! | `${var.NAME}`, `${NAME}` | a registered or extracted variable, written as Python does |
+//! | `${env.NAME}` | an environment variable of the master |
+//! | `${csv.SOURCE.COLUMN}` | a column of the iteration's row |
+//! | `${uuid()}` | a random UUID (version 4) |
+//! | `${now()}` | local time, `YYYY-MM-DDTHH:MM:SS` |
+//! | `${randint(a,b)}` | a whole number, both ends included |
+//!
+//! A token runs from `${` to the first `}`; prefixes and function names are taken in any case.
+//! What is unknown or unset stays in the text, character for character. What was filled in is not
+//! scanned again.
 
-use crate::sample::Failure;
-use crate::scope::{Bindings, Scope};
+mod token;
+
+use crate::pytext;
+use crate::sample::{Failure, FailureKind};
+use crate::scope::{Bindings, Scope, VarId};
 use serde_json::Value;
+use std::fmt::Write as _;
+use token::{Piece, Token, pieces};
 
 /// How rendered text is made safe for its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,38 +35,363 @@ pub enum Escape {
 
 /// A text with placeholders, parsed once.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Template {}
+pub struct Template {
+    parts: Box<[Part]>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Part {
+    Literal(Box<str>),
+    Dynamic {
+        what: Dynamic,
+        /// The placeholder as written: what stays if there is no value.
+        raw: Box<str>,
+        /// Whether it stands in a string of a JSON text.
+        json: bool,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Dynamic {
+    Variable(VarId),
+    Column { source: u32, column: u32 },
+    Uuid,
+    Now,
+    Between(i64, i64),
+    Fault(Box<str>),
+}
 
 impl Template {
     /// Parses `text`. What can never change (literals, `env`, registered variables that nothing
     /// extracts) is folded, so that most templates end as one literal.
-    pub fn compile(_text: &str, _bindings: &Bindings) -> Self {
-        Self {}
+    pub fn compile(text: &str, bindings: &Bindings) -> Self {
+        let mut builder = Builder { bindings, parts: Vec::new() };
+        builder.text(text, false);
+        builder.finish()
     }
 
-    /// A JSON value whose texts (not keys) are templates, as one template of its JSON text.
-    pub fn compile_json(_value: &Value, _bindings: &Bindings) -> Self {
-        Self {}
+    /// A JSON value whose texts (not keys) are templates, as one template of its compact JSON text.
+    pub fn compile_json(value: &Value, bindings: &Bindings) -> Self {
+        let mut builder = Builder { bindings, parts: Vec::new() };
+        builder.json(value);
+        builder.finish()
+    }
+
+    /// `text` with `env` and registered variables filled in, everything else as written: what
+    /// names in the statistics and default targets are made from, so that they stay few.
+    pub fn compile_name(text: &str, bindings: &Bindings) -> String {
+        let mut name = String::with_capacity(text.len());
+        for piece in pieces(text) {
+            match piece {
+                Piece::Literal(literal) => name.push_str(literal),
+                Piece::Token { raw, token } => match token {
+                    Token::Variable(variable) => {
+                        match bindings.var(variable).and_then(|var| bindings.registered(var)) {
+                            Some(value) => name.push_str(&pytext::Str(value).to_string()),
+                            None => name.push_str(raw),
+                        }
+                    }
+                    Token::Env(variable) => name.push_str(bindings.env(variable).unwrap_or(raw)),
+                    _ => name.push_str(raw),
+                },
+            }
+        }
+        name
+    }
+
+    /// Names of the environment variables that `text` mentions.
+    pub fn env_names(text: &str) -> impl Iterator<Item = &str> {
+        pieces(text).filter_map(|piece| match piece {
+            Piece::Token { token: Token::Env(name), .. } => Some(name),
+            _ => None,
+        })
+    }
+
+    /// Names of the data sources that `text` mentions, known or not.
+    pub fn source_names(text: &str) -> impl Iterator<Item = &str> {
+        pieces(text).filter_map(|piece| match piece {
+            Piece::Token { token: Token::Column { source, .. }, .. } => Some(source),
+            _ => None,
+        })
+    }
+
+    /// What makes a placeholder of `text` impossible to fill in, whatever the user and the row:
+    /// `randint` of what is no number. Found before a test; rendered all the same, it fails.
+    pub fn fault(text: &str) -> Option<String> {
+        pieces(text).find_map(|piece| match piece {
+            Piece::Token { token: Token::Fault(reason), .. } => Some(reason.into()),
+            _ => None,
+        })
+    }
+
+    /// The placeholders of `text` that no user can ever have filled in: they are sent as written.
+    pub fn unresolved<'a>(text: &'a str, bindings: &Bindings) -> impl Iterator<Item = &'a str> {
+        pieces(text).filter_map(|piece| match piece {
+            Piece::Token { raw, token } => matches!(resolve(token, bindings), Resolved::Unknown).then_some(raw),
+            Piece::Literal(_) => None,
+        })
     }
 
     /// The text, if rendering always gives the same.
     pub fn literal(&self) -> Option<&str> {
-        None
+        match &*self.parts {
+            [] => Some(""),
+            [Part::Literal(text)] => Some(text),
+            _ => None,
+        }
     }
 
-    /// Appends the text.
+    /// Appends the text, escaped for its place; placeholders in a JSON text are escaped for it
+    /// besides. Nothing is allocated but what `out` needs.
+    ///
+    /// # Errors
+    ///
+    /// [`FailureKind::Request`] for what [`Self::fault`] finds.
     pub fn render(
         &self,
-        _bindings: &Bindings,
-        _scope: &mut Scope,
-        _escape: Escape,
-        _out: &mut Vec<u8>,
+        bindings: &Bindings,
+        scope: &mut Scope,
+        escape: Escape,
+        out: &mut Vec<u8>,
     ) -> Result<(), Failure> {
+        for part in &self.parts {
+            match part {
+                Part::Literal(text) => put(text, escape, out),
+                Part::Dynamic { what, raw, json } => {
+                    let mut writer = Writer { json: *json, escape, out };
+                    write_dynamic(what, raw, bindings, scope, &mut writer)?;
+                }
+            }
+        }
         Ok(())
+    }
+
+    /// Appends the text as it is to a `String`. For checks, names and conditions.
+    pub fn render_text(&self, bindings: &Bindings, scope: &mut Scope) -> Result<String, Failure> {
+        let mut out = Vec::new();
+        self.render(bindings, scope, Escape::None, &mut out)?;
+        Ok(text(out))
     }
 
     /// Indices of the data sources that it names.
     pub fn sources(&self) -> impl Iterator<Item = u32> + '_ {
-        std::iter::empty()
+        self.parts.iter().filter_map(|part| match part {
+            Part::Dynamic { what: Dynamic::Column { source, .. }, .. } => Some(*source),
+            _ => None,
+        })
     }
 }
+
+/// What a token is in the light of the bindings.
+enum Resolved<'a> {
+    /// Always this value.
+    Value(&'a Value),
+    /// Always this text.
+    Text(&'a str),
+    Dynamic(Dynamic),
+    /// Stays as written.
+    Unknown,
+}
+
+fn resolve<'a>(token: Token<'_>, bindings: &'a Bindings) -> Resolved<'a> {
+    match token {
+        Token::Variable(name) => match bindings.var(name) {
+            Some(var) if bindings.is_extracted(var) => Resolved::Dynamic(Dynamic::Variable(var)),
+            Some(var) => bindings.registered(var).map_or(Resolved::Unknown, Resolved::Value),
+            None => Resolved::Unknown,
+        },
+        Token::Env(name) => bindings.env(name).map_or(Resolved::Unknown, Resolved::Text),
+        Token::Column { source, column } => match bindings.column(source, column) {
+            Some((source, column)) => Resolved::Dynamic(Dynamic::Column { source, column }),
+            None => Resolved::Unknown,
+        },
+        Token::Uuid => Resolved::Dynamic(Dynamic::Uuid),
+        Token::Now => Resolved::Dynamic(Dynamic::Now),
+        Token::Between(low, high) => Resolved::Dynamic(Dynamic::Between(low, high)),
+        Token::Fault(reason) => Resolved::Dynamic(Dynamic::Fault(reason)),
+        Token::Unknown => Resolved::Unknown,
+    }
+}
+
+struct Builder<'a> {
+    bindings: &'a Bindings,
+    parts: Vec<Part>,
+}
+
+impl Builder<'_> {
+    fn text(&mut self, text: &str, json: bool) {
+        for piece in pieces(text) {
+            match piece {
+                Piece::Literal(literal) => self.literal(literal, json),
+                Piece::Token { raw, token } => match resolve(token, self.bindings) {
+                    Resolved::Value(value) => self.literal(&pytext::Str(value).to_string(), json),
+                    Resolved::Text(text) => self.literal(text, json),
+                    Resolved::Dynamic(what) => self.parts.push(Part::Dynamic { what, raw: raw.into(), json }),
+                    Resolved::Unknown => self.literal(raw, json),
+                },
+            }
+        }
+    }
+
+    fn json(&mut self, value: &Value) {
+        match value {
+            Value::String(text) => {
+                self.literal("\"", false);
+                self.text(text, true);
+                self.literal("\"", false);
+            }
+            Value::Array(items) => {
+                self.literal("[", false);
+                for (i, item) in items.iter().enumerate() {
+                    self.literal(if i > 0 { "," } else { "" }, false);
+                    self.json(item);
+                }
+                self.literal("]", false);
+            }
+            Value::Object(map) => {
+                self.literal("{", false);
+                for (i, (key, value)) in map.iter().enumerate() {
+                    self.literal(if i > 0 { ",\"" } else { "\"" }, false);
+                    self.literal(key, true);
+                    self.literal("\":", false);
+                    self.json(value);
+                }
+                self.literal("}", false);
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) => self.literal(&value.to_string(), false),
+        }
+    }
+
+    /// Appends a literal, joined to one before it.
+    fn literal(&mut self, text: &str, json: bool) {
+        if text.is_empty() {
+            return;
+        }
+        let mut joined = match self.parts.pop() {
+            Some(Part::Literal(before)) => String::from(before),
+            other => {
+                self.parts.extend(other);
+                String::new()
+            }
+        };
+        if json {
+            let mut escaped = Vec::with_capacity(text.len());
+            put(text, Escape::Json, &mut escaped);
+            joined.push_str(&self::text(escaped));
+        } else {
+            joined.push_str(text);
+        }
+        self.parts.push(Part::Literal(joined.into()));
+    }
+
+    fn finish(self) -> Template {
+        Template { parts: self.parts.into() }
+    }
+}
+
+fn write_dynamic(
+    what: &Dynamic,
+    raw: &str,
+    bindings: &Bindings,
+    scope: &mut Scope,
+    out: &mut Writer<'_>,
+) -> Result<(), Failure> {
+    match what {
+        Dynamic::Variable(var) => match scope.get(bindings, *var) {
+            Some(Value::String(text)) => out.put(text),
+            Some(value) => write!(out, "{}", pytext::Str(value)).expect("writing to a buffer cannot fail"),
+            None => out.put(raw),
+        },
+        Dynamic::Column { source, column } => out.put(scope.cell(bindings, *source, *column).unwrap_or(raw)),
+        Dynamic::Uuid => {
+            let rng = scope.rng();
+            let random = u128::from(rng.next_u64()) << 64 | u128::from(rng.next_u64());
+            let id = uuid::Builder::from_random_bytes(random.to_be_bytes()).into_uuid();
+            out.put(id.hyphenated().encode_lower(&mut [0; uuid::fmt::Hyphenated::LENGTH]));
+        }
+        Dynamic::Now => {
+            let now = crate::boot::clock::wall().with_timezone(&chrono::Local);
+            write!(out, "{}", now.format("%Y-%m-%dT%H:%M:%S")).expect("writing to a buffer cannot fail");
+        }
+        Dynamic::Between(low, high) => {
+            let span = i128::from(*high) - i128::from(*low) + 1;
+            let rng = scope.rng();
+            // a span of 2^64 does not fit u64: then every number is as good as any other
+            let offset = match u64::try_from(span) {
+                Ok(span) => rng.below(span),
+                Err(_) => rng.next_u64(),
+            };
+            let number = i128::from(*low) + i128::from(offset);
+            write!(out, "{number}").expect("writing to a buffer cannot fail");
+        }
+        Dynamic::Fault(reason) => return Err(Failure::new(FailureKind::Request, &**reason)),
+    }
+    Ok(())
+}
+
+/// Appends placeholders' values to the output, with one or two escapes on the way.
+struct Writer<'a> {
+    json: bool,
+    escape: Escape,
+    out: &'a mut Vec<u8>,
+}
+
+impl Writer<'_> {
+    fn put(&mut self, text: &str) {
+        if !self.json {
+            put(text, self.escape, self.out);
+        } else if self.escape == Escape::None {
+            put(text, Escape::Json, self.out);
+        } else {
+            // a JSON text inside a form or another JSON string: rare enough to take a detour
+            let mut inner = Vec::with_capacity(text.len());
+            put(text, Escape::Json, &mut inner);
+            put(&self::text(inner), self.escape, self.out);
+        }
+    }
+}
+
+impl std::fmt::Write for Writer<'_> {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        self.put(text);
+        Ok(())
+    }
+}
+
+/// What templates rendered, as a text.
+fn text(rendered: Vec<u8>) -> String {
+    String::from_utf8(rendered).expect("templates are texts and escaping keeps them texts")
+}
+
+fn put(text: &str, escape: Escape, out: &mut Vec<u8>) {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    let hex = |nibble: u8| HEX[usize::from(nibble & 15)];
+    match escape {
+        Escape::None => out.extend_from_slice(text.as_bytes()),
+        Escape::Json => {
+            for byte in text.bytes() {
+                match byte {
+                    b'"' => out.extend_from_slice(b"\\\""),
+                    b'\\' => out.extend_from_slice(b"\\\\"),
+                    b'\n' => out.extend_from_slice(b"\\n"),
+                    b'\r' => out.extend_from_slice(b"\\r"),
+                    b'\t' => out.extend_from_slice(b"\\t"),
+                    0..=0x1f => out.extend_from_slice(&[b'\\', b'u', b'0', b'0', hex(byte >> 4), hex(byte)]),
+                    _ => out.push(byte),
+                }
+            }
+        }
+        Escape::Form => {
+            for byte in text.bytes() {
+                match byte {
+                    b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' | b'.' | b'-' | b'~' => out.push(byte),
+                    b' ' => out.push(b'+'),
+                    _ => out.extend_from_slice(&[b'%', hex(byte >> 4), hex(byte)]),
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
