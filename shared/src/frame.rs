@@ -71,6 +71,9 @@ pub struct PhaseOdometer {
     pub requests_written: u64,
     /// Requests recorded as ended.
     pub requests_ended: u64,
+    /// Requests that a limit of this machine (files, ports) stopped before a byte left. They are
+    /// in `requests_started`, and taken off it where it is balanced against ends.
+    pub requests_unsent: u64,
     /// Requests cut off at the end of the drain.
     pub requests_in_flight: u64,
 }
@@ -90,6 +93,7 @@ impl Odometers {
                 && now.requests_started >= then.requests_started
                 && now.requests_written >= then.requests_written
                 && now.requests_ended >= then.requests_ended
+                && now.requests_unsent >= then.requests_unsent
                 && now.requests_in_flight >= then.requests_in_flight
         })
     }
@@ -105,6 +109,7 @@ impl Odometers {
             mine.requests_started += theirs.requests_started;
             mine.requests_written += theirs.requests_written;
             mine.requests_ended += theirs.requests_ended;
+            mine.requests_unsent += theirs.requests_unsent;
             mine.requests_in_flight += theirs.requests_in_flight;
         }
     }

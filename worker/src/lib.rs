@@ -1,5 +1,11 @@
 //! `ld-worker`: makes load.
 
+mod aggregator;
 pub mod engine;
 pub mod probe;
 pub mod protocol;
+mod recorder;
+mod sampler;
+mod selfwatch;
+mod series;
+mod user;

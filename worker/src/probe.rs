@@ -1,45 +1,301 @@
-//! Stamps of one exchange.
+//! Stamps of one exchange, taken where the bytes move.
 
-use ld_shared::sample::Failure;
+use crate::recorder::{Recorder, Sample};
+use ld_shared::boot::clock::mono;
+use ld_shared::sample::{Failure, FailureKind, Phase};
+use std::cell::Cell;
+use std::rc::Rc;
 
-/// Takes the stamps of one exchange. (The engine's author replaces the body; the calls stay.)
-#[derive(Debug, Default)]
-pub struct Probe {}
+/// Takes the stamps of one exchange after another of one user.
+///
+/// A probe that is dropped in mid-exchange (the drain ended, the user was aborted) counts its
+/// request as in flight.
+pub struct Probe {
+    recorder: Option<Rc<Recorder>>,
+    /// When the exchange times out, ns of this node's clock; read by the user's timer.
+    deadline: Rc<Cell<u64>>,
+    timeout: u64,
+    state: State,
+    phase: Phase,
+    /// The phase is set by the caller (hooks) and not by the intended instant.
+    fixed_phase: bool,
+    intended: u64,
+    started: u64,
+    /// The latest stamp: the next part is timed from here.
+    mark: u64,
+    sent_at: u64,
+    first_at: u64,
+    ended: u64,
+    setup: Option<[u64; 3]>,
+    send: u64,
+    bytes_sent: u64,
+    bytes_received: u64,
+    /// The iteration has not proved yet that this machine can start it.
+    iteration_open: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// No exchange, or one that has not started.
+    Idle,
+    /// Started.
+    Open,
+    /// Not started: the lease or the test is over.
+    Refused,
+    /// Started, but a limit of this machine kept it from sending.
+    Unsent,
+}
+
+/// What became of an exchange, as far as the generator is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// It started and ended: record it.
+    Ended,
+    /// It never started; the user starts nothing more.
+    Refused,
+    /// A limit of this machine; nothing to record.
+    Unsent,
+    /// It failed before it started (waiting for a shared connection, say): nothing was sent.
+    NotStarted,
+}
+
+/// The reason of a refused start. Never recorded.
+const OVER: &str = "the test is over";
+
+impl Default for Probe {
+    fn default() -> Self {
+        Self {
+            recorder: None,
+            deadline: Rc::new(Cell::new(u64::MAX)),
+            timeout: u64::MAX,
+            state: State::Idle,
+            phase: Phase::Main,
+            fixed_phase: false,
+            intended: 0,
+            started: 0,
+            mark: 0,
+            sent_at: 0,
+            first_at: 0,
+            ended: 0,
+            setup: None,
+            send: 0,
+            bytes_sent: 0,
+            bytes_received: 0,
+            iteration_open: false,
+        }
+    }
+}
 
 impl Probe {
+    /// A probe of a user of this core.
+    pub(crate) fn new(recorder: Rc<Recorder>) -> Self {
+        let mut probe = Self::default();
+        probe.recorder = Some(recorder);
+        probe
+    }
+
+    /// The cell that holds the running exchange's deadline (`u64::MAX`: none).
+    pub(crate) fn deadline(&self) -> Rc<Cell<u64>> {
+        Rc::clone(&self.deadline)
+    }
+
+    /// An iteration begins. Its count as started waits until its first request proved possible.
+    pub(crate) fn begin_iteration(&mut self, phase: Phase) {
+        self.phase = phase;
+        self.iteration_open = true;
+    }
+
+    /// The iteration counts as started (idempotent).
+    pub(crate) fn iteration_started(&mut self) {
+        if std::mem::take(&mut self.iteration_open)
+            && let Some(recorder) = &self.recorder
+        {
+            recorder.iteration_started(self.phase, mono().0);
+        }
+    }
+
+    /// Makes ready for an exchange. `intended`: `None` means "when it starts".
+    pub(crate) fn arm(&mut self, intended: Option<u64>, timeout: u64, hook: bool) {
+        self.state = State::Idle;
+        self.intended = intended.unwrap_or(0);
+        self.timeout = timeout;
+        self.fixed_phase = hook;
+        if hook {
+            self.phase = Phase::Hooks;
+        }
+        self.first_at = 0;
+        self.ended = 0;
+        self.setup = None;
+        self.send = 0;
+        self.bytes_sent = 0;
+        self.bytes_received = 0;
+    }
+
     /// The exchange begins: the last thing before its first system call (resolve, connect, write).
     /// The lease is checked on this very clock reading. `Err`: nothing may start; return it as it
     /// is, and nothing is counted.
     pub fn start(&mut self) -> Result<(), Failure> {
+        let now = mono().0;
+        self.started = now;
+        self.mark = now;
+        if self.intended == 0 {
+            self.intended = now;
+        }
+        if let Some(recorder) = &self.recorder {
+            if !recorder.may_start(now) {
+                self.state = State::Refused;
+                return Err(Failure::new(FailureKind::Request, OVER));
+            }
+            if !self.fixed_phase {
+                self.phase = recorder.phase_at(self.intended);
+            }
+            recorder.request_started(self.phase, now);
+        }
+        self.state = State::Open;
+        self.deadline.set(now.saturating_add(self.timeout));
         Ok(())
     }
 
+    /// An exchange that failed before it started starts and ends here.
+    pub(crate) fn start_if_idle(&mut self) {
+        if self.state == State::Idle {
+            // a refusal shows in the state
+            self.start().ok();
+        }
+    }
+
     /// A name was resolved; time since the stamp before is DNS time.
-    pub fn resolved(&mut self) {}
+    pub fn resolved(&mut self) {
+        self.setup_part(0);
+    }
 
     /// A connection stands; time since the stamp before is connect time.
-    pub fn connected(&mut self) {}
+    pub fn connected(&mut self) {
+        self.setup_part(1);
+    }
 
     /// The TLS handshake is done; time since the stamp before is TLS time.
-    pub fn secured(&mut self) {}
+    pub fn secured(&mut self) {
+        self.setup_part(2);
+    }
 
-    /// The whole request, so many bytes, was handed to the socket.
-    pub fn written(&mut self, _bytes: u64) {}
+    fn setup_part(&mut self, part: usize) {
+        let now = mono().0;
+        self.setup.get_or_insert([u64::MAX; 3])[part] = now - self.mark;
+        self.mark = now;
+    }
+
+    /// The whole request, so many bytes, was handed to the socket. Called once a hop.
+    pub fn written(&mut self, bytes: u64) {
+        let now = mono().0;
+        self.send += now - self.mark;
+        self.mark = now;
+        self.sent_at = now;
+        if self.bytes_sent == 0
+            && let Some(recorder) = &self.recorder
+        {
+            recorder.request_written(self.phase);
+        }
+        self.bytes_sent += bytes;
+        if self.iteration_open {
+            self.iteration_started();
+        }
+    }
 
     /// The read that just returned brought the answer's first byte.
-    pub fn first_byte(&mut self) {}
+    pub fn first_byte(&mut self) {
+        let now = mono().0;
+        self.first_at = now;
+        self.mark = now;
+    }
 
     /// The read that just returned brought the answer's last byte. Also called when the exchange
     /// fails. `bytes`: all that were received on the wire for this exchange.
-    pub fn end(&mut self, _bytes: u64) {}
+    pub fn end(&mut self, bytes: u64) {
+        self.ended = mono().0;
+        self.bytes_received += bytes;
+    }
+
+    /// One read brought the whole answer of so many bytes: [`Self::first_byte`] and [`Self::end`]
+    /// with one reading of the clock.
+    pub fn answered(&mut self, bytes: u64) {
+        self.first_byte();
+        self.ended = self.first_at;
+        self.bytes_received += bytes;
+    }
 
     /// A limit of this machine (EMFILE, EADDRNOTAVAIL, ENOBUFS) kept the exchange from sending a
     /// byte: the request counts as dropped, `local_error`, never as the target's failure.
-    pub fn local_error(&mut self) {}
+    pub fn local_error(&mut self) {
+        if self.state == State::Open {
+            self.state = State::Unsent;
+        }
+    }
 
-    /// Deadline of the exchange, on this node's monotonic clock in nanoseconds: set by the engine
-    /// before the exchange; the engine drops the future and records a time-out when it passes.
-    pub fn deadline(&self) -> u64 {
-        u64::MAX
+    /// The exchange is over (its future is gone): what became of it.
+    pub(crate) fn finish(&mut self) -> Fate {
+        self.deadline.set(u64::MAX);
+        let state = std::mem::replace(&mut self.state, State::Idle);
+        match state {
+            State::Idle => Fate::NotStarted,
+            State::Refused => Fate::Refused,
+            State::Unsent => {
+                if let Some(recorder) = &self.recorder {
+                    recorder.request_unsent(self.phase);
+                    if std::mem::take(&mut self.iteration_open) {
+                        recorder.iteration_lost_here(self.phase, self.started);
+                    }
+                }
+                Fate::Unsent
+            }
+            State::Open => {
+                if self.ended == 0 {
+                    self.ended = mono().0;
+                }
+                if self.iteration_open {
+                    self.iteration_started();
+                }
+                Fate::Ended
+            }
+        }
+    }
+
+    /// The instant of the end, ns of this node's clock.
+    pub(crate) fn ended_at(&self) -> u64 {
+        self.ended
+    }
+
+    /// The sample of a finished exchange.
+    pub(crate) fn sample(&self, series: u16) -> Sample {
+        let (first_byte, receive) = match self.first_at {
+            0 => (None, 0),
+            first => (Some(first.saturating_sub(self.sent_at)), self.ended.saturating_sub(first)),
+        };
+        Sample {
+            series,
+            phase: self.phase,
+            intended: self.intended,
+            started: self.started,
+            ended: self.ended,
+            setup: self.setup,
+            send: self.send,
+            first_byte,
+            receive,
+            bytes_sent: self.bytes_sent,
+            bytes_received: self.bytes_received,
+        }
+    }
+}
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        if let Some(recorder) = &self.recorder {
+            if self.iteration_open && self.state == State::Open {
+                recorder.iteration_started(self.phase, self.started);
+            }
+            if self.state == State::Open {
+                recorder.request_cut_off(self.phase);
+            }
+        }
     }
 }

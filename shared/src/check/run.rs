@@ -96,6 +96,16 @@ impl Checks {
         self.asserts.is_empty() && self.extracts.is_empty()
     }
 
+    /// Whether there are assertions: an answer below 400 may fail.
+    pub fn has_assertions(&self) -> bool {
+        !self.asserts.is_empty()
+    }
+
+    /// Whether a request without any answer may pass: some assertion looks at the status, which is 0 then.
+    pub fn may_accept_no_answer(&self) -> bool {
+        self.checks_status()
+    }
+
     /// Whether [`Self::run`] looks at the body.
     pub fn needs_body(&self) -> bool {
         self.asserts.iter().any(|assert| matches!(assert, Assert::Contains { .. } | Assert::Json { .. }))

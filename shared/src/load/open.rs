@@ -84,6 +84,8 @@ pub struct ArrivalCursor {
     lanes: Arc<[u16]>,
     /// Nothing due at or after this.
     end: RunTime,
+    /// Arrival ids at or above it are not wanted.
+    limit: u64,
     place: Place,
     next: Option<(ArrivalId, RunTime)>,
 }
@@ -116,12 +118,34 @@ impl ArrivalCursor {
                 Place::Poisson { block, points: Open::block(seed, block), index: 0 }
             }
         };
-        let mut cursor = Self { load, seed, first_number, lanes, end, place, next: None };
+        let mut cursor = Self { load, seed, first_number, lanes, end, limit: u64::MAX, place, next: None };
         cursor.step();
         while cursor.next.is_some_and(|(_, due)| due < from) {
             cursor.step();
         }
         cursor
+    }
+
+    /// Only the first `n` arrivals of the scenario (over all lanes), if there is a limit.
+    #[must_use]
+    pub fn limited(mut self, n: Option<u64>) -> Self {
+        self.limit = match (n, self.load.arrivals) {
+            (None, _) => u64::MAX,
+            (Some(n), Arrivals::Constant) => n,
+            (Some(n), Arrivals::Poisson) => {
+                let (mut block, mut before) = (0, 0);
+                loop {
+                    let points = Open::block(self.seed, block).len() as u64;
+                    if before + points > n {
+                        break block << 16 | (n - before);
+                    }
+                    before += points;
+                    block += 1;
+                }
+            }
+        };
+        self.next = self.next.filter(|(id, _)| id.0 < self.limit);
+        self
     }
 
     /// The next arrival: its id and when it is due.
@@ -139,7 +163,7 @@ impl ArrivalCursor {
     }
 
     fn step(&mut self) {
-        self.next = self.find().filter(|(_, due)| *due < self.end);
+        self.next = self.find().filter(|(id, due)| *due < self.end && id.0 < self.limit);
     }
 
     fn find(&mut self) -> Option<(ArrivalId, RunTime)> {
@@ -226,6 +250,21 @@ mod tests {
         let variance = gaps.iter().map(|g| (g - mean).powi(2)).sum::<f64>() / gaps.len() as f64;
         // an exponential gap has a standard deviation equal to its mean
         assert!((0.97..1.03).contains(&(variance.sqrt() / mean)), "{mean} {variance}");
+    }
+
+    #[test]
+    fn a_limit_is_exact_over_all_lanes() {
+        for arrivals in [Arrivals::Constant, Arrivals::Poisson] {
+            let load = Arc::new(open(Profile::constant(1000.0), arrivals));
+            let count = |lanes: Arc<[u16]>| {
+                let mut cursor =
+                    ArrivalCursor::new(Arc::clone(&load), 3, 0, lanes, RunTime(0), RunTime::from_secs(60.0))
+                        .limited(Some(2_345));
+                std::iter::from_fn(move || cursor.take()).count()
+            };
+            let counts: Vec<usize> = deal(&[1, 2, 3]).iter().map(|set| count(set.iter().collect())).collect();
+            assert_eq!(counts.iter().sum::<usize>(), 2_345);
+        }
     }
 
     fn profile() -> impl Strategy<Value = Profile> {

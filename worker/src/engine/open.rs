@@ -1,0 +1,259 @@
+//! Open model: arrivals at their due instants, whatever the target does.
+//!
+//! A user that finishes takes the next due arrival itself, for it has just read the clock; the
+//! pacer serves what is left. Nothing is ever queued: an arrival that finds the cap reached is
+//! dropped and counted.
+
+use super::closed::Alive;
+use super::core::Core;
+use super::pacer::Pacer;
+use crate::user::{Scenario, User};
+use ld_shared::boot::clock::mono;
+use ld_shared::load::{ArrivalCursor, ArrivalId, Arrivals, Open};
+use ld_shared::rng::KeyedRng;
+use ld_shared::snapshot::DropReason;
+use ld_shared::time::{RunTime, SECOND};
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Poll, Waker};
+
+/// The pacer looks at most so often: between two looks arrivals gather for one wake-up.
+const GRAIN: u64 = 30_000;
+/// An arrival that is later than this is dropped: no backlog is fired as a burst after a freeze.
+const TOO_LATE: u64 = SECOND;
+
+/// One scenario's arrivals and users on one core.
+pub(crate) struct Pool {
+    scenario: Rc<Scenario>,
+    index: usize,
+    cursor: RefCell<ArrivalCursor>,
+    /// Users without an iteration, last in first out: warm connections are used first.
+    idle: RefCell<Vec<Rc<Desk>>>,
+    poisson: bool,
+    closed: Cell<bool>,
+}
+
+/// Where an idle user waits for its next arrival.
+#[derive(Default)]
+struct Desk {
+    job: Cell<Job>,
+    waker: RefCell<Option<Waker>>,
+}
+
+#[derive(Clone, Copy, Default)]
+enum Job {
+    #[default]
+    None,
+    Serve(ArrivalId, u64),
+    /// No arrival will come any more.
+    End,
+}
+
+impl Desk {
+    /// The next arrival and its due instant; `None` if none will come.
+    async fn job(&self) -> Option<(ArrivalId, u64)> {
+        poll_fn(|context| match self.job.take() {
+            Job::Serve(id, due) => Poll::Ready(Some((id, due))),
+            Job::End => Poll::Ready(None),
+            Job::None => {
+                let mut waker = self.waker.borrow_mut();
+                if !waker.as_ref().is_some_and(|w| w.will_wake(context.waker())) {
+                    *waker = Some(context.waker().clone());
+                }
+                Poll::Pending
+            }
+        })
+        .await
+    }
+
+    fn give(&self, job: Job) {
+        self.job.set(job);
+        if let Some(waker) = &*self.waker.borrow() {
+            waker.wake_by_ref();
+        }
+    }
+}
+
+impl Pool {
+    pub(crate) fn new(
+        core: &Core,
+        scenario: &Rc<Scenario>,
+        load: &Open,
+        lanes: &Arc<[u16]>,
+        from: RunTime,
+    ) -> Rc<Self> {
+        let plan = &core.shared.plan;
+        let first = scenario.plan().first_number;
+        // scenarios of equal rate must not make equal Poisson streams
+        let seed = plan.seed ^ first.rotate_left(17);
+        let cursor = ArrivalCursor::new(Arc::new(load.clone()), seed, first, Arc::clone(lanes), from, plan.end())
+            .limited(plan.iterations);
+        Rc::new(Self {
+            scenario: Rc::clone(scenario),
+            index: scenario.index(),
+            cursor: RefCell::new(cursor),
+            idle: RefCell::default(),
+            poisson: load.arrivals == Arrivals::Poisson,
+            closed: Cell::new(false),
+        })
+    }
+
+    /// The next due instant, ns of this node's clock.
+    fn next(&self, core: &Core) -> Option<u64> {
+        let (_, due) = self.cursor.borrow().peek()?;
+        Some(core.recorder.t0().saturating_add(due.0))
+    }
+
+    /// Takes an arrival that is due at `now`, if there is one that may still start; drops what is
+    /// too late or nobody's.
+    fn take(&self, core: &Core, now: u64) -> Option<(ArrivalId, u64)> {
+        if self.closed.get() {
+            return None;
+        }
+        loop {
+            let due = self.next(core).filter(|due| *due <= now)?;
+            let (id, _) = self.cursor.borrow_mut().take()?;
+            core.recorder.iteration_due(core.recorder.phase_at(due));
+            if core.shared.limits.lease_over(now) {
+                self.drop_arrival(core, due, DropReason::NoOwner, now);
+            } else if now - due > TOO_LATE {
+                self.drop_arrival(core, due, DropReason::GeneratorLate, now);
+            } else {
+                return Some((id, due));
+            }
+        }
+    }
+
+    fn drop_arrival(&self, core: &Core, due: u64, reason: DropReason, now: u64) {
+        core.recorder.iteration_dropped(core.recorder.phase_at(due), reason, now);
+    }
+
+    /// Number of an arrival among all of the scenario, for sources that cycle.
+    fn number(&self, id: ArrivalId) -> u64 {
+        if self.poisson { (id.0 >> 16) * 1_000 + (id.0 & 0xffff) } else { id.0 }
+    }
+
+    /// Takes one of the cluster's slots for open iterations.
+    fn take_slot(&self, core: &Core) -> bool {
+        let (open, cap) = &core.shared.in_flight[self.index];
+        if open.fetch_add(1, Ordering::Relaxed) < cap.load(Ordering::Relaxed) {
+            return true;
+        }
+        open.fetch_sub(1, Ordering::Relaxed);
+        false
+    }
+
+    fn is_full(&self, core: &Core) -> bool {
+        let (open, cap) = &core.shared.in_flight[self.index];
+        open.load(Ordering::Relaxed) >= cap.load(Ordering::Relaxed)
+    }
+
+    fn give_slot(&self, core: &Core) {
+        core.shared.in_flight[self.index].0.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Starts or drops everything that is due at `now`.
+    fn serve(self: &Rc<Self>, core: &Rc<Core>, now: u64) {
+        while let Some((id, due)) = self.take(core, now) {
+            if !self.take_slot(core) {
+                self.drop_arrival(core, due, DropReason::InFlightCap, now);
+                continue;
+            }
+            let desk = self.idle.borrow_mut().pop();
+            match desk {
+                Some(desk) => desk.give(Job::Serve(id, due)),
+                None => {
+                    let work = serve_arrivals(Rc::clone(core), Rc::clone(self), (id, due));
+                    core.users.borrow_mut().spawn_local(work);
+                }
+            }
+        }
+    }
+
+    /// Starting is over: what was due before and never came up is dropped.
+    pub(crate) fn close(&self, core: &Core, now: u64) {
+        while let Some((_, due)) = self.take(core, now.min(core.shared.limits.end())) {
+            self.drop_arrival(core, due, DropReason::GeneratorLate, now);
+        }
+        self.closed.set(true);
+    }
+
+    /// Every arrival was taken: users end when they have served theirs.
+    fn retire(&self) {
+        self.closed.set(true);
+        self.idle.borrow_mut().drain(..).for_each(|desk| desk.give(Job::End));
+    }
+}
+
+/// Serves the arrivals of all pools of a core until there is none left.
+pub(crate) async fn pace(core: Rc<Core>, pools: Vec<Rc<Pool>>) {
+    let pacer = match Pacer::new() {
+        Ok(pacer) => pacer,
+        Err(error) => {
+            // without it every arrival will be dropped as late, which the result says
+            tracing::error!(%error, "no timer for arrivals");
+            return;
+        }
+    };
+    while let Some(next) = pools.iter().filter_map(|pool| pool.next(&core)).min() {
+        let now = mono().0;
+        pacer.until(next.max(now + GRAIN)).await;
+        for pool in &pools {
+            pool.serve(&core, mono().0);
+        }
+    }
+    pools.iter().for_each(|pool| pool.retire());
+}
+
+/// A pooled user: in this model just a warm connection. Every arrival starts from its base scope.
+async fn serve_arrivals(core: Rc<Core>, pool: Rc<Pool>, first: (ArrivalId, u64)) {
+    let mut user = User::new(&core, &pool.scenario);
+    let desk = Rc::new(Desk::default());
+    let mut job = first;
+    loop {
+        let slot = Slot { core: &core, pool: &pool, _alive: Alive::new(&core) };
+        let mut next = Some(job);
+        while let Some((id, due)) = next.take() {
+            let now = mono().0;
+            core.recorder.dispatched(now.saturating_sub(due));
+            let rng = KeyedRng::new(core.shared.plan.seed, id.0, pool.scenario.plan().first_number);
+            user.begin_iteration(rng, pool.number(id), Some(due), now);
+            if user.iterate(Some(due)).await.is_break() {
+                return;
+            }
+            user.end_iteration();
+            let now = user.last_instant();
+            if pool.is_full(&core) {
+                // these came due while nobody could start them
+                while let Some((_, due)) = pool.take(&core, now) {
+                    pool.drop_arrival(&core, due, DropReason::InFlightCap, now);
+                }
+            } else {
+                next = pool.take(&core, now);
+            }
+        }
+        drop(slot);
+        if pool.closed.get() {
+            return;
+        }
+        pool.idle.borrow_mut().push(Rc::clone(&desk));
+        let Some(next) = desk.job().await else { return };
+        job = next;
+    }
+}
+
+/// A slot of the cap, given back however the iteration ends.
+struct Slot<'a> {
+    core: &'a Core,
+    pool: &'a Pool,
+    _alive: Alive,
+}
+
+impl Drop for Slot<'_> {
+    fn drop(&mut self) {
+        self.pool.give_slot(self.core);
+    }
+}

@@ -1,0 +1,362 @@
+//! One virtual user: pick → prepare → exchange → check → record, task after task.
+
+mod scenario;
+
+pub(crate) use scenario::{Name, Scenario, Task};
+
+use crate::engine::core::Core;
+use crate::probe::{Fate, Probe};
+use crate::protocol::Want;
+use crate::sampler::Ticket;
+use crate::series::OTHER_ID;
+use ld_shared::boot::clock::mono;
+use ld_shared::plan::{Mode, Pool, StatusCheck};
+use ld_shared::record::{Answer, Record};
+use ld_shared::reply::Reply;
+use ld_shared::rng::KeyedRng;
+use ld_shared::sample::{Failure, FailureKind};
+use ld_shared::scope::{Row, Scope};
+use ld_shared::template::{Escape, Template};
+use ld_shared::time::SECOND;
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::future::{Future, poll_fn};
+use std::ops::ControlFlow;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::time::{Instant, Sleep};
+
+/// One virtual user.
+pub(crate) struct User {
+    core: Rc<Core>,
+    scenario: Rc<Scenario>,
+    scope: Scope,
+    /// What the scope was before the first iteration: where each arrival of the open model starts.
+    base: Option<Box<Scope>>,
+    /// One session a protocol of the scenario, opened on first use.
+    sessions: Vec<Option<Box<dyn Any>>>,
+    probe: Probe,
+    timer: Timer,
+    rng: KeyedRng,
+    sent: bool,
+}
+
+impl User {
+    pub(crate) fn new(core: &Rc<Core>, scenario: &Rc<Scenario>) -> Self {
+        let probe = Probe::new(Rc::clone(&core.recorder));
+        Self {
+            core: Rc::clone(core),
+            scenario: Rc::clone(scenario),
+            scope: Scope::new(&core.context.bindings),
+            base: None,
+            sessions: scenario.protocols().map(|_| None).collect(),
+            timer: Timer { deadline: probe.deadline(), armed: u64::MAX, sleep: None },
+            probe,
+            rng: KeyedRng::new(0, 0, 0),
+            sent: false,
+        }
+    }
+
+    /// Uniform between both ends, from this iteration's random numbers.
+    pub(crate) fn between(&mut self, low: f64, high: f64) -> f64 {
+        self.rng.between(low, high)
+    }
+
+    /// Whether the last iteration sent any request.
+    pub(crate) fn sent_something(&self) -> bool {
+        self.sent
+    }
+
+    /// The latest instant that this user knows of, ns of this node's clock.
+    pub(crate) fn last_instant(&self) -> u64 {
+        if self.sent { self.probe.ended_at() } else { mono().0 }
+    }
+
+    /// An iteration begins at `now`, ns of this node's clock. `number`: its number among all of the
+    /// scenario; `due`: when it was due (open model).
+    pub(crate) fn begin_iteration(&mut self, rng: KeyedRng, number: u64, due: Option<u64>, now: u64) {
+        if due.is_some() {
+            // open model: extracts don't leak into the next arrival
+            match &self.base {
+                Some(base) => self.scope.clone_from(base),
+                None if self.scenario.extracts() => self.base = Some(Box::new(self.scope.clone())),
+                None => {}
+            }
+        }
+        // one stream for choices and pauses, another for what placeholders draw
+        self.scope.begin_iteration(rng.clone(), number);
+        self.rng = rng;
+        self.rng.next_u64();
+        self.rng = KeyedRng::new(self.rng.next_u64(), 1, 0);
+        self.sent = false;
+        let recorder = &self.core.recorder;
+        let phase = recorder.phase_at(due.unwrap_or(now));
+        if due.is_none() {
+            recorder.iteration_due(phase);
+        }
+        self.probe.begin_iteration(phase);
+    }
+
+    /// The iteration is over.
+    pub(crate) fn end_iteration(&mut self) {
+        self.probe.iteration_started();
+        for (users, session) in self.scenario.protocols().zip(&mut self.sessions) {
+            if let Some(session) = session {
+                users.end_iteration(session.as_mut());
+            }
+        }
+    }
+
+    /// Runs one iteration's tasks. `intended`: when its first request was due, ns of this node's
+    /// clock; without it requests are intended when they start. Breaks when the user must end.
+    pub(crate) async fn iterate(&mut self, intended: Option<u64>) -> ControlFlow<()> {
+        let scenario = Rc::clone(&self.scenario);
+        let open_model = intended.is_some();
+        let mut intended = intended;
+        match scenario.plan().mode {
+            Mode::Sequence => {
+                for task in scenario.tasks() {
+                    self.step(task, &mut intended).await?;
+                    if !open_model {
+                        intended = None;
+                    }
+                }
+            }
+            Mode::Weighted => {
+                if let Some(task) = scenario.pick(&mut self.rng) {
+                    self.step(task, &mut intended).await?;
+                }
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Runs one task if its conditions hold.
+    async fn step(&mut self, task: &Task, intended: &mut Option<u64>) -> ControlFlow<()> {
+        for source in &task.once_sources {
+            if !self.scope.has_row(*source) {
+                match self.core.shared.tickets.take(Pool::Source(*source)).await {
+                    Some(row) => self.scope.set_row(*source, Row::At(row)),
+                    None => {
+                        self.scope.set_row(*source, Row::Exhausted);
+                        self.scenario.at_end(&self.core, *source)?;
+                    }
+                }
+            }
+        }
+        if !task.may_run(&self.core.context.bindings, &mut self.scope) {
+            return ControlFlow::Continue(());
+        }
+        let ended = self.request(task, *intended).await?;
+        if let Some((low, high)) = task.think_time {
+            let pause = self.rng.between(low, high);
+            tokio::time::sleep(Duration::from_secs_f64(pause)).await;
+            *intended = intended.map(|_| ended.saturating_add((pause * SECOND as f64) as u64));
+        } else {
+            *intended = intended.map(|_| ended);
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Sends one request and records it; gives the instant of its end.
+    async fn request(&mut self, task: &Task, intended: Option<u64>) -> ControlFlow<(), u64> {
+        let keep = self.core.sampler.borrow_mut().draw();
+        let want = want(task, &keep);
+        let session = self.sessions[task.protocol].get_or_insert_with(|| task.users.session());
+        self.probe.arm(intended, task.timeout, false);
+        let (users, compiled) = (&task.users, task.compiled.as_ref());
+        let outcome = {
+            match users.begin(compiled, session.as_mut(), &mut self.scope, &mut self.probe, want) {
+                Ok(exchange) => {
+                    let _open = Open::new(&self.core.open);
+                    Ok(self.timer.limit(exchange).await)
+                }
+                Err(failure) => Err(failure),
+            }
+        };
+        let outcome = outcome.unwrap_or_else(Err);
+        if outcome.is_err() {
+            // what fails before it starts (a placeholder that cannot be filled in) is a request all the same
+            self.probe.start_if_idle();
+        }
+        match self.probe.finish() {
+            Fate::Ended => {}
+            Fate::Refused => return ControlFlow::Break(()),
+            Fate::Unsent | Fate::NotStarted => return ControlFlow::Continue(mono().0),
+        }
+        self.sent = true;
+        self.record(task, outcome, &keep);
+        ControlFlow::Continue(self.probe.ended_at())
+    }
+
+    fn record(&mut self, task: &Task, outcome: Result<Reply, Failure>, keep: &Ticket) {
+        let bindings = &self.core.context.bindings;
+        let (reply, failure) = match outcome {
+            Ok(reply) => {
+                let failure = task.checks.run(&reply, bindings, &mut self.scope, task.status_check).err();
+                (Some(reply), failure)
+            }
+            Err(failure) => {
+                // the seed lets a `status_code` assertion of 0 accept that there was no answer
+                let none = Reply { status: Some(0), ..Reply::default() };
+                let accepted = task.checks.may_accept_no_answer()
+                    && task.checks.run(&none, bindings, &mut self.scope, StatusCheck::Assertions).is_ok();
+                (None, (!accepted).then_some(failure))
+            }
+        };
+        let series = match &task.name {
+            Name::Fixed(series) => *series,
+            Name::Rendered(template, numbers) => self.rendered_series(task, template, numbers),
+        };
+        let sample = self.probe.sample(series);
+        self.core.recorder.record(&sample, failure.as_ref());
+        if keep.keep[usize::from(failure.is_some())] {
+            let record = self.kept(task, &sample, reply, failure, keep);
+            self.core.sampler.borrow_mut().keep(record);
+        }
+    }
+
+    fn rendered_series(&mut self, task: &Task, template: &Template, numbers: &RefCell<HashMap<Box<str>, u16>>) -> u16 {
+        let mut name = Vec::new();
+        let rendered = template.render(&self.core.context.bindings, &mut self.scope, Escape::None, &mut name);
+        let (Ok(()), Ok(name)) = (rendered, String::from_utf8(name)) else { return OTHER_ID };
+        if let Some(id) = numbers.borrow().get(name.as_str()) {
+            return *id;
+        }
+        let id = self.scenario.series(&name, &task.request_type);
+        if id != OTHER_ID {
+            // the table's limit bounds this map too
+            numbers.borrow_mut().insert(name.into(), id);
+        }
+        id
+    }
+
+    fn kept(
+        &mut self,
+        task: &Task,
+        sample: &crate::recorder::Sample,
+        reply: Option<Reply>,
+        failure: Option<Failure>,
+        keep: &Ticket,
+    ) -> Record {
+        let cap = keep.body[usize::from(failure.is_some())];
+        let status = reply.as_ref().map_or(Some(0), |r| r.status);
+        let body_bytes = reply.as_ref().map_or(0, |r| r.body_bytes);
+        let answer = reply.filter(|_| cap > 0).map(|reply| {
+            let mut body = reply.body;
+            body.truncate(cap);
+            Arc::new(Answer { headers: reply.headers.iter().collect(), body })
+        });
+        Record {
+            priority: keep.priority,
+            ended_at: sample.ended.saturating_sub(self.core.recorder.t0()),
+            phase: sample.phase,
+            request_type: Arc::clone(&task.request_type),
+            url: task.users.url(task.compiled.as_ref(), &mut self.scope),
+            name: self.scenario.name_of(sample.series),
+            status,
+            response_us: (sample.ended.saturating_sub(sample.intended) + 500) / 1000,
+            body_bytes,
+            error: failure.map(|f| f.reason),
+            answer,
+        }
+    }
+}
+
+/// What the engine has to see of an answer: what checks and kept records need.
+fn want(task: &Task, keep: &Ticket) -> Want {
+    let mut want = task.want;
+    let [body, failed] = keep.body;
+    want.body = want.body.max(body);
+    want.failed_body = want.failed_body.max(failed);
+    if task.checks.has_assertions() {
+        // an answer below 400 may become a failure
+        want.body = want.body.max(failed);
+    }
+    want.headers |= body > 0 || failed > 0 && keep.keep[1] && want.body > 0;
+    want
+}
+
+/// Counts an open exchange for as long as it exists.
+struct Open<'a>(&'a Cell<u64>);
+
+impl<'a> Open<'a> {
+    fn new(open: &'a Cell<u64>) -> Self {
+        open.set(open.get() + 1);
+        Self(open)
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+/// Ends exchanges at their deadlines: one timer a user, re-armed only when it fires early, so that a
+/// request costs no timer operation.
+struct Timer {
+    deadline: Rc<Cell<u64>>,
+    /// When `sleep` fires; `u64::MAX`: not armed.
+    armed: u64,
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl Timer {
+    async fn limit(
+        &mut self,
+        mut exchange: Pin<Box<dyn Future<Output = Result<Reply, Failure>> + '_>>,
+    ) -> Result<Reply, Failure> {
+        poll_fn(|context| {
+            if let Poll::Ready(outcome) = exchange.as_mut().poll(context) {
+                return Poll::Ready(outcome);
+            }
+            if self.is_over(context) {
+                return Poll::Ready(Err(Failure::new(FailureKind::Timeout, "timed out")));
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Whether the deadline has passed; else the task is woken when it does.
+    fn is_over(&mut self, context: &mut Context<'_>) -> bool {
+        let deadline = self.deadline.get();
+        if deadline == u64::MAX {
+            return false;
+        }
+        loop {
+            if deadline < self.armed || self.sleep.is_none() {
+                let left = Duration::from_nanos(deadline.saturating_sub(mono().0));
+                let at = Instant::now() + left;
+                match &mut self.sleep {
+                    Some(sleep) => sleep.as_mut().reset(at),
+                    None => self.sleep = Some(Box::pin(tokio::time::sleep_until(at))),
+                }
+                self.armed = deadline;
+            }
+            let Some(sleep) = &mut self.sleep else { return false };
+            if sleep.as_mut().poll(context).is_pending() {
+                return false;
+            }
+            self.armed = u64::MAX;
+            if mono().0 >= deadline {
+                return true;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_is_small() {
+        assert!(size_of::<User>() <= 512, "{}", size_of::<User>());
+    }
+}

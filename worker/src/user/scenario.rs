@@ -1,0 +1,232 @@
+//! A scenario, compiled for one core.
+
+use crate::engine::core::Core;
+use crate::protocol::{PrepareError, Users, Want};
+use crate::series::OTHER_ID;
+use ld_shared::check::Checks;
+use ld_shared::plan::{AtEnd, Dealing, Plan, ScenarioPlan, StatusCheck, TaskPlan};
+use ld_shared::predicate::Condition;
+use ld_shared::rng::KeyedRng;
+use ld_shared::scope::{Bindings, Scope};
+use ld_shared::template::Template;
+use ld_shared::time::SECOND;
+use std::any::Any;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// Most bytes of a body that a check looks at.
+const CHECKED_BODY: usize = 64 * 1024 * 1024;
+
+/// A scenario, compiled for one core.
+pub(crate) struct Scenario {
+    plan: Arc<Plan>,
+    index: usize,
+    protocols: Vec<Rc<dyn Users>>,
+    tasks: Vec<Task>,
+    /// Σ of weights up to and with each task.
+    weights: Vec<u64>,
+    extracts: bool,
+    table: Arc<crate::series::SeriesTable>,
+    name: Arc<str>,
+    /// Names by number, as far as this core has met them.
+    names: RefCell<HashMap<u16, Arc<str>>>,
+}
+
+/// A task, compiled for one core.
+pub(crate) struct Task {
+    pub(crate) users: Rc<dyn Users>,
+    /// Index of its protocol among the scenario's: that of the user's session.
+    pub(crate) protocol: usize,
+    pub(crate) compiled: Box<dyn Any>,
+    pub(crate) name: Name,
+    pub(crate) request_type: Arc<str>,
+    pub(crate) checks: Checks,
+    pub(crate) status_check: StatusCheck,
+    pub(crate) want: Want,
+    /// Time-out, ns.
+    pub(crate) timeout: u64,
+    pub(crate) think_time: Option<(f64, f64)>,
+    /// Sources dealt once that it names: it needs a ticket of each.
+    pub(crate) once_sources: Vec<u32>,
+    run_if: Option<Condition>,
+    skip_if: Option<Condition>,
+}
+
+/// A task's name in the statistics.
+pub(crate) enum Name {
+    /// Always this series.
+    Fixed(u16),
+    /// Rendered for each request; with the numbers of those met so far.
+    Rendered(Template, RefCell<HashMap<Box<str>, u16>>),
+}
+
+impl Task {
+    /// Whether its conditions hold.
+    pub(crate) fn may_run(&self, bindings: &Bindings, scope: &mut Scope) -> bool {
+        self.run_if.as_ref().is_none_or(|c| c.holds(bindings, scope))
+            && !self.skip_if.as_ref().is_some_and(|c| c.holds(bindings, scope))
+    }
+}
+
+impl Scenario {
+    /// Compiles the plan's scenario with this index.
+    pub(crate) fn compile(core: &Core, index: usize) -> Result<Self, PrepareError> {
+        let plan = Arc::clone(&core.shared.plan);
+        let own = &plan.scenarios[index];
+        let mut scenario = Self {
+            index,
+            protocols: Vec::new(),
+            tasks: Vec::new(),
+            weights: Vec::new(),
+            extracts: own.tasks.iter().any(|t| !t.extract.is_empty()),
+            table: Arc::clone(&core.shared.series),
+            name: Arc::clone(&own.name),
+            names: RefCell::default(),
+            plan: Arc::clone(&plan),
+        };
+        let mut keys: Vec<Arc<str>> = Vec::new();
+        let mut total = 0_u64;
+        for task in &own.tasks {
+            let key = task.user.as_ref().unwrap_or(&own.user);
+            let protocol = match keys.iter().position(|k| k == key) {
+                Some(known) => known,
+                None => {
+                    let driver = crate::protocol::driver(key)
+                        .ok_or_else(|| PrepareError(format!("this worker knows no user `{key}`")))?;
+                    scenario.protocols.push((driver.new)(Rc::clone(&core.context), own)?);
+                    keys.push(Arc::clone(key));
+                    keys.len() - 1
+                }
+            };
+            let task_compiled = scenario.task(&core.context.bindings, own, task, protocol)?;
+            scenario.tasks.push(task_compiled);
+            total = total.saturating_add(task.weight);
+            scenario.weights.push(total);
+        }
+        Ok(scenario)
+    }
+
+    fn task(
+        &self,
+        bindings: &Bindings,
+        own: &ScenarioPlan,
+        task: &TaskPlan,
+        protocol: usize,
+    ) -> Result<Task, PrepareError> {
+        let users = Rc::clone(&self.protocols[protocol]);
+        let compiled = users.compile(task)?;
+        let request_type: Arc<str> = users.request_type(compiled.as_ref()).into();
+        let mut sources = users.sources(compiled.as_ref());
+        let name = match &task.name {
+            None => Name::Fixed(self.series(&users.default_name(compiled.as_ref()), &request_type)),
+            Some(text) => {
+                let template = Template::compile(text, bindings);
+                match template.literal() {
+                    Some(name) => Name::Fixed(self.series(name, &request_type)),
+                    None => {
+                        sources.extend(template.sources());
+                        Name::Rendered(template, RefCell::default())
+                    }
+                }
+            }
+        };
+        let checks = Checks::compile(task, bindings);
+        let condition = |p: &Option<ld_shared::predicate::Predicate>| p.as_ref().map(|p| p.compile(bindings));
+        let (run_if, skip_if) = (condition(&task.run_if), condition(&task.skip_if));
+        sources.extend(checks.sources());
+        sources.extend(run_if.iter().chain(&skip_if).flat_map(|c| c.sources()));
+        sources.sort_unstable();
+        sources.dedup();
+        sources.retain(|s| matches!(self.plan.sources[*s as usize].dealing, Dealing::Once(_)));
+        let status_check = task.status_check.unwrap_or(own.status_check);
+        let body = |needed: bool| if needed { CHECKED_BODY } else { 0 };
+        let want = Want {
+            headers: checks.needs_headers(),
+            body: body(checks.needs_body()),
+            failed_body: body(checks.needs_failed_body(status_check)),
+        };
+        let timeout = users.timeout(compiled.as_ref()).unwrap_or(own.request_timeout);
+        Ok(Task {
+            protocol,
+            name,
+            request_type,
+            status_check,
+            want,
+            timeout: (timeout * SECOND as f64) as u64,
+            think_time: task.think_time,
+            once_sources: sources,
+            run_if,
+            skip_if,
+            checks,
+            compiled,
+            users,
+        })
+    }
+
+    /// Its part of the plan.
+    pub(crate) fn plan(&self) -> &ScenarioPlan {
+        &self.plan.scenarios[self.index]
+    }
+
+    /// Its index in the plan.
+    pub(crate) fn index(&self) -> usize {
+        self.index
+    }
+
+    /// Whether it has no task: users idle.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.tasks.is_empty()
+    }
+
+    /// Whether any task sets variables.
+    pub(crate) fn extracts(&self) -> bool {
+        self.extracts
+    }
+
+    /// Its tasks in order.
+    pub(crate) fn tasks(&self) -> &[Task] {
+        &self.tasks
+    }
+
+    /// Its protocols, in the order of users' sessions.
+    pub(crate) fn protocols(&self) -> impl Iterator<Item = &Rc<dyn Users>> {
+        self.protocols.iter()
+    }
+
+    /// A task by weight; `None` if all weights are 0.
+    pub(crate) fn pick(&self, rng: &mut KeyedRng) -> Option<&Task> {
+        let point = rng.below(*self.weights.last()?);
+        let index = self.weights.partition_point(|w| *w <= point);
+        self.tasks.get(index)
+    }
+
+    /// The number of a series of this scenario.
+    pub(crate) fn series(&self, name: &str, request_type: &Arc<str>) -> u16 {
+        let id = self.table.id(name, request_type, &self.name);
+        self.names
+            .borrow_mut()
+            .entry(id)
+            .or_insert_with(|| if id == OTHER_ID { ld_shared::sample::OTHER.into() } else { name.into() });
+        id
+    }
+
+    /// The name of a series that this core has met.
+    pub(crate) fn name_of(&self, series: u16) -> Arc<str> {
+        self.names.borrow().get(&series).cloned().unwrap_or_else(|| ld_shared::sample::OTHER.into())
+    }
+
+    /// A source has no row left: what its plan wants.
+    pub(crate) fn at_end(&self, core: &Core, source: u32) -> ControlFlow<()> {
+        match self.plan.sources[source as usize].dealing {
+            Dealing::Cycle | Dealing::Once(AtEnd::Placeholder) => ControlFlow::Continue(()),
+            Dealing::Once(AtEnd::StopUser) => ControlFlow::Break(()),
+            Dealing::Once(AtEnd::StopTest) => {
+                core.shared.limits.end_now(ld_shared::boot::clock::mono().0);
+                ControlFlow::Break(())
+            }
+        }
+    }
+}

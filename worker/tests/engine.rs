@@ -1,0 +1,238 @@
+//! The engine against a real server on loopback: every start and every end is accounted for.
+
+use ld_shared::boot::clock::mono;
+use ld_shared::frame::{FrameBody, PhaseOdometer};
+use ld_shared::id::{Digest, Epoch};
+use ld_shared::lanes::LaneSet;
+use ld_shared::plan::{Plan, Pool};
+use ld_shared::sample::Phase;
+use ld_shared::shard::Shard;
+use ld_shared::snapshot::Snapshot;
+use ld_shared::time::{Mono, RunTime};
+use ld_worker::engine::{Engine, EngineEvent, EngineSpec};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// Answers every request after a delay; counts requests.
+fn server(delay: Duration) -> (SocketAddr, Arc<AtomicU64>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let seen = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&seen);
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (mut stream, count) = (stream.unwrap(), Arc::clone(&count));
+            std::thread::spawn(move || {
+                let mut buffer = [0; 4096];
+                while let Ok(n) = stream.read(&mut buffer) {
+                    if n == 0 {
+                        return;
+                    }
+                    count.fetch_add(1, Ordering::SeqCst);
+                    #[expect(clippy::disallowed_methods, reason = "a blocking thread that plays a slow target")]
+                    std::thread::sleep(delay);
+                    let status = if buffer.starts_with(b"GET /bad") { "404 Not Found" } else { "200 OK" };
+                    let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 2\r\n\r\nok");
+                    if stream.write_all(answer.as_bytes()).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    (address, seen)
+}
+
+fn plan(address: SocketAddr, load: &Value, seconds: f64) -> Plan {
+    let task = |path: &str| {
+        json!({"name": path, "user": null, "weight": 1, "run_if": null, "skip_if": null, "assertions": [],
+            "extract": [], "think_time": null, "status_check": null,
+            "fields": {"method": "get", "request_url": format!("http://{address}{path}")}})
+    };
+    let scenario = json!({"name": "default", "user": "fast_http_user", "load": load, "first_number": 0,
+        "mode": "sequence", "tasks": [task("/ok"), task("/bad")], "wait_time": null, "host": null,
+        "connections": "per_user", "connect_timeout": 5.0, "request_timeout": 5.0,
+        "tls": {"verify": true, "ca": null, "certificate": null, "key": null}, "status_check": "always"});
+    serde_json::from_value(json!({"seed": 7, "scenarios": [scenario], "variables": {}, "env": {}, "sources": [],
+        "test_time": (seconds * 1e9) as u64, "warmup": 0, "graceful_stop": 2_000_000_000_u64, "iterations": null,
+        "records": {"keep": 50, "bodies": "none"}}))
+    .unwrap()
+}
+
+fn closed(users: u64) -> Value {
+    json!({"closed": {"users": {"segments": [], "tail": users}}})
+}
+
+fn open(rate: u64, cap: u64) -> Value {
+    json!({"open": {"rate": {"segments": [], "tail": rate}, "arrivals": "constant", "max_in_flight": cap}})
+}
+
+struct Run {
+    frames: Vec<FrameBody>,
+    total: Snapshot,
+}
+
+impl Run {
+    fn odometer(&self) -> PhaseOdometer {
+        *self.frames.last().unwrap().odometers.phase(Phase::Main)
+    }
+
+    /// Both identities, with starts and ends from their own paths.
+    fn assert_conserved(&self) {
+        let odometer = self.odometer();
+        let main = self.total.phase(Phase::Main);
+        assert_eq!(odometer.due, odometer.iterations + odometer.dropped.iter().sum::<u64>(), "{odometer:?}");
+        assert_eq!(
+            odometer.requests_started - odometer.requests_unsent,
+            main.succeeded() + main.failed() + odometer.requests_in_flight,
+            "{odometer:?}"
+        );
+        let rows: (u64, u64) = self.total.rows.values().fold((0, 0), |(s, f), r| (s + r.succeeded, f + r.failed));
+        assert_eq!(rows, (main.succeeded(), main.failed()));
+        assert_eq!(main.failures.values().map(|f| f.count).sum::<u64>(), main.failed());
+    }
+}
+
+/// Runs a plan on two cores; `tickets` are granted in blocks as they are asked for.
+async fn run(plan: Plan, mut tickets: u64, stop: impl Fn(&Engine, u32)) -> Run {
+    let (events, mut received) = mpsc::unbounded_channel();
+    let scenarios = plan.scenarios.len();
+    let cap = plan.scenarios.iter().map(|s| match &s.load {
+        ld_shared::load::Load::Open(open) => open.max_in_flight,
+        ld_shared::load::Load::Closed(_) => 0,
+    });
+    let shard = Shard {
+        plan: Digest::of(&plan.to_json()),
+        lanes: LaneSet::full(),
+        epoch: Epoch(1),
+        from: RunTime(0),
+        max_in_flight: cap.collect(),
+    };
+    assert_eq!(shard.max_in_flight.len(), scenarios);
+    let spec = EngineSpec { plan: Arc::new(plan), blobs: Arc::new(BTreeMap::new()), cores: 2 };
+    let engine = tokio::task::spawn_blocking(move || Engine::prepare(spec, events)).await.unwrap().unwrap();
+    engine.set_lease(Mono(u64::MAX));
+    engine.start(&shard, mono().after(Duration::from_millis(20)));
+    let mut run = Run { frames: Vec::new(), total: Snapshot::default() };
+    let mut next_ticket = 0;
+    while let Some(event) = received.recv().await {
+        match event {
+            EngineEvent::Span(frame) => {
+                run.total.merge(&frame.counts);
+                let (last, second) = (frame.last, frame.to_second);
+                run.frames.push(*frame);
+                if last {
+                    break;
+                }
+                stop(&engine, second);
+            }
+            EngineEvent::WantTickets { pool, want } => {
+                assert_eq!(pool, Pool::Iterations);
+                let block = want.min(tickets).min(7);
+                tickets -= block;
+                engine.grant(pool, next_ticket..next_ticket + block, tickets == 0);
+                next_ticket += block;
+            }
+        }
+    }
+    tokio::task::spawn_blocking(move || drop(engine)).await.unwrap();
+    run
+}
+
+#[tokio::test]
+async fn a_closed_run_accounts_for_every_request() {
+    let (address, seen) = server(Duration::from_millis(1));
+    let run = run(plan(address, &closed(8), 1.5), 0, |_, _| {}).await;
+    run.assert_conserved();
+    let odometer = run.odometer();
+    assert_eq!(odometer.requests_in_flight, 0);
+    assert_eq!(odometer.requests_written, seen.load(Ordering::SeqCst));
+    let main = run.total.phase(Phase::Main);
+    assert!(main.succeeded() > 100);
+    assert!(main.succeeded().abs_diff(main.failed()) <= 8);
+    assert_eq!(run.frames.iter().map(|f| f.records.len()).sum::<usize>(), 200, "50 of each kind a core");
+    assert!(run.frames.windows(2).all(|w| w[1].from_second == w[0].to_second));
+}
+
+#[tokio::test]
+async fn an_open_run_starts_exactly_what_is_due() {
+    let (address, _) = server(Duration::ZERO);
+    let run = run(plan(address, &open(200, 100), 1.5), 0, |_, _| {}).await;
+    run.assert_conserved();
+    assert_eq!(run.odometer().due, 300);
+    assert_eq!(run.odometer().iterations, 300);
+    assert_eq!(run.odometer().requests_started, 600);
+}
+
+#[tokio::test]
+async fn arrivals_beyond_the_cap_are_dropped_and_counted() {
+    let (address, _) = server(Duration::from_millis(200));
+    let run = run(plan(address, &open(100, 4), 1.0), 0, |_, _| {}).await;
+    run.assert_conserved();
+    assert_eq!(run.odometer().due, 100);
+    assert!(run.odometer().dropped[0] > 50, "{:?}", run.odometer());
+}
+
+#[tokio::test]
+async fn an_aborted_run_counts_what_it_cut_off() {
+    let (address, _) = server(Duration::from_secs(3));
+    let run = run(plan(address, &closed(5), 60.0), 0, |engine, _| engine.abort()).await;
+    run.assert_conserved();
+    assert_eq!(run.odometer().requests_in_flight, 5);
+    assert_eq!(run.odometer().requests_started, 5);
+}
+
+#[tokio::test]
+async fn a_stopped_run_drains() {
+    let (address, _) = server(Duration::from_millis(300));
+    let run = run(plan(address, &closed(5), 60.0), 0, |engine, _| engine.stop()).await;
+    run.assert_conserved();
+    assert_eq!(run.odometer().requests_in_flight, 0);
+    assert!(run.odometer().requests_started >= 5);
+}
+
+#[tokio::test]
+async fn limited_iterations_are_done_exactly_once_each() {
+    let (address, seen) = server(Duration::from_millis(1));
+    let mut plan = plan(address, &closed(6), 60.0);
+    plan.iterations = Some(101);
+    let run = run(plan, 101, |_, _| {}).await;
+    run.assert_conserved();
+    assert_eq!(run.odometer().iterations, 101);
+    assert_eq!(seen.load(Ordering::SeqCst), 202);
+}
+
+#[tokio::test]
+async fn without_a_lease_nothing_starts() {
+    let (address, seen) = server(Duration::ZERO);
+    let (events, mut received) = mpsc::unbounded_channel();
+    let plan = plan(address, &open(100, 10), 0.5);
+    let shard = Shard {
+        plan: Digest::of(b""),
+        lanes: LaneSet::full(),
+        epoch: Epoch(1),
+        from: RunTime(0),
+        max_in_flight: vec![10],
+    };
+    let spec = EngineSpec { plan: Arc::new(plan), blobs: Arc::new(BTreeMap::new()), cores: 1 };
+    let engine = tokio::task::spawn_blocking(move || Engine::prepare(spec, events)).await.unwrap().unwrap();
+    engine.start(&shard, mono());
+    let mut last = None;
+    while let Some(EngineEvent::Span(frame)) = received.recv().await {
+        let done = frame.last;
+        last = Some(frame);
+        if done {
+            break;
+        }
+    }
+    let odometer = *last.unwrap().odometers.phase(Phase::Main);
+    assert_eq!((odometer.due, odometer.dropped[2], odometer.requests_started), (50, 50, 0));
+    assert_eq!(seen.load(Ordering::SeqCst), 0);
+    tokio::task::spawn_blocking(move || drop(engine)).await.unwrap();
+}
