@@ -1,3 +1,5 @@
 //! `ld-master`: decides and reports.
 
+pub mod command;
 pub mod run;
+pub mod script;

@@ -1,0 +1,3 @@
+//! Commands: what an action may do.
+
+pub mod start_test;

@@ -1,0 +1,280 @@
+//! `LD_start_test`: a test as documents write it, and the plan that is made of it.
+//!
+//! The way: [`StartTest::read`] turns arguments into typed values and notes every fault (the
+//! checker of documents runs it before anything starts), [`compile`] reads the files and the
+//! environment and makes the [`Plan`](ld_shared::plan::Plan).
+
+mod compile;
+mod csv_source;
+mod driver;
+mod load;
+mod settings;
+mod tasks;
+
+pub use compile::{CompileContext, Compiled, compile};
+pub use csv_source::{CsvOrder, CsvSource};
+
+use crate::script::reader::Reader;
+use crate::script::{CommandSpec, Fault, Kind, Parameter};
+use ld_shared::fault::{did_you_mean, step};
+use ld_shared::plan::{ScenarioPlan, StatusCheck, TlsPlan};
+use ld_shared::record::RecordPolicy;
+use ld_shared::threshold::Threshold;
+use ld_shared::time::RunTime;
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value, json};
+use settings::TlsFiles;
+use std::sync::Arc;
+
+/// A test, read and checked but for what only its files and the environment can tell.
+#[derive(Clone, Debug)]
+pub struct StartTest {
+    /// As they were given.
+    arguments: Map<String, Value>,
+    /// Its users, without certificates; texts that are compiled later are as written.
+    scenario: ScenarioPlan,
+    tls: TlsFiles,
+    /// `None`: until somebody stops it.
+    test_time: Option<RunTime>,
+    warmup: RunTime,
+    graceful_stop: RunTime,
+    iterations: Option<u64>,
+    records: RecordPolicy,
+    seed: Option<u64>,
+    variables: Map<String, Value>,
+    csv_sources: Vec<CsvOrder>,
+    thresholds: Vec<Threshold>,
+    allow_missing_workers: bool,
+    warnings: Vec<String>,
+}
+
+const ANY: Kind = Kind::Any;
+
+/// The command.
+pub const SPEC: CommandSpec = CommandSpec {
+    name: "LD_start_test",
+    parameters: &[
+        // the seed's first six, in its order
+        Parameter::new("user_detail_dict", Kind::Object).required(),
+        Parameter::new("user_count", ANY),
+        Parameter::new("spawn_rate", ANY),
+        Parameter::new("test_time", ANY),
+        Parameter::new("web_ui_dict", Kind::Later),
+        Parameter::new("runner_mode", ANY),
+        Parameter::new("tasks", ANY).keyword(),
+        Parameter::new("variables", Kind::OrNull(&Kind::Object)).keyword(),
+        Parameter::new("csv_sources", Kind::OrNull(&Kind::List)).keyword(),
+        Parameter::new("host", Kind::OrNull(&Kind::Text)).keyword(),
+        Parameter::new("arrival_rate", ANY).keyword(),
+        Parameter::new("max_in_flight", ANY).keyword(),
+        Parameter::new("arrivals", ANY).keyword(),
+        Parameter::new("load_shape", ANY).keyword(),
+        Parameter::new("shape_config", ANY).keyword(),
+        Parameter::new("iterations", ANY).keyword(),
+        Parameter::new("warmup", ANY).keyword(),
+        Parameter::new("wait_time", ANY).keyword(),
+        Parameter::new("thresholds", ANY).keyword(),
+        Parameter::new("connections", ANY).keyword(),
+        Parameter::new("timeouts", ANY).keyword(),
+        Parameter::new("tls", ANY).keyword(),
+        Parameter::new("http_version", ANY).keyword(),
+        Parameter::new("graceful_stop", ANY).keyword(),
+        Parameter::new("on_missing_workers", ANY).keyword(),
+        Parameter::new("records", ANY).keyword(),
+        Parameter::new("seed", ANY).keyword(),
+        Parameter::new("status_check", ANY).keyword(),
+        Parameter::new("expected_workers", ANY).keyword(),
+        // known, with a later version
+        Parameter::new("master_bind_host", Kind::Later).keyword(),
+        Parameter::new("master_bind_port", Kind::Later).keyword(),
+        Parameter::new("master_host", Kind::Later).keyword(),
+        Parameter::new("master_port", Kind::Later).keyword(),
+        Parameter::new("scenarios", Kind::Later).keyword(),
+        Parameter::new("throttle", Kind::Later).keyword(),
+        Parameter::new("retry", Kind::Later).keyword(),
+        Parameter::new("proxy", Kind::Later).keyword(),
+        Parameter::new("on_worker_loss", Kind::Later).keyword(),
+        Parameter::new("on_master_loss", Kind::Later).keyword(),
+        Parameter::new("allow_targets", Kind::Later).keyword(),
+        Parameter::new("on_start", Kind::Later).keyword(),
+        Parameter::new("on_stop", Kind::Later).keyword(),
+        Parameter::new("setup", Kind::Later).keyword(),
+        Parameter::new("teardown", Kind::Later).keyword(),
+    ],
+    check: Some(|arguments, pointer, faults| {
+        StartTest::read(arguments, pointer, faults);
+    }),
+};
+
+impl StartTest {
+    /// Reads the arguments (by name), which stand at `pointer`. `None` if there was any fault;
+    /// all of them are added to `faults`. Which keys there are is the checker's matter ([`SPEC`]).
+    pub fn read(arguments: &Map<String, Value>, pointer: &str, faults: &mut Vec<Fault>) -> Option<Self> {
+        let before = faults.len();
+        let mut warnings = Vec::new();
+        let mut reader = Reader::new(arguments, pointer, faults);
+        let user = user(&mut reader);
+        runner_mode(&mut reader);
+        let plan = load::read(&mut reader, &mut warnings);
+        let (connect_timeout, request_timeout) = settings::timeouts(&mut reader);
+        let (verify, tls) = settings::tls(&mut reader);
+        settings::http_version(&mut reader);
+        let mut scenario = ScenarioPlan {
+            name: "default".into(),
+            user: Arc::clone(&user),
+            load: plan.load,
+            first_number: 0,
+            mode: ld_shared::plan::Mode::Sequence,
+            tasks: Vec::new(),
+            wait_time: reader.pause("wait_time"),
+            host: reader.text("host").map(Into::into),
+            connections: settings::connections(&mut reader),
+            connect_timeout,
+            request_timeout,
+            tls: TlsPlan { verify, ..TlsPlan::default() },
+            status_check: settings::status_check(&mut reader).unwrap_or(StatusCheck::Always),
+        };
+        if scenario.wait_time.is_some() && scenario.load.model() == "open" {
+            warnings.push("`wait_time` has no effect on arrivals: their rate says when iterations start".into());
+        }
+        tasks::read(&mut reader, &mut scenario);
+        let test = Self {
+            arguments: arguments.clone(),
+            tls,
+            test_time: plan.test_time,
+            warmup: warmup(&mut reader, plan.test_time),
+            graceful_stop: RunTime::from_secs(reader.duration("graceful_stop", true, "").unwrap_or(5.0)),
+            iterations: reader.whole("iterations", 1, "leave it out for as many as the time allows"),
+            records: settings::records(&mut reader),
+            seed: reader.whole("seed", 0, ""),
+            variables: reader.object("variables").map(|variables| variables.map().clone()).unwrap_or_default(),
+            csv_sources: csv_sources(&mut reader),
+            thresholds: thresholds(&mut reader),
+            allow_missing_workers: reader.choice("on_missing_workers", &["refuse", "start"]) == Some("start"),
+            scenario,
+            warnings,
+        };
+        (faults.len() == before).then_some(test)
+    }
+
+    /// The command's result, as the seed gives it: the arguments that it ran with.
+    pub fn outcome(&self) -> Value {
+        let given = |key: &str, default: Value| self.arguments.get(key).cloned().unwrap_or(default);
+        json!({
+            "user_detail": given("user_detail_dict", Value::Null),
+            "user_count": given("user_count", load::USER_COUNT.into()),
+            "spawn_rate": given("spawn_rate", load::SPAWN_RATE.into()),
+            "test_time": given("test_time", load::TEST_TIME.into()),
+            "web_ui": given("web_ui_dict", Value::Null),
+            "runner_mode": given("runner_mode", "local".into()),
+        })
+    }
+
+    /// Whether it runs until somebody stops it.
+    pub fn is_endless(&self) -> bool {
+        self.test_time.is_none() && self.iterations.is_none()
+    }
+}
+
+/// From an object of arguments by name; the error names the first fault. The checker of documents
+/// has been there before, so there is none.
+impl<'de> Deserialize<'de> for StartTest {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let arguments = Map::deserialize(deserializer)?;
+        let mut faults = Vec::new();
+        Self::read(&arguments, "", &mut faults).ok_or_else(|| {
+            let first = faults.first().map(ToString::to_string).unwrap_or_default();
+            serde::de::Error::custom(first.trim_start_matches("error: "))
+        })
+    }
+}
+
+/// `user_detail_dict`: the key of the users' protocol.
+fn user(reader: &mut Reader<'_>) -> Arc<str> {
+    const DEFAULT: &str = "fast_http_user";
+    let Some(mut detail) = reader.object("user_detail_dict") else { return DEFAULT.into() };
+    detail.only(&["user"], &[]);
+    let key = detail.text("user").unwrap_or(DEFAULT);
+    if driver::of(key).is_none() {
+        let pointer = detail.at("user");
+        detail.fault(unknown_user(key).under(&pointer));
+    }
+    key.into()
+}
+
+/// The fault of a user key that there is none for.
+fn unknown_user(key: &str) -> Fault {
+    if driver::LATER.contains(&key) {
+        let help = format!("accepted: {}", driver::keys().collect::<Vec<_>>().join(", "));
+        return Fault::new("", format!("`{key}` comes with a later version")).help(help);
+    }
+    Fault::new("", format!("unknown user type `{key}`")).help(did_you_mean(key, driver::keys()))
+}
+
+fn runner_mode(reader: &mut Reader<'_>) {
+    let mode = reader.choice("runner_mode", &["local", "master", "worker"]);
+    let pointer = reader.at("runner_mode");
+    match mode {
+        Some("master") => {
+            let help = "start the master with --expected-workers N and leave `runner_mode` out";
+            reader.fault(Fault::new(pointer, "`runner_mode` `master` comes with a later version").help(help));
+        }
+        Some("worker") => {
+            let help = "start `ld-worker --master HOST:PORT` instead";
+            reader.fault(Fault::new(pointer, "`runner_mode` `worker` comes with a later version").help(help));
+        }
+        _ => {}
+    }
+    if reader.value("expected_workers").is_some() {
+        let fault = Fault::new(
+            reader.at("expected_workers"),
+            "`expected_workers` goes with `runner_mode` `master`, which comes with a later version",
+        );
+        reader.fault(fault.help("start the master with --expected-workers N"));
+    }
+}
+
+/// The warm-up lies inside the test's time and leaves some of it.
+fn warmup(reader: &mut Reader<'_>, test_time: Option<RunTime>) -> RunTime {
+    let warmup = RunTime::from_secs(reader.duration("warmup", true, "").unwrap_or(0.0));
+    if test_time.is_some_and(|end| warmup >= end) {
+        let help = "the warm-up lies inside `test_time`: make it shorter or the test longer";
+        let fault = Fault::new(reader.at("warmup"), "the warm-up leaves nothing of the test to measure");
+        reader.fault(fault.help(help));
+    }
+    warmup
+}
+
+fn csv_sources(reader: &mut Reader<'_>) -> Vec<CsvOrder> {
+    let base = reader.at("csv_sources");
+    let items = reader.list("csv_sources").unwrap_or_default();
+    let orders = items.iter().enumerate();
+    orders.filter_map(|(i, item)| CsvOrder::read(item, &format!("{base}/{i}"), reader.faults())).collect()
+}
+
+fn thresholds(reader: &mut Reader<'_>) -> Vec<Threshold> {
+    let base = reader.at("thresholds");
+    let items = reader.list("thresholds").unwrap_or_default();
+    let mut rules = Vec::new();
+    for (i, item) in items.iter().enumerate() {
+        let pointer = format!("{base}{}", step(&i.to_string()));
+        match item {
+            Value::String(rule) => match Threshold::parse(rule) {
+                Ok(rule) => rules.push(rule),
+                Err(fault) => reader.fault(fault.under(&pointer)),
+            },
+            Value::Object(_) => {
+                let fault = Fault::new(pointer, "rules with `abort` or `after` come with a later version");
+                reader.fault(fault.help("write the rule as a text, like \"p95 < 200ms\""));
+            }
+            other => {
+                let message = format!("a rule is a text, found {}", crate::script::spec::shown(other));
+                reader.fault(Fault::new(pointer, message).help("for example \"p95 < 200ms\""));
+            }
+        }
+    }
+    rules
+}
+
+#[cfg(test)]
+mod tests;

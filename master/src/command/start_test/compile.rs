@@ -1,0 +1,197 @@
+//! The last step that can fault user input: files and environment are read, the plan is made.
+
+use super::tasks::each_text;
+use super::{CsvSource, StartTest};
+use crate::script::Fault;
+use bytes::Bytes;
+use ld_shared::id::Digest;
+use ld_shared::plan::{Plan, SourcePlan, SourceRows, TlsPlan};
+use ld_shared::scope::Bindings;
+use ld_shared::template::Template;
+use ld_shared::threshold::Threshold;
+use serde_json::{Map, Value};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Most placeholders without a value that are warned of one by one.
+const MOST_WARNINGS: usize = 10;
+
+/// What a test is compiled with.
+pub struct CompileContext<'a> {
+    /// Where the action's arguments stand in the document; begins the pointers of faults.
+    pub pointer: &'a str,
+    /// Variables that earlier actions registered.
+    pub variables: &'a Map<String, Value>,
+    /// Data sources that earlier actions registered, by name.
+    pub sources: &'a BTreeMap<String, CsvSource>,
+    /// Looks up an environment variable of the master.
+    pub env: &'a dyn Fn(&str) -> Option<String>,
+    /// Relative paths start here.
+    pub base_dir: &'a Path,
+    /// Seed of tests that give none.
+    pub seed: u64,
+}
+
+/// A test, ready to run.
+#[derive(Clone, Debug)]
+pub struct Compiled {
+    /// The plan.
+    pub plan: Plan,
+    /// Blobs that the plan names: rows and certificates.
+    pub blobs: BTreeMap<Digest, Bytes>,
+    /// What decides about pass or fail.
+    pub thresholds: Vec<Threshold>,
+    /// What the user should know before it starts, one sentence each.
+    pub warnings: Vec<String>,
+    /// Whether it starts with fewer workers than expected.
+    pub allow_missing_workers: bool,
+}
+
+/// Makes the plan of a test. Reads its data and certificate files.
+///
+/// # Errors
+///
+/// Every file that cannot be read or is not what it should be.
+pub fn compile(test: StartTest, context: &CompileContext<'_>) -> Result<Compiled, Vec<Fault>> {
+    let mut faults = Vec::new();
+    let mut blobs = BTreeMap::new();
+    let mut warnings = test.warnings.clone();
+    let mut scenario = test.scenario.clone();
+    scenario.tls = certificates(&test, context, &mut blobs, &mut faults);
+
+    let mut variables = context.variables.clone();
+    variables.extend(test.variables.clone());
+    let mut known: BTreeMap<&str, CsvSource> =
+        context.sources.iter().map(|(name, source)| (name.as_str(), source.clone())).collect();
+    for (i, order) in test.csv_sources.iter().enumerate() {
+        match order.load(context.base_dir) {
+            Ok(source) => {
+                known.insert(&order.name, source);
+            }
+            Err(fault) => faults.push(fault.under(&format!("{}/csv_sources/{i}", context.pointer))),
+        }
+    }
+
+    let tasks = test.arguments.get("tasks").unwrap_or(&Value::Null);
+    let host = Value::from(scenario.host.as_deref());
+    let (mut env, mut used) = (BTreeMap::new(), BTreeSet::new());
+    for value in [tasks, &host] {
+        each_text(value, "", &mut |_, text| {
+            env.extend(Template::env_names(text).filter_map(|name| Some((name.to_owned(), (context.env)(name)?))));
+            used.extend(Template::source_names(text).map(str::to_owned));
+        });
+    }
+    let (mut sources, mut rows) = (Vec::new(), Vec::<Arc<SourceRows>>::new());
+    for (name, source) in known.iter().filter(|(name, _)| used.contains(**name)) {
+        if source.rows.is_empty() {
+            warnings.push(format!("the data source `{name}` has no rows: its placeholders are sent as written"));
+        }
+        let bytes = Bytes::from(serde_json::to_vec(&*source.rows).expect("texts have a JSON form"));
+        let blob = Digest::of(&bytes);
+        blobs.insert(blob.clone(), bytes);
+        rows.push(Arc::clone(&source.rows));
+        sources.push(SourcePlan {
+            name: Arc::clone(&source.name),
+            columns: source.columns.clone(),
+            rows: source.rows.len() as u64,
+            blob,
+            dealing: source.dealing,
+        });
+    }
+
+    let mut plan = Plan {
+        seed: test.seed.unwrap_or(context.seed),
+        scenarios: vec![scenario],
+        variables,
+        env,
+        sources,
+        test_time: test.test_time,
+        warmup: test.warmup,
+        graceful_stop: test.graceful_stop,
+        iterations: test.iterations,
+        records: test.records,
+    };
+    let bindings = Bindings::new(&plan, rows);
+    if plan.variables.len() + extracted(&plan) > usize::from(u16::MAX) {
+        let message = format!("a test has at most {} variables", u16::MAX);
+        faults.push(Fault::new(context.pointer, message).help("put large tables of values into a CSV source"));
+    }
+    warn_unresolved(tasks, &bindings, &mut warnings);
+    for scenario in &mut plan.scenarios {
+        // tasks alone take placeholders of every kind; a target must be the same for all users
+        scenario.host = scenario.host.as_deref().map(|host| Template::compile_name(host, &bindings).into());
+    }
+    if !faults.is_empty() {
+        return Err(faults);
+    }
+    let StartTest { thresholds, allow_missing_workers, .. } = test;
+    Ok(Compiled { plan, blobs, thresholds, warnings, allow_missing_workers })
+}
+
+fn extracted(plan: &Plan) -> usize {
+    let tasks = plan.scenarios.iter().flat_map(|scenario| &scenario.tasks);
+    let names: BTreeSet<&str> = tasks.flat_map(|task| &task.extract).map(|extractor| &*extractor.var).collect();
+    names.len()
+}
+
+fn warn_unresolved(tasks: &Value, bindings: &Bindings, warnings: &mut Vec<String>) {
+    let mut seen = BTreeSet::new();
+    each_text(tasks, "/tasks", &mut |pointer, text| {
+        for placeholder in Template::unresolved(text, bindings) {
+            if seen.insert(placeholder.to_owned()) && seen.len() <= MOST_WARNINGS {
+                warnings.push(format!("`{placeholder}` at {pointer} has no value and is sent as written"));
+            }
+        }
+    });
+    if seen.len() > MOST_WARNINGS {
+        warnings.push(format!("{} more placeholders have no value", seen.len() - MOST_WARNINGS));
+    }
+}
+
+fn certificates(
+    test: &StartTest,
+    context: &CompileContext<'_>,
+    blobs: &mut BTreeMap<Digest, Bytes>,
+    faults: &mut Vec<Fault>,
+) -> TlsPlan {
+    let mut read = |key: &str, path: &Option<String>, wanted: &str| -> Option<Digest> {
+        let path = path.as_ref()?;
+        let mut fault = |message: String, help: String| {
+            faults.push(Fault::new(format!("{}/tls/{key}", context.pointer), message).help(help));
+        };
+        let full = context.base_dir.join(path);
+        let bytes = match std::fs::read(&full) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                fault(format!("cannot read `{path}`: {error}"), format!("it was looked for at {}", full.display()));
+                return None;
+            }
+        };
+        if !holds(&bytes, wanted) {
+            fault(format!("`{path}` holds no {}", wanted.to_lowercase()), "give a file in PEM form".into());
+        }
+        let digest = Digest::of(&bytes);
+        blobs.insert(digest.clone(), bytes.into());
+        Some(digest)
+    };
+    let ca = read("ca", &test.tls.ca, "CERTIFICATE");
+    let certificate = read("cert", &test.tls.cert, "CERTIFICATE");
+    let mut key = read("key", &test.tls.key, "PRIVATE KEY");
+    if let (Some(file), None) = (&certificate, &key) {
+        // one file may hold both, as many tools write it
+        if blobs.get(file).is_some_and(|bytes| holds(bytes, "PRIVATE KEY")) {
+            key = Some(file.clone());
+        } else if test.tls.key.is_none() {
+            let fault = Fault::new(format!("{}/tls/cert", context.pointer), "a client certificate without its key");
+            faults.push(fault.help("add `key`, the PEM file of the private key"));
+        }
+    }
+    TlsPlan { verify: test.scenario.tls.verify, ca, certificate, key }
+}
+
+/// Whether a PEM text has a section of that kind (`PRIVATE KEY` is the end of several).
+fn holds(pem: &[u8], kind: &str) -> bool {
+    let text = String::from_utf8_lossy(pem);
+    text.lines().any(|line| line.starts_with("-----BEGIN ") && line.trim_end().ends_with(&format!("{kind}-----")))
+}

@@ -1,0 +1,114 @@
+//! Data rows from CSV files, read as Python's `csv.DictReader` reads them.
+
+use crate::script::Fault;
+use crate::script::reader::Reader;
+use crate::script::spec::shown;
+use ld_shared::plan::{AtEnd, Dealing, SourceRows};
+use serde_json::Value;
+use std::path::Path;
+use std::sync::Arc;
+
+/// A source as documents order it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CsvOrder {
+    /// Its name in `${csv.NAME.COLUMN}`.
+    pub name: String,
+    /// The file.
+    pub file_path: String,
+    /// How its rows are dealt.
+    pub dealing: Dealing,
+}
+
+/// A data source with its rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CsvSource {
+    /// Its name in `${csv.NAME.COLUMN}`.
+    pub name: Arc<str>,
+    /// Names of its columns: the first row of the file.
+    pub columns: Vec<String>,
+    /// The others. Short ones lack their last columns, long ones are cut; empty lines are none.
+    pub rows: Arc<SourceRows>,
+    /// How its rows are dealt.
+    pub dealing: Dealing,
+}
+
+impl CsvOrder {
+    /// From `{name, file_path, cycle}` at `pointer`.
+    pub fn read(value: &Value, pointer: &str, faults: &mut Vec<Fault>) -> Option<Self> {
+        let Value::Object(map) = value else {
+            let message = format!("a data source is an object, found {}", shown(value));
+            faults.push(Fault::new(pointer, message).help(r#"write {"name": "users", "file_path": "users.csv"}"#));
+            return None;
+        };
+        let before = faults.len();
+        let mut reader = Reader::new(map, pointer, faults);
+        reader.only(&["name", "file_path", "cycle"], &["unique", "at_end"]);
+        let cycle = reader.boolean("cycle").unwrap_or(true);
+        for key in ["name", "file_path"] {
+            if reader.value(key).is_none() {
+                let fault = Fault::new(pointer, format!("a data source without `{key}`"));
+                reader.fault(fault.help(r#"write {"name": "users", "file_path": "users.csv"}"#));
+            }
+        }
+        let name = reader.text("name").unwrap_or_default();
+        if name.contains(['.', '}']) {
+            let fault = Fault::new(reader.at("name"), format!("no placeholder can name the source `{name}`"));
+            reader.fault(fault.help("leave out dots and braces: in ${csv.NAME.COLUMN} a dot ends the name"));
+        }
+        let file_path = reader.text("file_path").unwrap_or_default().to_owned();
+        let dealing = if cycle { Dealing::Cycle } else { Dealing::Once(AtEnd::Placeholder) };
+        let name = name.to_owned();
+        (faults.len() == before).then_some(Self { name, file_path, dealing })
+    }
+
+    /// Reads the file; a relative path starts at `base`.
+    ///
+    /// # Errors
+    ///
+    /// A file that is missing, unreadable or not UTF-8. The pointer starts at the order.
+    pub fn load(&self, base: &Path) -> Result<CsvSource, Fault> {
+        let path = base.join(&self.file_path);
+        let fault = |message: String| Fault::new("/file_path", message);
+        let bytes = std::fs::read(&path).map_err(|error| {
+            let help = format!("it was looked for at {}", path.display());
+            fault(format!("cannot read `{}` of the data source `{}`: {error}", self.file_path, self.name)).help(help)
+        })?;
+        let (columns, rows) = parse(&bytes).map_err(|message| fault(format!("`{}`: {message}", self.file_path)))?;
+        Ok(CsvSource { name: self.name.as_str().into(), columns, rows: Arc::new(rows), dealing: self.dealing })
+    }
+}
+
+fn parse(bytes: &[u8]) -> Result<(Vec<String>, SourceRows), String> {
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(bytes);
+    let mut columns: Option<Vec<String>> = None;
+    let mut rows = Vec::new();
+    for record in reader.records() {
+        let record = record.map_err(|error| match error.position() {
+            Some(place) => format!("line {} is not UTF-8", place.line()),
+            None => error.to_string(),
+        })?;
+        match &columns {
+            None => columns = Some(record.iter().map(str::to_owned).collect()),
+            Some(columns) => rows.push(record.iter().take(columns.len()).map(str::to_owned).collect()),
+        }
+    }
+    Ok((columns.unwrap_or_default(), rows))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_those_of_pythons_dict_reader() {
+        let text = "\u{feff}name,pw,age\r\nalice,p1,30\n\nb\"ö\"b,\"p,2\",\ncarol,p3,40,extra\n\"da\"\"ve\n2\"\n";
+        let (columns, rows) = parse(text.as_bytes()).unwrap();
+        assert_eq!(columns, ["name", "pw", "age"]);
+        let expected: [&[&str]; 4] =
+            [&["alice", "p1", "30"], &["b\"ö\"b", "p,2", ""], &["carol", "p3", "40"], &["da\"ve\n2"]];
+        assert_eq!(rows, expected);
+        assert_eq!(parse(b"").unwrap(), (vec![], vec![]));
+        assert_eq!(parse(b"a\nb\n\xff\n").unwrap_err(), "line 3 is not UTF-8");
+    }
+}

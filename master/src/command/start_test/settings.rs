@@ -1,0 +1,115 @@
+//! Settings of connections, TLS, statuses and records.
+
+use crate::script::reader::Reader;
+use crate::script::{Fault, units};
+use ld_shared::plan::{Connections, StatusCheck};
+use ld_shared::record::{Bodies, RecordPolicy};
+
+/// Files of certificates, as named in the document.
+#[derive(Clone, Debug, Default)]
+pub(super) struct TlsFiles {
+    /// PEM of trusted authorities.
+    pub(super) ca: Option<String>,
+    /// PEM of the client certificate chain; may hold its key as well.
+    pub(super) cert: Option<String>,
+    /// PEM of its key.
+    pub(super) key: Option<String>,
+}
+
+/// Connect and request time-out, seconds.
+pub(super) fn timeouts(reader: &mut Reader<'_>) -> (f64, f64) {
+    const DEFAULT: f64 = 60.0;
+    let Some(mut timeouts) = reader.object("timeouts") else { return (DEFAULT, DEFAULT) };
+    timeouts.only(&["connect", "request"], &[]);
+    let connect = timeouts.duration("connect", false, "").unwrap_or(DEFAULT);
+    (connect, timeouts.duration("request", false, "").unwrap_or(DEFAULT))
+}
+
+/// Whether certificates are checked, and which files there are.
+pub(super) fn tls(reader: &mut Reader<'_>) -> (bool, TlsFiles) {
+    let Some(mut tls) = reader.object("tls") else { return (true, TlsFiles::default()) };
+    tls.only(&["ca", "cert", "key", "verify"], &[]);
+    let mut file = |key| tls.text(key).map(str::to_owned);
+    let files = TlsFiles { ca: file("ca"), cert: file("cert"), key: file("key") };
+    if files.key.is_some() && files.cert.is_none() {
+        let fault = Fault::new(tls.at("key"), "`key` without `cert`");
+        tls.fault(fault.help("add `cert`, the PEM file of the client certificate"));
+    }
+    (tls.boolean("verify").unwrap_or(true), files)
+}
+
+/// Only HTTP/1.1 so far: `auto` comes to the same.
+pub(super) fn http_version(reader: &mut Reader<'_>) {
+    if let Some(version @ ("2" | "3")) = reader.choice("http_version", &["auto", "1.1", "2", "3"]) {
+        let fault = Fault::new(reader.at("http_version"), format!("HTTP/{version} comes with a later version"));
+        reader.fault(fault.help("accepted: auto, 1.1"));
+    }
+}
+
+/// Whether an answer's status counts.
+pub(super) fn status_check(reader: &mut Reader<'_>) -> Option<StatusCheck> {
+    Some(match reader.choice("status_check", &["always", "assertions"])? {
+        "assertions" => StatusCheck::Assertions,
+        _ => StatusCheck::Always,
+    })
+}
+
+/// `per_user`, `shared:N`, `per_iteration` or `per_request`.
+pub(super) fn connections(reader: &mut Reader<'_>) -> Connections {
+    let Some(text) = reader.text("connections") else { return Connections::PerUser };
+    let shared = text.strip_prefix("shared:").and_then(|n| n.trim().parse().ok()).filter(|n| *n > 0);
+    match (text, shared) {
+        ("per_user", _) => Connections::PerUser,
+        ("per_iteration", _) => Connections::PerIteration,
+        ("per_request", _) => Connections::PerRequest,
+        (_, Some(n)) => Connections::Shared(n),
+        _ => {
+            reader.refuse(
+                "connections",
+                "a policy",
+                "accepted: per_user, shared:N (N over the cluster), per_iteration, per_request",
+            );
+            Connections::PerUser
+        }
+    }
+}
+
+/// Which requests are kept.
+pub(super) fn records(reader: &mut Reader<'_>) -> RecordPolicy {
+    let mut policy = RecordPolicy::default();
+    if reader.value("records").is_some_and(serde_json::Value::is_string) {
+        reader.choice("records", &["none"]);
+        return RecordPolicy { keep: 0, bodies: Bodies::None };
+    }
+    let Some(mut records) = reader.object("records") else { return policy };
+    records.only(&["keep", "bodies"], &["all"]);
+    if let Some(keep) = records.whole("keep", 0, "\"records\": \"none\" keeps nothing") {
+        policy.keep = keep;
+    }
+    if let Some(text) = records.text("bodies") {
+        match bodies(text) {
+            Some(bodies) => policy.bodies = bodies,
+            None => records.refuse(
+                "bodies",
+                "whose bodies are kept",
+                "accepted: none, failed[:SIZE], all[:SIZE], as in \"failed:1KiB\"",
+            ),
+        }
+    }
+    policy
+}
+
+/// `none`, `failed[:SIZE]`, `all[:SIZE]`.
+fn bodies(text: &str) -> Option<Bodies> {
+    const DEFAULT: u64 = 1024;
+    let (who, size) = match text.split_once(':') {
+        Some((who, size)) => (who, units::bytes(size)?),
+        None => (text, DEFAULT),
+    };
+    match who.trim() {
+        "none" if who == text => Some(Bodies::None),
+        "failed" => Some(Bodies::Failed(size)),
+        "all" => Some(Bodies::All(size)),
+        _ => None,
+    }
+}

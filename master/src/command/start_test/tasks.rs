@@ -1,0 +1,235 @@
+//! Tasks in all forms that documents may write them.
+//!
+//! | form | meaning |
+//! |---|---|
+//! | list of tasks | a sequence |
+//! | `{"mode": M, "tasks": list or map}` | a scenario: `sequence`, `conditional` (the same), `weighted` |
+//! | `{"get": {…}, "post": {…}}` | a sequence; the key is the method unless the task names one |
+
+use super::driver;
+use crate::script::Fault;
+use crate::script::reader::Reader;
+use crate::script::spec::shown;
+use ld_shared::check::{Assertion, Extractor};
+use ld_shared::fault::{did_you_mean, step};
+use ld_shared::plan::{Mode, ScenarioPlan, StatusCheck, TaskPlan};
+use ld_shared::predicate::Predicate;
+use ld_shared::template::Template;
+use serde_json::{Map, Value};
+
+/// Keys that every task may have, whatever its protocol.
+const COMMON: [&str; 9] =
+    ["name", "user", "weight", "run_if", "skip_if", "assertions", "extract", "think_time", "status_check"];
+/// Keys of tasks that come with a later version.
+const LATER: [&str; 2] = ["throttle", "retry"];
+
+/// Reads `tasks` into the scenario, whose other settings are there already.
+pub(super) fn read(reader: &mut Reader<'_>, scenario: &mut ScenarioPlan) {
+    let pointer = reader.at("tasks");
+    let example = r#"add "tasks": [{"method": "get", "request_url": "http://…"}]"#;
+    let Some(tasks) = reader.value("tasks") else {
+        let fault = Fault::new(reader.pointer(), "a test without `tasks` sends nothing");
+        reader.fault(fault.help(example));
+        return;
+    };
+    let faults = reader.faults();
+    match tasks {
+        Value::Object(map) if map.contains_key("tasks") || map.contains_key("mode") => {
+            let mut inner = Reader::new(map, pointer.as_str(), faults);
+            inner.only(&["mode", "tasks"], &[]);
+            if let Some("weighted") = inner.choice("mode", &["sequence", "weighted", "conditional"]) {
+                scenario.mode = Mode::Weighted;
+            }
+            let pointer = inner.at("tasks");
+            match map.get("tasks").filter(|tasks| !tasks.is_null()) {
+                Some(tasks) => list_or_map(tasks, &pointer, scenario, faults),
+                None => faults.push(Fault::new(pointer, "a scenario without `tasks`").help(example)),
+            }
+        }
+        other => list_or_map(other, &pointer, scenario, faults),
+    }
+    let idle = scenario.mode == Mode::Weighted && scenario.tasks.iter().all(|task| task.weight == 0);
+    if idle && !scenario.tasks.is_empty() {
+        let fault = Fault::new(reader.at("tasks"), "all weights are 0: no task would ever run");
+        reader.fault(fault.help("give at least one task a weight above 0"));
+    }
+}
+
+fn list_or_map(tasks: &Value, pointer: &str, scenario: &mut ScenarioPlan, faults: &mut Vec<Fault>) {
+    let mut entries: Vec<(String, Map<String, Value>)> = Vec::new();
+    match tasks {
+        Value::Array(items) => {
+            for (i, item) in items.iter().enumerate() {
+                let pointer = format!("{pointer}/{i}");
+                match item {
+                    Value::Object(map) => entries.push((pointer, map.clone())),
+                    other => faults.push(Fault::new(pointer, format!("a task is an object, found {}", shown(other)))),
+                }
+            }
+        }
+        Value::Object(map) => {
+            if map.contains_key("method") || map.contains_key("request_url") {
+                let fault = Fault::new(pointer, "`tasks` is a list of tasks, found a single task");
+                faults.push(fault.help("put it in brackets: [{…}]"));
+                return;
+            }
+            for (method, item) in map {
+                let pointer = format!("{pointer}{}", step(method));
+                let Value::Object(task) = item else {
+                    let message = format!("the task of `{method}` is an object, found {}", shown(item));
+                    faults.push(
+                        Fault::new(pointer, message)
+                            .help("write {\"get\": {\"request_url\": \"http://…\"}}, or a list of tasks"),
+                    );
+                    continue;
+                };
+                let mut task = task.clone();
+                if task.get("method").is_none_or(Value::is_null) {
+                    task.insert("method".into(), method.as_str().into());
+                }
+                entries.push((pointer, task));
+            }
+        }
+        other => {
+            let fault = Fault::new(pointer, format!("`tasks` is a list or an object, found {}", shown(other)));
+            faults.push(fault.help(r#"write [{"method": "get", "request_url": "http://…"}]"#));
+            return;
+        }
+    }
+    if matches!(tasks, Value::Array(items) if items.is_empty()) || matches!(tasks, Value::Object(map) if map.is_empty())
+    {
+        let fault = Fault::new(pointer, "`tasks` is empty: a test without tasks sends nothing");
+        faults.push(fault.help(r#"add a task, like {"method": "get", "request_url": "http://…"}"#));
+    }
+    for (pointer, map) in entries {
+        let task = task(&map, &pointer, scenario, faults);
+        scenario.tasks.push(task);
+    }
+}
+
+fn task(map: &Map<String, Value>, pointer: &str, scenario: &ScenarioPlan, faults: &mut Vec<Fault>) -> TaskPlan {
+    placeholders(&Value::Object(map.clone()), pointer, faults);
+    let mut reader = Reader::new(map, pointer, faults);
+    let user = reader.text("user");
+    let driver = driver::of(user.unwrap_or(&scenario.user));
+    if let (Some(user), None) = (user, &driver) {
+        let pointer = reader.at("user");
+        reader.fault(super::unknown_user(user).under(&pointer));
+    }
+    if let Some(driver) = driver {
+        for key in map.keys() {
+            let known = COMMON.iter().chain(driver.fields);
+            let pointer = reader.at(key);
+            if LATER.contains(&key.as_str()) {
+                reader.fault(Fault::new(pointer, format!("`{key}` comes with a later version")).help("leave it out"));
+            } else if !known.clone().any(|known| known == key) {
+                let user = user.unwrap_or(&scenario.user);
+                let fault = Fault::new(pointer, format!("unknown key `{key}` in a task of {user}"));
+                reader.fault(fault.help(did_you_mean(key, known.copied())));
+            }
+        }
+    }
+    let fields = map.iter().filter(|(key, value)| !COMMON.contains(&key.as_str()) && !value.is_null());
+    let fields: Map<String, Value> = fields.map(|(key, value)| (key.clone(), value.clone())).collect();
+    let task = TaskPlan {
+        name: name(&mut reader),
+        user: user.map(Into::into),
+        weight: weight(&mut reader),
+        run_if: predicate(&mut reader, "run_if"),
+        skip_if: predicate(&mut reader, "skip_if"),
+        assertions: each(&mut reader, "assertions", Assertion::parse),
+        extract: each(&mut reader, "extract", Extractor::parse),
+        think_time: reader.pause("think_time"),
+        status_check: match reader.choice("status_check", &["always", "assertions"]) {
+            Some("assertions") => Some(StatusCheck::Assertions),
+            Some(_) => Some(StatusCheck::Always),
+            None => None,
+        },
+        fields,
+    };
+    if let Some(driver) = driver {
+        faults.extend((driver.check)(&task.fields, scenario).into_iter().map(|fault| fault.under(pointer)));
+    }
+    task
+}
+
+/// Converted to text; empty is as if absent.
+fn name(reader: &mut Reader<'_>) -> Option<String> {
+    let name = match reader.value("name")? {
+        Value::String(text) => text.clone(),
+        value @ (Value::Number(_) | Value::Bool(_)) => ld_shared::pytext::Str(value).to_string(),
+        _ => {
+            reader.refuse("name", "a text", "");
+            return None;
+        }
+    };
+    Some(name).filter(|name| !name.is_empty())
+}
+
+/// The whole part of a number, or of a text with a whole number; below 0 it is 0.
+fn weight(reader: &mut Reader<'_>) -> u64 {
+    let Some(value) = reader.value("weight") else { return 1 };
+    let weight = match value {
+        Value::Number(n) => n.as_f64(),
+        Value::String(text) => text.trim().parse::<i64>().ok().map(|n| n as f64),
+        _ => None,
+    };
+    match weight.filter(|weight| *weight < 1e12) {
+        Some(weight) => weight.max(0.0) as u64,
+        None => {
+            reader.refuse("weight", "a number, or a text with a whole number", "placeholders cannot stand here");
+            1
+        }
+    }
+}
+
+fn predicate(reader: &mut Reader<'_>, key: &str) -> Option<Predicate> {
+    let value = reader.value(key)?;
+    match Predicate::parse(value) {
+        Ok(predicate) => Some(predicate),
+        Err(fault) => {
+            let pointer = reader.at(key);
+            reader.fault(fault.under(&pointer));
+            None
+        }
+    }
+}
+
+fn each<T>(reader: &mut Reader<'_>, key: &str, parse: fn(&Value) -> Result<T, Fault>) -> Vec<T> {
+    let base = reader.at(key);
+    let mut parsed = Vec::new();
+    for (i, item) in reader.list(key).unwrap_or_default().iter().enumerate() {
+        match parse(item) {
+            Ok(item) => parsed.push(item),
+            Err(fault) => reader.fault(fault.under(&format!("{base}/{i}"))),
+        }
+    }
+    parsed
+}
+
+/// Notes placeholders that can never be filled in.
+fn placeholders(value: &Value, pointer: &str, faults: &mut Vec<Fault>) {
+    each_text(value, pointer, &mut |pointer, text| {
+        if let Some(reason) = Template::fault(text) {
+            faults.push(Fault::new(pointer, reason).help("write ${randint(LOWEST,HIGHEST)} with two whole numbers"));
+        }
+    });
+}
+
+/// Calls `with` for every text in `value` (not for keys), with its pointer.
+pub(super) fn each_text(value: &Value, pointer: &str, with: &mut dyn FnMut(&str, &str)) {
+    match value {
+        Value::String(text) => with(pointer, text),
+        Value::Array(items) => {
+            for (i, item) in items.iter().enumerate() {
+                each_text(item, &format!("{pointer}/{i}"), with);
+            }
+        }
+        Value::Object(map) => {
+            for (key, item) in map {
+                each_text(item, &format!("{pointer}{}", step(key)), with);
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}

@@ -1,0 +1,114 @@
+//! How commands describe themselves to the checker.
+
+use super::Fault;
+use ld_shared::pytext::Repr;
+use serde_json::{Map, Value};
+
+/// A command: its name and what it takes.
+#[derive(Clone, Copy, Debug)]
+pub struct CommandSpec {
+    /// `LD_start_test`.
+    pub name: &'static str,
+    /// In positional order; those that are given by name only come last.
+    pub parameters: &'static [Parameter],
+    /// Looks deeper than kinds of values. It is given the arguments by name, only those whose key
+    /// and kind are right, and the pointer under which they stand.
+    pub check: Option<fn(&Map<String, Value>, &str, &mut Vec<Fault>)>,
+}
+
+/// One parameter of a command.
+#[derive(Clone, Copy, Debug)]
+pub struct Parameter {
+    /// Its key.
+    pub name: &'static str,
+    /// What it takes.
+    pub kind: Kind,
+    /// Whether it must be given.
+    pub required: bool,
+    /// Whether it may be given by position.
+    pub positional: bool,
+}
+
+impl Parameter {
+    /// An optional parameter, by name or position.
+    pub const fn new(name: &'static str, kind: Kind) -> Self {
+        Self { name, kind, required: false, positional: true }
+    }
+
+    /// The same, but it must be given.
+    #[must_use]
+    pub const fn required(self) -> Self {
+        Self { required: true, ..self }
+    }
+
+    /// The same, but by name only.
+    #[must_use]
+    pub const fn keyword(self) -> Self {
+        Self { positional: false, ..self }
+    }
+}
+
+/// What a parameter takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A text.
+    Text,
+    /// A number.
+    Number,
+    /// A whole number.
+    Integer,
+    /// true or false.
+    Boolean,
+    /// An object.
+    Object,
+    /// A list.
+    List,
+    /// Anything.
+    Any,
+    /// null, or this.
+    OrNull(&'static Kind),
+    /// Known, and refused: it comes with a later version. Null is as if absent.
+    Later,
+}
+
+impl Kind {
+    /// Whether `value` is of this kind.
+    pub fn accepts(self, value: &Value) -> bool {
+        match self {
+            Self::Text => value.is_string(),
+            Self::Number => value.is_number(),
+            Self::Integer => value.is_i64() || value.is_u64(),
+            Self::Boolean => value.is_boolean(),
+            Self::Object => value.is_object(),
+            Self::List => value.is_array(),
+            Self::Any => true,
+            Self::OrNull(kind) => value.is_null() || kind.accepts(value),
+            Self::Later => value.is_null(),
+        }
+    }
+
+    /// What it takes, in words.
+    pub fn words(self) -> String {
+        match self {
+            Self::Text => "a text".into(),
+            Self::Number => "a number".into(),
+            Self::Integer => "a whole number".into(),
+            Self::Boolean => "true or false".into(),
+            Self::Object => "an object".into(),
+            Self::List => "a list".into(),
+            Self::Any => "anything".into(),
+            Self::OrNull(kind) => format!("{} or null", kind.words()),
+            Self::Later => "nothing in this version".into(),
+        }
+    }
+}
+
+/// A value in a fault: as Python writes it, short.
+pub fn shown(value: &Value) -> String {
+    const MOST: usize = 60;
+    let text = Repr(value).to_string();
+    match text.char_indices().nth(MOST) {
+        None => text,
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+    }
+}
