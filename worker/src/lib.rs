@@ -1,6 +1,7 @@
 //! `ld-worker`: makes load.
 
 mod aggregator;
+pub mod dial;
 pub mod engine;
 pub mod probe;
 pub mod protocol;

@@ -202,25 +202,25 @@ impl Probe {
         }
     }
 
-    /// The read that just returned brought the answer's first byte.
-    pub fn first_byte(&mut self) {
+    /// A read has just returned: with bytes of the answer, at its end, or with an error. The first
+    /// such instant is that of the first byte, the last one that of the end.
+    pub fn received(&mut self) {
         let now = mono().0;
-        self.first_at = now;
-        self.mark = now;
+        if self.first_at == 0 {
+            self.first_at = now;
+        }
+        self.ended = now;
     }
 
-    /// The read that just returned brought the answer's last byte. Also called when the exchange
-    /// fails. `bytes`: all that were received on the wire for this exchange.
+    /// The exchange is over; so many bytes were received for it on the wire. It ended when the last
+    /// read returned, or now if there was none.
     pub fn end(&mut self, bytes: u64) {
-        self.ended = mono().0;
-        self.bytes_received += bytes;
-    }
-
-    /// One read brought the whole answer of so many bytes: [`Self::first_byte`] and [`Self::end`]
-    /// with one reading of the clock.
-    pub fn answered(&mut self, bytes: u64) {
-        self.first_byte();
-        self.ended = self.first_at;
+        if self.ended == 0 {
+            self.ended = mono().0;
+        }
+        if bytes == 0 {
+            self.first_at = 0;
+        }
         self.bytes_received += bytes;
     }
 

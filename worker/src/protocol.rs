@@ -3,6 +3,8 @@
 //! The engine owns pacing, checks and recording; a protocol owns bytes. To add one: a file beside
 //! this one's children, its `mod` line and its line in [`PROTOCOLS`].
 
+pub mod http;
+
 use crate::probe::Probe;
 use ld_shared::plan::{Plan, ScenarioPlan, TaskPlan};
 use ld_shared::reply::Reply;
@@ -26,6 +28,9 @@ pub struct CoreContext {
     pub blobs: Arc<BTreeMap<ld_shared::id::Digest, bytes::Bytes>>,
     /// Read buffer of the core, lent for the length of one poll: users keep none.
     pub scratch: std::cell::RefCell<Vec<u8>>,
+    /// Lanes of this core, ascending: they say which part of what is split over the cluster is its
+    /// own. Set before the first exchange.
+    pub lanes: std::cell::RefCell<Arc<[u16]>>,
 }
 
 /// A fault of a task's fields, found before anything runs.
@@ -63,8 +68,6 @@ pub trait Protocol: Sized + 'static {
     const FIELDS: &'static [&'static str];
     /// A task, compiled for one core.
     type Task: 'static;
-    /// A task with every placeholder filled in.
-    type Call: 'static;
     /// Kept by one user: connections, cookies, topics.
     type Session: 'static;
 
@@ -81,24 +84,149 @@ pub trait Protocol: Sized + 'static {
     /// Name in the statistics of a task that has none of its own. Of placeholders only `env` and
     /// registered variables are filled in, so that names stay few.
     fn default_name(&self, task: &Self::Task) -> Arc<str>;
-    /// URL or target as records show it. Called only for requests that are kept.
-    fn url(&self, task: &Self::Task, call: &Self::Call) -> Arc<str>;
-    /// Fills in every placeholder. Pure and untimed.
-    fn prepare(&self, task: &Self::Task, scope: &mut Scope) -> Result<Self::Call, Failure>;
-    /// Sends and awaits. This, and only this, is service time: the implementation calls
-    /// [`Probe::start`] as the last thing before its first system call, [`Probe::written`] when
-    /// the request has been handed to the socket, [`Probe::first_byte`] and [`Probe::end`] right
-    /// after the reads that brought the answer's first and last byte.
+    /// Indices in [`Plan::sources`] of the data sources that its placeholders name.
+    fn sources(&self, task: &Self::Task) -> Vec<u32>;
+    /// The task's own time-out, seconds; `None`: the scenario's holds.
+    fn timeout(&self, task: &Self::Task) -> Option<f64>;
+    /// URL or target as records show it, passwords left out. Called only for requests that are kept.
+    fn url(&self, task: &Self::Task, scope: &mut Scope) -> Arc<str>;
+    /// Fills in every placeholder (untimed), then returns the exchange: it sends and awaits. This,
+    /// and only this, is service time: the exchange calls [`Probe::start`] as the last thing before
+    /// its first system call, [`Probe::written`] when the request has been handed to the socket,
+    /// [`Probe::received`] right after each read, before anything is made of what it brought, and
+    /// [`Probe::end`] when it is over, well or not.
     ///
     /// Cancel safe: a dropped exchange leaves a session that opens a new connection.
-    fn exchange<'a>(
+    fn begin<'a>(
         &'a self,
         task: &'a Self::Task,
         session: &'a mut Self::Session,
-        call: Self::Call,
+        scope: &mut Scope,
         probe: &'a mut Probe,
         want: Want,
-    ) -> impl Future<Output = Result<Reply, Failure>> + 'a;
+    ) -> Result<impl Future<Output = Result<Reply, Failure>> + use<'a, Self>, Failure>;
     /// The iteration ended: policies like `per_iteration` close what they opened.
     fn end_iteration(&self, session: &mut Self::Session);
+}
+
+/// An exchange in progress.
+pub type Exchange<'a> = Pin<Box<dyn Future<Output = Result<Reply, Failure>> + 'a>>;
+
+/// A [`Protocol`] of one core and scenario, its types erased: what the engine drives. Tasks and
+/// sessions are those that the same object made; others are a bug and panic.
+pub trait Users {
+    /// See [`Protocol::compile`].
+    fn compile(&self, task: &TaskPlan) -> Result<Box<dyn Any>, PrepareError>;
+    /// See [`Protocol::session`].
+    fn session(&self) -> Box<dyn Any>;
+    /// See [`Protocol::request_type`].
+    fn request_type<'a>(&self, task: &'a dyn Any) -> &'a str;
+    /// See [`Protocol::default_name`].
+    fn default_name(&self, task: &dyn Any) -> Arc<str>;
+    /// See [`Protocol::sources`].
+    fn sources(&self, task: &dyn Any) -> Vec<u32>;
+    /// See [`Protocol::timeout`].
+    fn timeout(&self, task: &dyn Any) -> Option<f64>;
+    /// See [`Protocol::url`].
+    fn url(&self, task: &dyn Any, scope: &mut Scope) -> Arc<str>;
+    /// See [`Protocol::begin`].
+    fn begin<'a>(
+        &'a self,
+        task: &'a dyn Any,
+        session: &'a mut dyn Any,
+        scope: &mut Scope,
+        probe: &'a mut Probe,
+        want: Want,
+    ) -> Result<Exchange<'a>, Failure>;
+    /// See [`Protocol::end_iteration`].
+    fn end_iteration(&self, session: &mut dyn Any);
+}
+
+struct Erased<P>(P);
+
+impl<P: Protocol> Erased<P> {
+    fn task(task: &dyn Any) -> &P::Task {
+        task.downcast_ref().expect("the task was compiled by this protocol")
+    }
+
+    fn open(session: &mut dyn Any) -> &mut P::Session {
+        session.downcast_mut().expect("the session was made by this protocol")
+    }
+}
+
+impl<P: Protocol> Users for Erased<P> {
+    fn compile(&self, task: &TaskPlan) -> Result<Box<dyn Any>, PrepareError> {
+        Ok(Box::new(self.0.compile(task)?))
+    }
+
+    fn session(&self) -> Box<dyn Any> {
+        Box::new(self.0.session())
+    }
+
+    fn request_type<'a>(&self, task: &'a dyn Any) -> &'a str {
+        self.0.request_type(Self::task(task))
+    }
+
+    fn default_name(&self, task: &dyn Any) -> Arc<str> {
+        self.0.default_name(Self::task(task))
+    }
+
+    fn sources(&self, task: &dyn Any) -> Vec<u32> {
+        self.0.sources(Self::task(task))
+    }
+
+    fn timeout(&self, task: &dyn Any) -> Option<f64> {
+        self.0.timeout(Self::task(task))
+    }
+
+    fn url(&self, task: &dyn Any, scope: &mut Scope) -> Arc<str> {
+        self.0.url(Self::task(task), scope)
+    }
+
+    fn begin<'a>(
+        &'a self,
+        task: &'a dyn Any,
+        session: &'a mut dyn Any,
+        scope: &mut Scope,
+        probe: &'a mut Probe,
+        want: Want,
+    ) -> Result<Exchange<'a>, Failure> {
+        Ok(Box::pin(self.0.begin(Self::task(task), Self::open(session), scope, probe, want)?))
+    }
+
+    fn end_iteration(&self, session: &mut dyn Any) {
+        self.0.end_iteration(Self::open(session));
+    }
+}
+
+/// A line of the table of protocols.
+pub struct Driver {
+    /// Keys by which documents name it.
+    pub keys: &'static [&'static str],
+    /// Names of its task fields.
+    pub fields: &'static [&'static str],
+    /// See [`Protocol::check`].
+    pub check: fn(&Map<String, Value>, &ScenarioPlan) -> Vec<Fault>,
+    /// See [`Protocol::new`].
+    pub new: fn(Rc<CoreContext>, &ScenarioPlan) -> Result<Rc<dyn Users>, PrepareError>,
+}
+
+impl Driver {
+    /// The line of a protocol.
+    pub const fn of<P: Protocol>() -> Self {
+        Self {
+            keys: P::KEYS,
+            fields: P::FIELDS,
+            check: P::check,
+            new: |core, scenario| Ok(Rc::new(Erased(P::new(core, scenario)?))),
+        }
+    }
+}
+
+/// Every protocol there is.
+pub const PROTOCOLS: &[Driver] = &[Driver::of::<http::Http>()];
+
+/// The protocol that a document names by this key.
+pub fn driver(user_key: &str) -> Option<&'static Driver> {
+    PROTOCOLS.iter().find(|driver| driver.keys.contains(&user_key))
 }

@@ -1,0 +1,121 @@
+//! Dialling: from a host name to an open stream, with or without TLS. Every protocol uses it.
+//!
+//! Nothing here keeps time: callers bound a dial by their own deadline.
+
+mod failure;
+mod names;
+mod stream;
+mod tls;
+
+pub use failure::{DialError, of_io};
+pub use names::Names;
+pub use stream::Stream;
+pub use tls::{TlsError, TlsSettings};
+
+use crate::probe::Probe;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use tokio::net::TcpStream;
+
+/// Where to connect.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Host {
+    /// A name that must be resolved.
+    Name(Rc<str>),
+    /// An address.
+    Address(IpAddr),
+}
+
+impl Host {
+    /// From the host of a URL, IPv6 without its brackets.
+    pub fn new(text: &str) -> Self {
+        text.parse().map_or_else(|_| Self::Name(text.into()), Self::Address)
+    }
+}
+
+/// Says whether an address may be dialled.
+pub type Allowed = dyn Fn(IpAddr) -> bool;
+
+/// Where stamps go: to the probe of the exchange, or nowhere (later hops of a redirect chain, which
+/// is one request).
+pub struct Stamps<'a>(pub Option<&'a mut Probe>);
+
+impl Stamps<'_> {
+    /// Takes a stamp.
+    pub fn on(&mut self, stamp: impl FnOnce(&mut Probe)) {
+        if let Some(probe) = &mut self.0 {
+            stamp(probe);
+        }
+    }
+}
+
+/// The dialler of one load core.
+#[derive(Default)]
+pub struct Dialer {
+    names: Names,
+    allowed: Option<Box<Allowed>>,
+}
+
+impl Dialer {
+    /// A dialler that asks `allowed` about every address before it connects to it.
+    pub fn new(allowed: Option<Box<Allowed>>) -> Self {
+        Self { names: Names::default(), allowed }
+    }
+
+    /// Connects to the first address of `host` that answers. Stamps the name's resolution and the
+    /// connection.
+    ///
+    /// Cancel safe.
+    pub async fn tcp(&self, host: &Host, port: u16, stamps: &mut Stamps<'_>) -> Result<TcpStream, DialError> {
+        let name = match host {
+            Host::Address(address) => return self.connect(*address, port, stamps).await,
+            Host::Name(name) => name,
+        };
+        let addresses = self.names.resolve(name).await?;
+        stamps.on(Probe::resolved);
+        let mut last = None;
+        for address in addresses {
+            match self.connect(address, port, stamps).await {
+                Ok(stream) => {
+                    self.names.worked(name, address);
+                    return Ok(stream);
+                }
+                // A limit of ours holds for the other addresses too.
+                Err(error) if error.is_local => return Err(error),
+                Err(error) => last = Some(error),
+            }
+        }
+        self.names.forget(name);
+        Err(last.unwrap_or_else(DialError::unresolved))
+    }
+
+    /// TLS over an open stream. Stamps the handshake.
+    pub async fn tls(
+        &self,
+        tcp: TcpStream,
+        host: &Host,
+        config: Arc<rustls::ClientConfig>,
+        stamps: &mut Stamps<'_>,
+    ) -> Result<Stream, DialError> {
+        let name = tls::server_name(host)?;
+        let stream = tokio_rustls::TlsConnector::from(config)
+            .connect(name, tcp)
+            .await
+            .map_err(|error| DialError::handshake(&error))?;
+        stamps.on(Probe::secured);
+        Ok(Stream::Tls(Box::new(stream)))
+    }
+
+    async fn connect(&self, address: IpAddr, port: u16, stamps: &mut Stamps<'_>) -> Result<TcpStream, DialError> {
+        if self.allowed.as_ref().is_some_and(|allowed| !allowed(address)) {
+            return Err(DialError::forbidden());
+        }
+        let stream =
+            TcpStream::connect(SocketAddr::new(address, port)).await.map_err(|error| DialError::connect(&error))?;
+        // A request goes out in one write: waiting for more to fill a segment only delays it.
+        stream.set_nodelay(true).map_err(|error| DialError::connect(&error))?;
+        stamps.on(Probe::connected);
+        Ok(stream)
+    }
+}

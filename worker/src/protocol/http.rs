@@ -1,0 +1,402 @@
+//! HTTP/1.1 users: `http_user` and `fast_http_user`, one engine.
+//!
+//! A task is compiled once into a [`recipe::Recipe`]; if nothing in it changes, into the bytes of its
+//! request. An exchange is one write and, for a small answer, one read into the core's buffer; an
+//! [`answer::Answer`] takes the bytes as they come. [`session::Session`] holds what a user keeps.
+
+mod answer;
+mod chunked;
+mod cookies;
+mod decode;
+mod fields;
+mod origin;
+mod recipe;
+mod redirect;
+mod session;
+mod url;
+mod wire;
+
+#[cfg(test)]
+mod tests;
+
+use super::{CoreContext, Fault, PrepareError, Protocol, Want};
+use crate::dial::{DialError, Dialer, Stamps, TlsSettings};
+use crate::probe::Probe;
+use answer::Answer;
+use ld_shared::plan::{Connections, ScenarioPlan, TaskPlan};
+use ld_shared::reply::{Headers, Reply};
+use ld_shared::sample::{Failure, FailureKind};
+use ld_shared::scope::Scope;
+use origin::{Origin, Origins};
+use recipe::{Fill, Recipe};
+use redirect::Sent;
+use serde_json::{Map, Value};
+use session::{Connection, Pool};
+use std::cell::{OnceCell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use session::Session;
+
+/// Most request buffers that a core keeps for the next ones, and the largest that it keeps.
+const SPARE_BUFFERS: (usize, usize) = (64, 64 * 1024);
+
+/// HTTP/1.1 on one core, for one scenario.
+pub struct Http {
+    core: Rc<CoreContext>,
+    scenario: ScenarioPlan,
+    dialer: Dialer,
+    origins: Origins,
+    tls: TlsSettings,
+    /// For connections whose peer is checked, and for others: made when first needed.
+    tls_configs: [OnceCell<Arc<rustls::ClientConfig>>; 2],
+    /// Connections that users share: made at the first exchange, when the core knows its share.
+    pool: OnceCell<Option<Pool>>,
+    /// Buffers for requests, used again and again.
+    spare: RefCell<Vec<Vec<u8>>>,
+}
+
+/// A task, compiled.
+pub struct Task {
+    recipe: Recipe,
+    /// The whole request, if it is always the same (but for cookies that answers set).
+    fixed: Option<(Rc<Origin>, Box<[u8]>)>,
+    method: &'static str,
+    name: Arc<str>,
+    /// The URL as written, for users whose records show it so.
+    written: Arc<str>,
+    timeout: Option<f64>,
+    follows: bool,
+    /// The task asks the peer to close.
+    closes: bool,
+}
+
+/// A request, ready to be sent.
+struct Request<'a> {
+    origin: Rc<Origin>,
+    bytes: Bytes<'a>,
+}
+
+enum Bytes<'a> {
+    Fixed(&'a [u8]),
+    Filled(Vec<u8>),
+}
+
+impl Bytes<'_> {
+    fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Fixed(bytes) => bytes,
+            Self::Filled(bytes) => bytes,
+        }
+    }
+}
+
+impl Protocol for Http {
+    const KEYS: &'static [&'static str] = &["fast_http_user", "http_user"];
+    const FIELDS: &'static [&'static str] = fields::FIELDS;
+    type Task = Task;
+    type Session = Session;
+
+    fn check(fields: &Map<String, Value>, scenario: &ScenarioPlan) -> Vec<Fault> {
+        fields::parse(fields, scenario).err().unwrap_or_default()
+    }
+
+    fn new(core: Rc<CoreContext>, scenario: &ScenarioPlan) -> Result<Self, PrepareError> {
+        let tls = TlsSettings::new(&scenario.tls, &core.blobs).map_err(|error| PrepareError(error.to_string()))?;
+        Ok(Self {
+            scenario: scenario.clone(),
+            dialer: Dialer::default(),
+            origins: Origins::default(),
+            tls,
+            tls_configs: Default::default(),
+            pool: OnceCell::new(),
+            spare: RefCell::default(),
+            core,
+        })
+    }
+
+    fn compile(&self, task: &TaskPlan) -> Result<Task, PrepareError> {
+        let fields = fields::parse(&task.fields, &self.scenario).map_err(|faults| {
+            PrepareError(
+                faults.first().map_or_else(String::new, |fault| format!("{} at {}", fault.message, fault.pointer)),
+            )
+        })?;
+        let bindings = &self.core.bindings;
+        let verify = fields.verify.unwrap_or(self.tls.verify());
+        let host = self.scenario.host.as_deref();
+        let recipe = Recipe::compile(&fields, host, verify, bindings, &self.origins).map_err(PrepareError)?;
+        let fixed = match recipe.fixed_origin() {
+            None => None,
+            Some(origin) => {
+                let mut bytes = Vec::new();
+                let mut scope = Scope::new(bindings);
+                let mut fill = Fill { bindings, scope: &mut scope, origins: &self.origins };
+                recipe.fill(&mut fill, None, &mut bytes).map_err(|failure| PrepareError(failure.to_string()))?;
+                Some((origin.clone(), bytes.into_boxed_slice()))
+            }
+        };
+        let is_plain = task.user.as_deref().unwrap_or(&self.scenario.user) == "http_user";
+        let written = recipe::fold(&fields.url, bindings);
+        let name = if is_plain { recipe::shown_target(&fields, bindings) } else { written.clone() };
+        let closes = fields.headers.iter().any(|(name, value)| {
+            name.eq_ignore_ascii_case("connection")
+                && value.as_ref().is_some_and(|value| value.to_ascii_lowercase().contains("close"))
+        });
+        Ok(Task {
+            recipe,
+            fixed,
+            method: fields.method,
+            name: name.into(),
+            written: written.into(),
+            timeout: fields.timeout,
+            follows: fields.follows,
+            closes,
+        })
+    }
+
+    fn session(&self) -> Session {
+        Session::default()
+    }
+
+    fn request_type<'a>(&self, task: &'a Task) -> &'a str {
+        task.method
+    }
+
+    fn default_name(&self, task: &Task) -> Arc<str> {
+        task.name.clone()
+    }
+
+    fn sources(&self, task: &Task) -> Vec<u32> {
+        task.recipe.sources()
+    }
+
+    fn timeout(&self, task: &Task) -> Option<f64> {
+        task.timeout
+    }
+
+    fn url(&self, task: &Task, scope: &mut Scope) -> Arc<str> {
+        let mut fill = Fill { bindings: &self.core.bindings, scope, origins: &self.origins };
+        match task.recipe.url(&mut fill) {
+            Some(url) => url.into(),
+            None => task.written.clone(),
+        }
+    }
+
+    fn begin<'a>(
+        &'a self,
+        task: &'a Task,
+        session: &'a mut Session,
+        scope: &mut Scope,
+        probe: &'a mut Probe,
+        want: Want,
+    ) -> Result<impl Future<Output = Result<Reply, Failure>> + use<'a>, Failure> {
+        let request = match &task.fixed {
+            Some((origin, bytes)) if session.jar.is_none() => {
+                Request { origin: origin.clone(), bytes: Bytes::Fixed(bytes) }
+            }
+            _ => {
+                let mut bytes = self.spare.borrow_mut().pop().unwrap_or_default();
+                let mut fill = Fill { bindings: &self.core.bindings, scope, origins: &self.origins };
+                let origin = task.recipe.fill(&mut fill, session.jar.as_deref(), &mut bytes)?;
+                Request { origin, bytes: Bytes::Filled(bytes) }
+            }
+        };
+        Ok(self.exchange(task, session, request, probe, want))
+    }
+
+    fn end_iteration(&self, session: &mut Session) {
+        if self.scenario.connections == Connections::PerIteration {
+            *session = Session::default();
+        }
+    }
+}
+
+impl Http {
+    async fn exchange(
+        &self,
+        task: &Task,
+        session: &mut Session,
+        request: Request<'_>,
+        probe: &mut Probe,
+        want: Want,
+    ) -> Result<Reply, Failure> {
+        let _permit = match self.pool() {
+            Some(pool) => Some(pool.permit().await),
+            None => None,
+        };
+        probe.start()?;
+        let mut answer = Answer::new(task.method == "HEAD", want);
+        let bytes = request.bytes.as_slice();
+        let mut outcome =
+            self.hop(session, &request.origin, bytes, task.closes, &mut answer, &mut Stamps(Some(probe))).await;
+        let mut received = answer.received;
+        if outcome.is_ok() && task.follows && answer.location.is_some() && redirect::is_redirect(answer.status) {
+            outcome = Box::pin(self.follow(task, session, &request, &mut answer, want, &mut received)).await;
+            // later hops take no stamps of their own: the chain is one record
+            probe.received();
+        }
+        probe.end(received);
+        if !answer.cookies.is_empty() {
+            store(session, &request.url(), &mut answer);
+        }
+        if let Bytes::Filled(buffer) = request.bytes {
+            self.give_back(buffer);
+        }
+        outcome?;
+        finish(answer)
+    }
+
+    /// This core's part of the connections that users share, if they do: connection `k` of all
+    /// belongs to lane `k`, so that parts are disjoint and add up.
+    fn pool(&self) -> Option<&Pool> {
+        let make = || match self.scenario.connections {
+            Connections::Shared(size) => {
+                let own = self.core.lanes.borrow().iter().filter(|lane| u64::from(**lane) < size).count();
+                Some(Pool::new(own.max(1)))
+            }
+            Connections::PerUser | Connections::PerIteration | Connections::PerRequest => None,
+        };
+        self.pool.get_or_init(make).as_ref()
+    }
+
+    /// One request and its answer over a connection to `origin`.
+    async fn hop(
+        &self,
+        session: &mut Session,
+        origin: &Rc<Origin>,
+        bytes: &[u8],
+        closes: bool,
+        answer: &mut Answer,
+        stamps: &mut Stamps<'_>,
+    ) -> Result<(), Failure> {
+        let idle = match self.pool() {
+            Some(pool) => pool.take(origin).await,
+            None => session.take(origin).await,
+        };
+        let mut connection = match idle {
+            Some(connection) => connection,
+            None => Box::pin(self.open(origin, stamps)).await?,
+        };
+        let keeps = wire::round_trip(&mut connection, bytes, answer, &self.core.scratch, stamps).await?;
+        if keeps && !closes && self.scenario.connections != Connections::PerRequest {
+            connection.is_reused = true;
+            match self.pool() {
+                Some(pool) => pool.give(connection),
+                None => session.give(connection),
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens a connection.
+    async fn open(&self, origin: &Rc<Origin>, stamps: &mut Stamps<'_>) -> Result<Connection, Failure> {
+        let limit = Duration::try_from_secs_f64(self.scenario.connect_timeout).unwrap_or(Duration::MAX);
+        let dialled = match tokio::time::timeout(limit, self.dial(origin, stamps)).await {
+            Ok(dialled) => dialled,
+            Err(_) => return Err(Failure::new(FailureKind::Timeout, "connection timed out")),
+        };
+        dialled.map_err(|error| {
+            if error.is_local {
+                stamps.on(Probe::local_error);
+            }
+            error.failure
+        })
+    }
+
+    async fn dial(&self, origin: &Rc<Origin>, stamps: &mut Stamps<'_>) -> Result<Connection, DialError> {
+        let tcp = self.dialer.tcp(&origin.dialled, origin.port, stamps).await?;
+        let stream = if origin.is_https {
+            let config = self.tls_config(origin.verify).map_err(|error| DialError::tls(&error.to_string()))?;
+            self.dialer.tls(tcp, &origin.dialled, config, stamps).await?
+        } else {
+            crate::dial::Stream::Plain(tcp)
+        };
+        Ok(Connection { stream, origin: origin.clone(), is_reused: false })
+    }
+
+    fn tls_config(&self, verify: bool) -> Result<Arc<rustls::ClientConfig>, crate::dial::TlsError> {
+        let place = &self.tls_configs[usize::from(verify)];
+        if let Some(config) = place.get() {
+            return Ok(config.clone());
+        }
+        let config = self.tls.config(verify, &[b"http/1.1"])?;
+        Ok(place.get_or_init(|| config).clone())
+    }
+
+    /// Follows redirects until an answer is none; `answer` is the first one, then the last.
+    async fn follow(
+        &self,
+        task: &Task,
+        session: &mut Session,
+        request: &Request<'_>,
+        answer: &mut Answer,
+        want: Want,
+        received: &mut u64,
+    ) -> Result<(), Failure> {
+        let mut url = request.url();
+        let mut bytes = request.bytes.as_slice().to_vec();
+        for _ in 0..redirect::MAX_REDIRECTS {
+            store(session, &url, answer);
+            let Some(location) = answer.location.as_deref().filter(|_| redirect::is_redirect(answer.status)) else {
+                return Ok(());
+            };
+            let next = url
+                .resolve(location)
+                .map_err(|why| Failure::new(FailureKind::Protocol, format!("unusable redirect: {why}")))?;
+            let cookies = task.recipe.cookies_at(&next, &request.origin, &bytes, session.jar.as_deref());
+            bytes = redirect::next(&Sent { bytes: &bytes, url: &url }, answer.status, &next, &cookies);
+            url = next;
+            let origin = self.origins.get(&url, request.origin.verify);
+            *answer = Answer::new(task.method == "HEAD", want);
+            let outcome = self.hop(session, &origin, &bytes, task.closes, answer, &mut Stamps(None)).await;
+            *received += answer.received;
+            outcome?;
+        }
+        store(session, &url, answer);
+        match answer.location {
+            Some(_) if redirect::is_redirect(answer.status) => {
+                Err(Failure::new(FailureKind::Protocol, "more than 30 redirects"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn give_back(&self, mut buffer: Vec<u8>) {
+        let mut spare = self.spare.borrow_mut();
+        if spare.len() < SPARE_BUFFERS.0 && buffer.capacity() <= SPARE_BUFFERS.1 {
+            buffer.clear();
+            spare.push(buffer);
+        }
+    }
+}
+
+impl Request<'_> {
+    /// Where it goes.
+    fn url(&self) -> url::Url {
+        let target = self.bytes.as_slice().split(|b| *b == b' ').nth(1).unwrap_or(b"/");
+        self.origin.url(&String::from_utf8_lossy(target))
+    }
+}
+
+/// Moves the answer's cookies into the user's jar.
+fn store(session: &mut Session, url: &url::Url, answer: &mut Answer) {
+    for cookie in answer.cookies.drain(..) {
+        session.jar.get_or_insert_default().store(&cookie, url);
+    }
+}
+
+/// The answer in no protocol's terms.
+fn finish(answer: Answer) -> Result<Reply, Failure> {
+    let wanted = answer.wanted();
+    let mut reply = Reply {
+        status: Some(answer.status),
+        headers: Headers::from_lines(answer.headers),
+        body: answer.body,
+        body_bytes: answer.body_bytes,
+    };
+    if answer.coding != decode::Coding::Identity && wanted > 0 {
+        (reply.body, reply.body_bytes) = answer.coding.decode(reply.body, wanted)?;
+    }
+    Ok(reply)
+}

@@ -1,0 +1,345 @@
+//! Task fields: read into one type, every fault found on the way.
+
+use super::url::{self, Url};
+use crate::protocol::Fault;
+use ld_shared::plan::ScenarioPlan;
+use serde_json::{Map, Value};
+
+/// Names of the fields.
+pub(super) const FIELDS: &[&str] = &[
+    "method",
+    "request_url",
+    "url",
+    "params",
+    "headers",
+    "cookies",
+    "json",
+    "data",
+    "files",
+    "auth",
+    "timeout",
+    "allow_redirects",
+    "verify",
+    "cert",
+    "client_cert",
+];
+
+const METHODS: [&str; 7] = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"];
+
+/// A task's fields. Texts may hold placeholders.
+#[derive(Clone, Debug)]
+pub(super) struct Fields {
+    pub(super) method: &'static str,
+    /// As written.
+    pub(super) url: String,
+    /// Joined to the scenario's host.
+    pub(super) joined: String,
+    pub(super) params: Vec<(String, String)>,
+    /// `None` removes a default header.
+    pub(super) headers: Vec<(String, Option<String>)>,
+    pub(super) cookies: Vec<(String, String)>,
+    pub(super) auth: Option<Auth>,
+    pub(super) body: Body,
+    pub(super) timeout: Option<f64>,
+    pub(super) follows: bool,
+    pub(super) verify: Option<bool>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Auth {
+    Basic(String, String),
+    Bearer(String),
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Body {
+    None,
+    Json(Value),
+    Form(Vec<(String, String)>),
+    Raw(String),
+    Multipart { fields: Vec<(String, String)>, files: Vec<(String, String)> },
+}
+
+/// Reads the fields; `Err` holds every fault.
+pub(super) fn parse(fields: &Map<String, Value>, scenario: &ScenarioPlan) -> Result<Fields, Vec<Fault>> {
+    let mut reader = Reader { fields, faults: Vec::new() };
+    let method = reader.method();
+    let url = reader.url();
+    let joined = reader.joined(&url, scenario);
+    let parsed = Fields {
+        method,
+        joined,
+        params: reader.pairs("params"),
+        headers: reader.headers(),
+        cookies: reader.cookies(),
+        auth: reader.auth(),
+        body: reader.body(),
+        timeout: reader.timeout(),
+        follows: reader.flag("allow_redirects").unwrap_or(true),
+        verify: reader.flag("verify"),
+        url,
+    };
+    for key in ["cert", "client_cert"] {
+        if reader.get(key).is_some() {
+            let message = format!("a task's `{key}` is not supported");
+            reader.fault(format!("/{key}"), message, Some("use `tls` on the test"));
+        }
+    }
+    if reader.faults.is_empty() { Ok(parsed) } else { Err(reader.faults) }
+}
+
+struct Reader<'a> {
+    fields: &'a Map<String, Value>,
+    faults: Vec<Fault>,
+}
+
+impl<'a> Reader<'a> {
+    /// A field; null counts as absent.
+    fn get(&self, key: &str) -> Option<&'a Value> {
+        self.fields.get(key).filter(|value| !value.is_null())
+    }
+
+    fn fault(&mut self, pointer: String, message: String, help: Option<&str>) {
+        self.faults.push(Fault { pointer, message, help: help.map(str::to_owned) });
+    }
+
+    fn wrong_type(&mut self, pointer: String, seen: &Value, accepted: &str) {
+        self.fault(pointer, format!("expected {accepted}, found {}", kind(seen)), None);
+    }
+
+    fn method(&mut self) -> &'static str {
+        let accepted = "accepted: get, post, put, patch, delete, head, options";
+        match self.get("method") {
+            None => self.fault("/method".into(), "missing method".into(), Some(accepted)),
+            Some(Value::String(name)) => {
+                let upper = name.trim().to_ascii_uppercase();
+                if let Some(method) = METHODS.into_iter().find(|method| *method == upper) {
+                    return method;
+                }
+                let close = METHODS
+                    .into_iter()
+                    .max_by(|a, b| strsim::jaro_winkler(a, &upper).total_cmp(&strsim::jaro_winkler(b, &upper)));
+                let help = match close.filter(|method| strsim::jaro_winkler(method, &upper) > 0.7) {
+                    Some(method) => format!("did you mean `{}`? {accepted}", method.to_ascii_lowercase()),
+                    None => accepted.to_owned(),
+                };
+                self.fault("/method".into(), format!("unknown method `{name}`"), Some(&help));
+            }
+            Some(other) => self.wrong_type("/method".into(), other, "a text"),
+        }
+        "GET"
+    }
+
+    fn url(&mut self) -> String {
+        for key in ["request_url", "url"] {
+            match self.get(key) {
+                None => {}
+                Some(Value::String(url)) if url.trim().is_empty() => {}
+                Some(Value::String(url)) => return url.trim().to_owned(),
+                Some(other) => {
+                    self.wrong_type(format!("/{key}"), other, "a text");
+                    return String::new();
+                }
+            }
+        }
+        self.fault("/request_url".into(), "missing request_url".into(), Some("give the URL to request"));
+        String::new()
+    }
+
+    fn joined(&mut self, url: &str, scenario: &ScenarioPlan) -> String {
+        let pointer = || if self.get("request_url").is_some() { "/request_url" } else { "/url" }.to_owned();
+        if url.is_empty() {
+            return String::new();
+        }
+        // What begins with a placeholder may turn out to be absolute: it is joined when it is known.
+        if url.starts_with("${") {
+            return url.to_owned();
+        }
+        let Some(joined) = url::join(scenario.host.as_deref(), url) else {
+            let message = format!("relative URL `{url}` without a host");
+            self.fault(pointer(), message, Some("give `host` on the test, or an absolute URL"));
+            return String::new();
+        };
+        if !origin_of(&joined).contains("${")
+            && let Err(why) = Url::parse(&joined)
+        {
+            self.fault(pointer(), format!("unusable URL `{url}`: {why}"), None);
+        }
+        joined
+    }
+
+    /// An object whose lists repeat their key; nulls are dropped.
+    fn pairs(&mut self, key: &str) -> Vec<(String, String)> {
+        let mut pairs = Vec::new();
+        match self.get(key) {
+            None => {}
+            Some(Value::Object(object)) => {
+                for (name, value) in object {
+                    let one = std::slice::from_ref(value);
+                    for value in value.as_array().map_or(one, Vec::as_slice) {
+                        match scalar(value) {
+                            _ if value.is_null() => {}
+                            Some(text) => pairs.push((name.clone(), text)),
+                            None => self.wrong_type(
+                                format!("/{key}/{}", escape(name)),
+                                value,
+                                "a text, number, truth value, null or list of these",
+                            ),
+                        }
+                    }
+                }
+            }
+            Some(other) => self.wrong_type(format!("/{key}"), other, "an object"),
+        }
+        pairs
+    }
+
+    fn headers(&mut self) -> Vec<(String, Option<String>)> {
+        let mut headers = Vec::new();
+        match self.get("headers") {
+            None => {}
+            Some(Value::Object(object)) => {
+                for (name, value) in object {
+                    let pointer = format!("/headers/{}", escape(name));
+                    if name.is_empty() || !name.bytes().all(is_token) {
+                        self.fault(pointer, format!("`{name}` cannot be a header's name"), None);
+                    } else if name.eq_ignore_ascii_case("transfer-encoding") {
+                        let help = "leave it out: the body's length is known and sent";
+                        self.fault(pointer, "the transfer coding is not a task's to choose".into(), Some(help));
+                    } else {
+                        match value {
+                            Value::Null => headers.push((name.clone(), None)),
+                            Value::String(text) if text.contains(['\r', '\n', '\0']) => {
+                                self.fault(pointer, "a line break in a header".into(), None);
+                            }
+                            Value::String(text) => headers.push((name.clone(), Some(text.trim().to_owned()))),
+                            Value::Number(number) => headers.push((name.clone(), Some(number.to_string()))),
+                            other => self.wrong_type(pointer, other, "a text"),
+                        }
+                    }
+                }
+            }
+            Some(other) => self.wrong_type("/headers".into(), other, "an object"),
+        }
+        headers
+    }
+
+    fn cookies(&mut self) -> Vec<(String, String)> {
+        let cookies = self.pairs("cookies");
+        for (name, value) in &cookies {
+            let is_bad = |text: &str| text.contains(|c: char| c.is_ascii_control() || c == ';');
+            if is_bad(name) || is_bad(value) || name.contains('=') {
+                self.fault(format!("/cookies/{}", escape(name)), "characters that cookies cannot have".into(), None);
+            }
+        }
+        cookies
+    }
+
+    fn auth(&mut self) -> Option<Auth> {
+        let auth = match self.get("auth")? {
+            Value::Object(auth) => auth,
+            other => {
+                self.wrong_type("/auth".into(), other, "an object with `type`");
+                return None;
+            }
+        };
+        let mut text = |key: &str| match auth.get(key).filter(|value| !value.is_null()) {
+            None => String::new(),
+            Some(value) => scalar(value).unwrap_or_else(|| {
+                self.wrong_type(format!("/auth/{key}"), value, "a text");
+                String::new()
+            }),
+        };
+        let kind = text("type").to_ascii_lowercase();
+        match kind.as_str() {
+            "basic" => Some(Auth::Basic(text("username"), text("password"))),
+            "bearer" => Some(Auth::Bearer(text("token"))),
+            _ => {
+                let help = Some("accepted: basic, bearer");
+                self.fault("/auth/type".into(), format!("unknown auth type `{kind}`"), help);
+                None
+            }
+        }
+    }
+
+    fn body(&mut self) -> Body {
+        let files = match self.get("files") {
+            None => None,
+            Some(_) => Some(self.pairs("files")),
+        };
+        let data = match self.get("data") {
+            Some(Value::String(_)) if files.is_some() => {
+                self.fault("/data".into(), "with `files`, data must be an object".into(), None);
+                None
+            }
+            Some(Value::String(text)) => return Body::Raw(text.clone()),
+            Some(_) => Some(self.pairs("data")),
+            None => None,
+        };
+        match (files, data, self.get("json")) {
+            (Some(files), data, _) => Body::Multipart { fields: data.unwrap_or_default(), files },
+            (None, Some(data), _) => Body::Form(data),
+            (None, None, Some(json)) => Body::Json(json.clone()),
+            (None, None, None) => Body::None,
+        }
+    }
+
+    fn timeout(&mut self) -> Option<f64> {
+        let value = self.get("timeout")?;
+        let seconds = value.as_f64().or_else(|| value.as_str()?.trim().parse().ok());
+        if seconds.is_none_or(|seconds| !(seconds > 0.0 && seconds.is_finite())) {
+            self.fault("/timeout".into(), format!("expected seconds above 0, found {value}"), None);
+        }
+        seconds
+    }
+
+    fn flag(&mut self, key: &str) -> Option<bool> {
+        match self.get(key)? {
+            Value::Bool(flag) => Some(*flag),
+            other => {
+                let help = (key == "verify").then_some("certificate authorities go into `tls` on the test");
+                let message = format!("expected true or false, found {}", kind(other));
+                self.fault(format!("/{key}"), message, help);
+                None
+            }
+        }
+    }
+}
+
+/// Scheme, host and port of a URL that may hold placeholders.
+pub(super) fn origin_of(url: &str) -> &str {
+    let from = url.find("://").map_or(0, |at| at + 3);
+    let end = url.get(from..).and_then(|rest| rest.find(['/', '?', '#']));
+    end.and_then(|end| url.get(..from + end)).unwrap_or(url)
+}
+
+/// As Python writes it into a form.
+fn scalar(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Bool(true) => Some("True".to_owned()),
+        Value::Bool(false) => Some("False".to_owned()),
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
+    }
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a truth value",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
+
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// A key inside a JSON pointer.
+fn escape(key: &str) -> String {
+    key.replace('~', "~0").replace('/', "~1")
+}
