@@ -208,8 +208,11 @@ pub struct Driver {
     /// See [`Protocol::check`].
     pub check: fn(&Map<String, Value>, &ScenarioPlan) -> Vec<Fault>,
     /// See [`Protocol::new`].
-    pub new: fn(Rc<CoreContext>, &ScenarioPlan) -> Result<Rc<dyn Users>, PrepareError>,
+    pub new: NewUsers,
 }
+
+/// Makes a protocol of one core and scenario.
+pub type NewUsers = fn(Rc<CoreContext>, &ScenarioPlan) -> Result<Rc<dyn Users>, PrepareError>;
 
 impl Driver {
     /// The line of a protocol.

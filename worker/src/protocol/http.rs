@@ -27,6 +27,7 @@ use ld_shared::plan::{Connections, ScenarioPlan, TaskPlan};
 use ld_shared::reply::{Headers, Reply};
 use ld_shared::sample::{Failure, FailureKind};
 use ld_shared::scope::Scope;
+use ld_shared::template::Template;
 use origin::{Origin, Origins};
 use recipe::{Fill, Recipe};
 use redirect::Sent;
@@ -137,7 +138,7 @@ impl Protocol for Http {
             }
         };
         let is_plain = task.user.as_deref().unwrap_or(&self.scenario.user) == "http_user";
-        let written = recipe::fold(&fields.url, bindings);
+        let written = Template::compile_name(&fields.url, bindings);
         let name = if is_plain { recipe::shown_target(&fields, bindings) } else { written.clone() };
         let closes = fields.headers.iter().any(|(name, value)| {
             name.eq_ignore_ascii_case("connection")
@@ -231,7 +232,7 @@ impl Http {
         let mut outcome =
             self.hop(session, &request.origin, bytes, task.closes, &mut answer, &mut Stamps(Some(probe))).await;
         let mut received = answer.received;
-        if outcome.is_ok() && task.follows && answer.location.is_some() && redirect::is_redirect(answer.status) {
+        if outcome.is_ok() && task.follows && answer.leads_on() {
             outcome = Box::pin(self.follow(task, session, &request, &mut answer, want, &mut received)).await;
             // later hops take no stamps of their own: the chain is one record
             probe.received();
@@ -292,9 +293,8 @@ impl Http {
     /// Opens a connection.
     async fn open(&self, origin: &Rc<Origin>, stamps: &mut Stamps<'_>) -> Result<Connection, Failure> {
         let limit = Duration::try_from_secs_f64(self.scenario.connect_timeout).unwrap_or(Duration::MAX);
-        let dialled = match tokio::time::timeout(limit, self.dial(origin, stamps)).await {
-            Ok(dialled) => dialled,
-            Err(_) => return Err(Failure::new(FailureKind::Timeout, "connection timed out")),
+        let Ok(dialled) = tokio::time::timeout(limit, self.dial(origin, stamps)).await else {
+            return Err(Failure::new(FailureKind::Timeout, "connection timed out"));
         };
         dialled.map_err(|error| {
             if error.is_local {
@@ -338,7 +338,7 @@ impl Http {
         let mut bytes = request.bytes.as_slice().to_vec();
         for _ in 0..redirect::MAX_REDIRECTS {
             store(session, &url, answer);
-            let Some(location) = answer.location.as_deref().filter(|_| redirect::is_redirect(answer.status)) else {
+            let Some(location) = answer.location.as_deref().filter(|_| answer.leads_on()) else {
                 return Ok(());
             };
             let next = url
@@ -354,12 +354,10 @@ impl Http {
             outcome?;
         }
         store(session, &url, answer);
-        match answer.location {
-            Some(_) if redirect::is_redirect(answer.status) => {
-                Err(Failure::new(FailureKind::Protocol, "more than 30 redirects"))
-            }
-            _ => Ok(()),
+        if answer.leads_on() {
+            return Err(Failure::new(FailureKind::Protocol, "more than 30 redirects"));
         }
+        Ok(())
     }
 
     fn give_back(&self, mut buffer: Vec<u8>) {

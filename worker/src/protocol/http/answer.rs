@@ -4,6 +4,7 @@
 
 use super::chunked::Chunked;
 use super::decode::Coding;
+use super::redirect;
 use crate::protocol::Want;
 use ld_shared::sample::{Failure, FailureKind};
 use std::mem::MaybeUninit;
@@ -76,6 +77,11 @@ impl Answer {
     /// How many bytes of the decoded body are wanted.
     pub(super) fn wanted(&self) -> usize {
         if self.status >= 400 { self.want.failed_body } else { self.want.body }
+    }
+
+    /// It is a redirect that says where to.
+    pub(super) fn leads_on(&self) -> bool {
+        self.location.is_some() && redirect::is_redirect(self.status)
     }
 
     /// Takes the bytes of a read. `true`: the answer is complete.
@@ -163,7 +169,6 @@ impl Answer {
         }
     }
 
-    #[expect(clippy::type_complexity, reason = "two layers of failure: too many headers can be mended, others not")]
     fn parse_into<'b>(
         &mut self,
         bytes: &'b [u8],

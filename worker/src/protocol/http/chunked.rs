@@ -74,11 +74,10 @@ impl Chunked {
             }
             (Place::Size, b'\r' | b';' | b' ' | b'\t') => self.place = Place::Extension,
             (Place::Size, _) => return Err("malformed chunk size"),
-            (Place::DataEnd, b'\r') => {}
+            (Place::DataEnd | Place::Trailer, b'\r') => {}
             (Place::DataEnd, b'\n') => self.place = Place::Size,
             (Place::DataEnd, _) => return Err("chunk longer than its size"),
             (Place::Trailer, b'\n') => self.place = Place::Done,
-            (Place::Trailer, b'\r') => {}
             (Place::TrailerLine, b'\n') => self.place = Place::Trailer,
             (Place::Extension | Place::Trailer | Place::TrailerLine, _) => {
                 if self.place == Place::Trailer {

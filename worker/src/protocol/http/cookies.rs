@@ -173,7 +173,7 @@ fn date(text: &str) -> Option<i64> {
             day = number;
         } else if month.is_none() && number.is_none() {
             let token = token.to_ascii_lowercase();
-            month = MONTHS.iter().position(|name| token.starts_with(name)).map(|at| at as i64 + 1);
+            month = MONTHS.iter().position(|name| token.starts_with(name)).and_then(|at| i64::try_from(at + 1).ok());
         } else if year.is_none() && number.is_some() && (token.len() == 2 || token.len() == 4) {
             year = number.map(|year| match year {
                 70..=99 => year + 1900,

@@ -263,10 +263,7 @@ impl<'a> Reader<'a> {
     }
 
     fn body(&mut self) -> Body {
-        let files = match self.get("files") {
-            None => None,
-            Some(_) => Some(self.pairs("files")),
-        };
+        let files = self.get("files").is_some().then(|| self.pairs("files"));
         let data = match self.get("data") {
             Some(Value::String(_)) if files.is_some() => {
                 self.fault("/data".into(), "with `files`, data must be an object".into(), None);

@@ -41,8 +41,11 @@ impl Origin {
 /// Every origin of a scenario on one core.
 #[derive(Default)]
 pub(super) struct Origins {
-    known: RefCell<HashMap<(bool, String, u16, bool), Rc<Origin>>>,
+    known: RefCell<HashMap<Key, Rc<Origin>>>,
 }
+
+/// HTTPS, host, port, whether the certificate is checked.
+type Key = (bool, String, u16, bool);
 
 impl Origins {
     pub(super) fn get(&self, url: &Url, verify: bool) -> Rc<Origin> {

@@ -11,6 +11,7 @@ use ld_shared::template::{Escape, Template};
 use std::rc::Rc;
 
 /// A request before its placeholders are filled in.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts about one request")]
 pub(super) struct Recipe {
     method: &'static str,
     place: Place,
@@ -43,7 +44,7 @@ enum Piece {
     Header(Template),
     /// A value in a form or query.
     Form(Template),
-    Json(Template),
+    /// Part of a body; a template of a JSON text escapes what it fills in by itself.
     Raw(Template),
     Basic(Text, Text),
 }
@@ -239,7 +240,7 @@ impl Recipe {
         };
         let pieces = self.params.iter().chain(&self.headers).chain(&self.body).flat_map(|piece| match piece {
             Piece::Bytes(_) => [None, None],
-            Piece::Header(t) | Piece::Form(t) | Piece::Json(t) | Piece::Raw(t) => [Some(t), None],
+            Piece::Header(t) | Piece::Form(t) | Piece::Raw(t) => [Some(t), None],
             Piece::Basic(user, password) => [user.template(), password.template()],
         });
         let cookies = self.cookies.iter().map(|(_, value)| value.template());
@@ -317,7 +318,6 @@ impl Piece {
                 refuse_breaks(&out[from..])?;
             }
             Self::Form(template) => template.render(fill.bindings, fill.scope, Escape::Form, out)?,
-            Self::Json(template) => template.render(fill.bindings, fill.scope, Escape::Json, out)?,
             Self::Raw(template) => template.render(fill.bindings, fill.scope, Escape::None, out)?,
             Self::Basic(user, password) => {
                 let mut credentials = Vec::new();
@@ -362,7 +362,7 @@ impl Text {
 /// Path and query, percent-encoded, of a task without name; only `env` and registered variables are
 /// filled in.
 pub(super) fn shown_target(fields: &Fields, bindings: &Bindings) -> String {
-    let url = fold(&fields.joined, bindings);
+    let url = Template::compile_name(&fields.joined, bindings);
     let rest = url.strip_prefix(origin_of(&url)).unwrap_or(&url);
     if url.starts_with("${") {
         return url;
@@ -378,7 +378,7 @@ pub(super) fn shown_target(fields: &Fields, bindings: &Bindings) -> String {
         out.push(if at > 0 || rest.contains('?') { b'&' } else { b'?' });
         push_form(name, &mut out);
         out.push(b'=');
-        between_placeholders(&fold(value, bindings), &mut out, push_form);
+        between_placeholders(&Template::compile_name(value, bindings), &mut out, push_form);
     }
     String::from_utf8_lossy(&out).into_owned()
 }
@@ -393,26 +393,6 @@ fn between_placeholders(text: &str, out: &mut Vec<u8>, encode: impl Fn(&str, &mu
         rest = next;
     }
     encode(rest, out);
-}
-
-/// A text with `env` and registered variables filled in, other placeholders as they are written.
-pub(super) fn fold(text: &str, bindings: &Bindings) -> String {
-    let mut out = String::new();
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once("${") {
-        out.push_str(before);
-        let Some((inside, next)) = after.split_once('}') else {
-            rest = rest.strip_prefix(before).unwrap_or(rest);
-            break;
-        };
-        let placeholder = format!("${{{inside}}}");
-        match Template::compile(&placeholder, bindings).literal() {
-            Some(text) => out.push_str(text),
-            None => out.push_str(&placeholder),
-        }
-        rest = next;
-    }
-    out + rest
 }
 
 fn place(joined: &str, verify: bool, bindings: &Bindings, origins: &Origins) -> Result<Place, String> {
@@ -446,7 +426,7 @@ fn content(body: &Body, bindings: &Bindings, pieces: &mut Vec<Piece>) -> Option<
                 let template = Template::compile_json(value, bindings);
                 match template.literal() {
                     Some(text) => bytes(pieces, text.as_bytes()),
-                    None => pieces.push(Piece::Json(template)),
+                    None => pieces.push(Piece::Raw(template)),
                 }
             } else {
                 bytes(pieces, text.as_bytes());

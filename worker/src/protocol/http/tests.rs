@@ -38,7 +38,8 @@ fn plan(scenario: &Value) -> Plan {
         whole[key] = value.clone();
     }
     serde_json::from_value(json!({
-        "seed": 0, "scenarios": [whole], "variables": {}, "env": {}, "sources": [], "test_time": null, "warmup": 0,
+        "seed": 0, "scenarios": [whole], "env": {"E": "e"},
+        "variables": {"path": "a b/ü", "quote": "\"&", "evil": "x\r\nInjected: 1"}, "sources": [], "test_time": null, "warmup": 0,
         "graceful_stop": 0, "iterations": null, "records": {"keep": 0, "bodies": "none"}
     }))
     .unwrap()
@@ -61,6 +62,7 @@ impl Rig {
             bindings: bindings.clone(),
             blobs: Arc::new(blobs),
             scratch: RefCell::new(vec![0; 4096]),
+            lanes: RefCell::new(Arc::from([0, 1])),
         });
         let http = Http::new(core, &plan.scenarios[0]).unwrap();
         let session = http.session();
@@ -182,6 +184,33 @@ fn a_request_is_written_as_expected() {
                 ),
             ]
         );
+    });
+}
+
+#[test]
+fn placeholders_are_filled_in_and_cannot_split_a_request() {
+    run(async {
+        let (base, log) = peer(vec![texts(&[OK, OK])], usize::MAX).await;
+        let mut rig = Rig::new(&json!({"host": base}), BTreeMap::new());
+        let fields = json!({
+            "method": "post", "url": "/${var.path}?r=${randint(7, 7)}", "params": {"q": "${var.quote}"},
+            "headers": {"X-E": "${env.E}-${randint(3,3)}"}, "json": {"k": "${var.quote}", "n": "${randint(5,5)}"},
+            "auth": {"type": "basic", "username": "${randint(1,1)}", "password": "p"}
+        });
+        rig.send(&fields).await.unwrap();
+        {
+            let log = log.borrow();
+            assert!(log[0].starts_with("POST /a%20b/%C3%BC?r=7&q=%22%26 HTTP/1.1\r\n"), "{}", log[0]);
+            assert!(log[0].contains("\r\nX-E: e-3\r\nAuthorization: Basic MTpw\r\n"), "{}", log[0]);
+            let body = log[0].split_once("\r\n\r\n").unwrap().1;
+            assert_eq!(serde_json::from_str::<Value>(body).unwrap()["k"], "\"&");
+        }
+        let evil = format!("{base}/?x=${{var.evil}}${{randint(1,1)}}");
+        let failure = rig.send(&json!({"method": "get", "url": evil})).await.unwrap_err();
+        assert_eq!(failure.kind, FailureKind::Request);
+        let evil = json!({"method": "get", "url": "/", "headers": {"A": "${var.evil}"}});
+        assert!(rig.http.compile(&task_plan(&evil)).is_err());
+        assert_eq!(log.borrow().len(), 1);
     });
 }
 
