@@ -26,6 +26,8 @@ pub struct Probe {
     sent_at: u64,
     first_at: u64,
     ended: u64,
+    /// The exchange said itself that it is over; else it was cut off by its time-out.
+    is_over: bool,
     setup: Option<[u64; 3]>,
     send: u64,
     bytes_sent: u64,
@@ -77,6 +79,7 @@ impl Default for Probe {
             sent_at: 0,
             first_at: 0,
             ended: 0,
+            is_over: false,
             setup: None,
             send: 0,
             bytes_sent: 0,
@@ -125,6 +128,7 @@ impl Probe {
         }
         self.first_at = 0;
         self.ended = 0;
+        self.is_over = false;
         self.setup = None;
         self.send = 0;
         self.bytes_sent = 0;
@@ -215,6 +219,7 @@ impl Probe {
     /// The exchange is over; so many bytes were received for it on the wire. It ended when the last
     /// read returned, or now if there was none.
     pub fn end(&mut self, bytes: u64) {
+        self.is_over = true;
         if self.ended == 0 {
             self.ended = mono().0;
         }
@@ -249,7 +254,8 @@ impl Probe {
                 Fate::Unsent
             }
             State::Open => {
-                if self.ended == 0 {
+                // a time-out ends now, also if a part of the answer had come
+                if !self.is_over {
                     self.ended = mono().0;
                 }
                 if self.iteration_open {
@@ -297,5 +303,31 @@ impl Drop for Probe {
                 recorder.request_cut_off(self.phase);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exchange_cut_off_in_mid_answer_ends_when_it_is_cut_off() {
+        let mut probe = Probe::default();
+        probe.start().unwrap();
+        probe.received();
+        let part = probe.ended_at();
+        while mono().0 <= part {}
+        assert_eq!(probe.finish(), Fate::Ended);
+        assert!(probe.ended_at() > part);
+    }
+
+    #[test]
+    fn an_exchange_that_is_over_ended_at_its_last_read() {
+        let mut probe = Probe::default();
+        probe.start().unwrap();
+        probe.received();
+        let last = probe.ended_at();
+        probe.end(10);
+        assert_eq!((probe.finish(), probe.ended_at()), (Fate::Ended, last));
     }
 }
