@@ -7,6 +7,7 @@
 //! A document is a list of actions, or an object whose `load_density` is that list. An action is
 //! `[name]`, `[name, {arguments by name}]` or `[name, [arguments by position]]`.
 
+mod json;
 mod later;
 pub(crate) mod reader;
 pub mod spec;
@@ -59,7 +60,7 @@ const KEY: &str = "load_density";
 ///
 /// Every fault of its shape. What commands make of their arguments is [`check`]'s matter.
 pub fn parse(text: &[u8]) -> Result<Document, Vec<Fault>> {
-    let (document, faults) = walk(&json(text)?);
+    let (document, faults) = walk(&value(text)?);
     if faults.is_empty() { Ok(document) } else { Err(faults) }
 }
 
@@ -70,8 +71,9 @@ pub fn parse(text: &[u8]) -> Result<Document, Vec<Fault>> {
 ///
 /// Every fault of the document, in its order.
 pub fn read(text: &[u8], commands: &[CommandSpec]) -> Result<Document, Vec<Fault>> {
-    let (document, mut faults) = walk(&json(text)?);
+    let (document, mut faults) = walk(&value(text)?);
     faults.extend(check(&document, commands));
+    faults.sort_by_key(|fault| place(&fault.pointer));
     if faults.is_empty() { Ok(document) } else { Err(faults) }
 }
 
@@ -120,7 +122,13 @@ fn positional(command: &CommandSpec) -> impl Iterator<Item = &'static Parameter>
     command.parameters.iter().filter(|parameter| parameter.positional)
 }
 
-fn json(text: &[u8]) -> Result<Value, Vec<Fault>> {
+/// Number of the action that a pointer leads into; before all of them what is about the whole.
+fn place(pointer: &str) -> Option<usize> {
+    let rest = pointer.strip_prefix(&step(KEY)).unwrap_or(pointer);
+    rest.split('/').nth(1)?.parse().ok()
+}
+
+fn value(text: &[u8]) -> Result<Value, Vec<Fault>> {
     let fault = |message: String, help: &str| vec![Fault::new("", message).help(help)];
     if text.starts_with(b"\xef\xbb\xbf") {
         let help = "save the file as UTF-8 without byte order mark (BOM)";
@@ -128,13 +136,13 @@ fn json(text: &[u8]) -> Result<Value, Vec<Fault>> {
     }
     let text = std::str::from_utf8(text).map_err(|error| {
         let before = text.get(..error.valid_up_to()).unwrap_or_default();
-        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+        let line = before.split(|byte| *byte == b'\n').count();
         fault(format!("the document is not UTF-8: line {line} has other bytes"), "save the file as UTF-8")
     })?;
     if text.trim().is_empty() {
         return Err(fault("the document is empty".into(), EXAMPLE));
     }
-    serde_json::from_str(text).map_err(|error| vec![syntax(text, &error)])
+    json::parse(text).map_err(|error| vec![syntax(text, &error)])
 }
 
 const EXAMPLE: &str = r#"write a list of actions, like [["LD_start_test", {…}]], or {"load_density": [ … ]}"#;
@@ -153,11 +161,15 @@ fn syntax(text: &str, error: &serde_json::Error) -> Fault {
     let gutter = " ".repeat(line.to_string().len());
     let pad = " ".repeat(caret - from);
     let message = format!(
-        "the document is no JSON: {what} in line {line}, column {column}\n  {line} | {cut}\n  {gutter} | {pad}^"
+        "the document cannot be read as JSON: {what} in line {line}, column {column}\n  {line} | {cut}\n  {gutter} | {pad}^"
     );
+    let found = shown.chars().nth(caret);
     let help = match what.as_str() {
+        "expected value" if found == Some('\'') => "texts stand in double quotes",
+        "expected value" if matches!(found, Some('T' | 'F' | 'N')) => "JSON writes true, false and null",
         "trailing comma" => "JSON has no comma after the last element: remove it",
         "key must be a string" => "keys stand in double quotes",
+        _ if what.starts_with(json::TWICE) => "only the last one would count: rename or remove one",
         "trailing characters" => "one document holds one list or one object: remove what follows it",
         _ if error.is_eof() => "the document ends too early: a bracket, brace or quote is not closed",
         _ => return Fault::new("", message),

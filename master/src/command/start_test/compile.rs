@@ -87,17 +87,10 @@ pub fn compile(test: StartTest, context: &CompileContext<'_>) -> Result<Compiled
         if source.rows.is_empty() {
             warnings.push(format!("the data source `{name}` has no rows: its placeholders are sent as written"));
         }
-        let bytes = Bytes::from(serde_json::to_vec(&*source.rows).expect("texts have a JSON form"));
-        let blob = Digest::of(&bytes);
-        blobs.insert(blob.clone(), bytes);
+        let (plan, bytes) = source_plan(source);
+        blobs.insert(plan.blob.clone(), bytes);
         rows.push(Arc::clone(&source.rows));
-        sources.push(SourcePlan {
-            name: Arc::clone(&source.name),
-            columns: source.columns.clone(),
-            rows: source.rows.len() as u64,
-            blob,
-            dealing: source.dealing,
-        });
+        sources.push(plan);
     }
 
     let mut plan = Plan {
@@ -127,6 +120,19 @@ pub fn compile(test: StartTest, context: &CompileContext<'_>) -> Result<Compiled
     }
     let StartTest { thresholds, allow_missing_workers, .. } = test;
     Ok(Compiled { plan, blobs, thresholds, warnings, allow_missing_workers })
+}
+
+/// A source as the plan holds it, and its rows as a blob.
+fn source_plan(source: &CsvSource) -> (SourcePlan, Bytes) {
+    let bytes = Bytes::from(serde_json::to_vec(&*source.rows).expect("texts have a JSON form"));
+    let plan = SourcePlan {
+        name: Arc::clone(&source.name),
+        columns: source.columns.clone(),
+        rows: source.rows.len() as u64,
+        blob: Digest::of(&bytes),
+        dealing: source.dealing,
+    };
+    (plan, bytes)
 }
 
 fn extracted(plan: &Plan) -> usize {
