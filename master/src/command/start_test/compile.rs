@@ -23,8 +23,8 @@ pub struct CompileContext<'a> {
     pub pointer: &'a str,
     /// Variables that earlier actions registered.
     pub variables: &'a Map<String, Value>,
-    /// Data sources that earlier actions registered, by name.
-    pub sources: &'a BTreeMap<String, CsvSource>,
+    /// Data sources that earlier actions registered; of two with one name the later counts.
+    pub sources: &'a [CsvSource],
     /// Looks up an environment variable of the master.
     pub env: &'a dyn Fn(&str) -> Option<String>,
     /// Relative paths start here.
@@ -37,7 +37,7 @@ pub struct CompileContext<'a> {
 #[derive(Clone, Debug)]
 pub struct Compiled {
     /// The plan.
-    pub plan: Plan,
+    pub plan: Arc<Plan>,
     /// Blobs that the plan names: rows and certificates.
     pub blobs: BTreeMap<Digest, Bytes>,
     /// What decides about pass or fail.
@@ -63,7 +63,7 @@ pub fn compile(test: StartTest, context: &CompileContext<'_>) -> Result<Compiled
     let mut variables = context.variables.clone();
     variables.extend(test.variables.clone());
     let mut known: BTreeMap<&str, CsvSource> =
-        context.sources.iter().map(|(name, source)| (name.as_str(), source.clone())).collect();
+        context.sources.iter().map(|source| (&*source.name, source.clone())).collect();
     for (i, order) in test.csv_sources.iter().enumerate() {
         match order.load(context.base_dir) {
             Ok(source) => {
@@ -119,7 +119,7 @@ pub fn compile(test: StartTest, context: &CompileContext<'_>) -> Result<Compiled
         return Err(faults);
     }
     let StartTest { thresholds, allow_missing_workers, .. } = test;
-    Ok(Compiled { plan, blobs, thresholds, warnings, allow_missing_workers })
+    Ok(Compiled { plan: Arc::new(plan), blobs, thresholds, warnings, allow_missing_workers })
 }
 
 /// A source as the plan holds it, and its rows as a blob.
