@@ -148,7 +148,7 @@ fn task(map: &Map<String, Value>, pointer: &str, scenario: &ScenarioPlan, faults
         fields,
     };
     if let Some(driver) = driver {
-        faults.extend((driver.check)(&task.fields, scenario).into_iter().map(|fault| fault.under(pointer)));
+        faults.extend(driver::faults(driver, &task.fields, scenario).into_iter().map(|fault| fault.under(pointer)));
     }
     task
 }
