@@ -1,21 +1,71 @@
-//! JSON without silent losses: a key that stands twice in an object is an error.
+//! The text of a document as JSON, with errors that show the place, and without silent losses: a
+//! key that stands twice in an object is an error.
 //!
 //! The seed (as most JSON readers) keeps the last of them, so the second `"get"` of a method map
 //! would drop the first task unseen.
 
+use super::{EXAMPLE, Fault};
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 use std::fmt;
 
+/// Reads a document's text: UTF-8 JSON without byte order mark.
+pub(super) fn read(text: &[u8]) -> Result<Value, Vec<Fault>> {
+    let fault = |message: String, help: &str| vec![Fault::new("", message).help(help)];
+    if text.starts_with(b"\xef\xbb\xbf") {
+        let help = "save the file as UTF-8 without byte order mark (BOM)";
+        return Err(fault("the document begins with a byte order mark".into(), help));
+    }
+    let text = std::str::from_utf8(text).map_err(|error| {
+        let before = text.get(..error.valid_up_to()).unwrap_or_default();
+        let line = before.split(|byte| *byte == b'\n').count();
+        fault(format!("the document is not UTF-8: line {line} has other bytes"), "save the file as UTF-8")
+    })?;
+    if text.trim().is_empty() {
+        return Err(fault("the document is empty".into(), EXAMPLE));
+    }
+    parse(text).map_err(|error| vec![syntax(text, &error)])
+}
+
+/// A JSON error with the line where it is.
+fn syntax(text: &str, error: &serde_json::Error) -> Fault {
+    const SHOWN: usize = 60;
+    let (line, column) = (error.line(), error.column());
+    let whole = error.to_string();
+    let what = whole.split(" at line ").next().unwrap_or_default().to_owned();
+    let shown = text.lines().nth(line.saturating_sub(1)).unwrap_or_default();
+    // the column counts bytes; a caret stands below characters
+    let caret = shown.get(..column.saturating_sub(1)).unwrap_or(shown).chars().count();
+    let from = caret.saturating_sub(SHOWN / 2);
+    let cut: String = shown.chars().skip(from).take(SHOWN).collect();
+    let gutter = " ".repeat(line.to_string().len());
+    let pad = " ".repeat(caret - from);
+    let message = format!(
+        "the document cannot be read as JSON: {what} in line {line}, column {column}\n  {line} | {cut}\n  {gutter} | {pad}^"
+    );
+    let found = shown.chars().nth(caret);
+    let help = match what.as_str() {
+        "expected value" if found == Some('\'') => "texts stand in double quotes",
+        "expected value" if matches!(found, Some('T' | 'F' | 'N')) => "JSON writes true, false and null",
+        "trailing comma" => "JSON has no comma after the last element: remove it",
+        "key must be a string" => "keys stand in double quotes",
+        _ if what.starts_with(TWICE) => "only the last one would count: rename or remove one",
+        "trailing characters" => "one document holds one list or one object: remove what follows it",
+        _ if error.is_eof() => "the document ends too early: a bracket, brace or quote is not closed",
+        _ => return Fault::new("", message),
+    };
+    Fault::new("", message).help(help)
+}
+
 /// How the error begins that names a key which stands twice.
-pub(super) const TWICE: &str = "an object has twice the key ";
+const TWICE: &str = "an object has twice the key ";
 
 /// Reads one value.
 ///
 /// # Errors
 ///
 /// Those of `serde_json`, and keys that stand twice, with line and column.
-pub(super) fn parse(text: &str) -> Result<Value, serde_json::Error> {
+fn parse(text: &str) -> Result<Value, serde_json::Error> {
     serde_json::from_str::<Strict>(text).map(|Strict(value)| value)
 }
 
