@@ -7,15 +7,18 @@
 //! A document is a list of actions, or an object whose `load_density` is that list. An action is
 //! `[name]`, `[name, {arguments by name}]` or `[name, [arguments by position]]`.
 
+mod check;
+mod json;
 mod later;
 pub(crate) mod reader;
 pub mod spec;
 pub mod units;
 
+pub use check::check;
 pub use ld_shared::fault::Fault;
 pub use spec::{CommandSpec, Kind, Parameter};
 
-use ld_shared::fault::{did_you_mean, nearest, step};
+use ld_shared::fault::step;
 use serde_json::{Map, Value};
 use spec::shown;
 
@@ -52,6 +55,7 @@ pub enum Arguments {
 
 /// The document's key for the list of actions.
 const KEY: &str = "load_density";
+const EXAMPLE: &str = r#"write a list of actions, like [["LD_start_test", {…}]], or {"load_density": [ … ]}"#;
 
 /// Reads a document (UTF-8 JSON).
 ///
@@ -59,7 +63,7 @@ const KEY: &str = "load_density";
 ///
 /// Every fault of its shape. What commands make of their arguments is [`check`]'s matter.
 pub fn parse(text: &[u8]) -> Result<Document, Vec<Fault>> {
-    let (document, faults) = walk(&json(text)?);
+    let (document, faults) = walk(&json::read(text)?);
     if faults.is_empty() { Ok(document) } else { Err(faults) }
 }
 
@@ -70,21 +74,10 @@ pub fn parse(text: &[u8]) -> Result<Document, Vec<Fault>> {
 ///
 /// Every fault of the document, in its order.
 pub fn read(text: &[u8], commands: &[CommandSpec]) -> Result<Document, Vec<Fault>> {
-    let (document, mut faults) = walk(&json(text)?);
+    let (document, mut faults) = walk(&json::read(text)?);
     faults.extend(check(&document, commands));
+    faults.sort_by_key(|fault| place(&fault.pointer));
     if faults.is_empty() { Ok(document) } else { Err(faults) }
-}
-
-/// Every fault of a document against the commands that there are.
-pub fn check(document: &Document, commands: &[CommandSpec]) -> Vec<Fault> {
-    let mut faults = Vec::new();
-    for action in &document.actions {
-        match commands.iter().find(|command| command.name == action.name) {
-            Some(command) => check_action(action, command, &mut faults),
-            None => faults.push(unknown_command(action, commands)),
-        }
-    }
-    faults
 }
 
 impl Action {
@@ -105,64 +98,16 @@ impl Action {
     pub fn arguments_pointer(&self) -> String {
         format!("{}/1", self.pointer)
     }
-
-    /// Where the argument of a parameter stands: by position it is a number.
-    fn argument_pointer(&self, command: &CommandSpec, name: &str) -> String {
-        let place = positional(command).position(|parameter| parameter.name == name);
-        match (&self.arguments, place) {
-            (Arguments::Positional(_), Some(place)) => format!("{}/1/{place}", self.pointer),
-            _ => format!("{}/1{}", self.pointer, step(name)),
-        }
-    }
 }
 
 fn positional(command: &CommandSpec) -> impl Iterator<Item = &'static Parameter> + use<> {
     command.parameters.iter().filter(|parameter| parameter.positional)
 }
 
-fn json(text: &[u8]) -> Result<Value, Vec<Fault>> {
-    let fault = |message: String, help: &str| vec![Fault::new("", message).help(help)];
-    if text.starts_with(b"\xef\xbb\xbf") {
-        let help = "save the file as UTF-8 without byte order mark (BOM)";
-        return Err(fault("the document begins with a byte order mark".into(), help));
-    }
-    let text = std::str::from_utf8(text).map_err(|error| {
-        let before = text.get(..error.valid_up_to()).unwrap_or_default();
-        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
-        fault(format!("the document is not UTF-8: line {line} has other bytes"), "save the file as UTF-8")
-    })?;
-    if text.trim().is_empty() {
-        return Err(fault("the document is empty".into(), EXAMPLE));
-    }
-    serde_json::from_str(text).map_err(|error| vec![syntax(text, &error)])
-}
-
-const EXAMPLE: &str = r#"write a list of actions, like [["LD_start_test", {…}]], or {"load_density": [ … ]}"#;
-
-/// A JSON error with the line where it is.
-fn syntax(text: &str, error: &serde_json::Error) -> Fault {
-    const SHOWN: usize = 60;
-    let (line, column) = (error.line(), error.column());
-    let whole = error.to_string();
-    let what = whole.split(" at line ").next().unwrap_or_default().to_owned();
-    let shown = text.lines().nth(line.saturating_sub(1)).unwrap_or_default();
-    // the column counts bytes; a caret stands below characters
-    let caret = shown.get(..column.saturating_sub(1)).unwrap_or(shown).chars().count();
-    let from = caret.saturating_sub(SHOWN / 2);
-    let cut: String = shown.chars().skip(from).take(SHOWN).collect();
-    let gutter = " ".repeat(line.to_string().len());
-    let pad = " ".repeat(caret - from);
-    let message = format!(
-        "the document is no JSON: {what} in line {line}, column {column}\n  {line} | {cut}\n  {gutter} | {pad}^"
-    );
-    let help = match what.as_str() {
-        "trailing comma" => "JSON has no comma after the last element: remove it",
-        "key must be a string" => "keys stand in double quotes",
-        "trailing characters" => "one document holds one list or one object: remove what follows it",
-        _ if error.is_eof() => "the document ends too early: a bracket, brace or quote is not closed",
-        _ => return Fault::new("", message),
-    };
-    Fault::new("", message).help(help)
+/// Number of the action that a pointer leads into; before all of them what is about the whole.
+fn place(pointer: &str) -> Option<usize> {
+    let rest = pointer.strip_prefix(&step(KEY)).unwrap_or(pointer);
+    rest.split('/').nth(1)?.parse().ok()
 }
 
 /// The actions of a document, and every fault of its shape.
@@ -249,78 +194,6 @@ fn action(index: usize, pointer: String, value: &Value) -> Result<Action, Fault>
         }
     };
     Ok(Action { index, pointer, name: name.clone(), arguments })
-}
-
-fn unknown_command(action: &Action, commands: &[CommandSpec]) -> Fault {
-    let name = &action.name;
-    let pointer = format!("{}/0", action.pointer);
-    if later::LATER.contains(&name.as_str()) {
-        return Fault::new(pointer, format!("`{name}` comes with a later version")).help("leave the action out");
-    }
-    let names: Vec<&str> = commands.iter().map(|command| command.name).collect();
-    let help = match nearest(name, &names) {
-        Some(best) => format!("did you mean `{best}`?"),
-        None => format!("accepted: {}", names.join(", ")),
-    };
-    Fault::new(pointer, format!("unknown command `{name}`")).help(help)
-}
-
-fn check_action(action: &Action, command: &CommandSpec, faults: &mut Vec<Fault>) {
-    let name = command.name;
-    if let Arguments::Positional(values) = &action.arguments {
-        let most = positional(command).count();
-        if values.len() > most {
-            let names: Vec<&str> = positional(command).map(|parameter| parameter.name).collect();
-            let message = format!("`{name}` takes at most {most} arguments by position, found {}", values.len());
-            let help =
-                if most == 0 { "give them by name".into() } else { format!("their order: {}", names.join(", ")) };
-            faults.push(Fault::new(format!("{}/1/{most}", action.pointer), message).help(help));
-        }
-    }
-    let arguments = action.named(command);
-    let mut sound = Map::new();
-    for (key, value) in &arguments {
-        let pointer = action.argument_pointer(command, key);
-        let Some(parameter) = command.parameters.iter().find(|parameter| parameter.name == key) else {
-            let known = command.parameters.iter().map(|parameter| parameter.name);
-            let help = if command.parameters.is_empty() {
-                format!("`{name}` takes no arguments")
-            } else {
-                did_you_mean(key, known.filter(|known| !is_later(command, known)))
-            };
-            faults.push(Fault::new(pointer, format!("unknown key `{key}` of `{name}`")).help(help));
-            continue;
-        };
-        if parameter.kind.accepts(value) {
-            sound.insert(key.clone(), value.clone());
-        } else if parameter.kind == Kind::Later {
-            faults.push(Fault::new(pointer, format!("`{key}` comes with a later version")).help("leave it out"));
-        } else {
-            let words = parameter.kind.words();
-            faults.push(Fault::new(pointer, format!("`{key}` takes {words}, found {}", shown(value))));
-        }
-    }
-    for parameter in command.parameters.iter().filter(|p| p.required && !arguments.contains_key(p.name)) {
-        let message = format!("`{name}` without `{}`", parameter.name);
-        let help = format!("add `{}`: {}", parameter.name, parameter.kind.words());
-        faults.push(Fault::new(action.pointer.as_str(), message).help(help));
-    }
-    if let Some(deep) = command.check {
-        let from = faults.len();
-        let base = action.arguments_pointer();
-        deep(&sound, &base, faults);
-        for fault in faults.iter_mut().skip(from) {
-            // arguments by position have no names to point at
-            let inside = fault.pointer.strip_prefix(&base).and_then(|rest| rest.strip_prefix('/'));
-            let Some(rest) = inside else { continue };
-            let (key, deeper) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-            fault.pointer = format!("{}{deeper}", action.argument_pointer(command, key));
-        }
-    }
-}
-
-fn is_later(command: &CommandSpec, name: &str) -> bool {
-    command.parameters.iter().any(|parameter| parameter.name == name && parameter.kind == Kind::Later)
 }
 
 #[cfg(test)]

@@ -35,16 +35,20 @@ impl Headers {
 
     /// Names and values in order; bytes that are no UTF-8 are read as Latin-1, as HTTP has it.
     pub fn iter(&self) -> impl Iterator<Item = (String, String)> + '_ {
-        self.lines.split(|b| *b == b'\n').filter_map(|line| {
-            let line = line.strip_suffix(b"\r").unwrap_or(line);
-            let colon = line.iter().position(|b| *b == b':')?;
-            Some((text(&line[..colon]), text(line[colon + 1..].trim_ascii())))
-        })
+        self.lines().map(|(name, value)| (text(name), text(value)))
     }
 
     /// Value of the first header of that name, any case.
     pub fn get(&self, name: &str) -> Option<String> {
-        self.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v)
+        self.lines().find(|(n, _)| n.eq_ignore_ascii_case(name.as_bytes())).map(|(_, v)| text(v))
+    }
+
+    fn lines(&self) -> impl Iterator<Item = (&[u8], &[u8])> + '_ {
+        self.lines.split(|b| *b == b'\n').filter_map(|line| {
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            let colon = line.iter().position(|b| *b == b':')?;
+            Some((&line[..colon], line[colon + 1..].trim_ascii()))
+        })
     }
 }
 

@@ -13,25 +13,18 @@
 //! What is unknown or unset stays in the text, character for character. What was filled in is not
 //! scanned again.
 
+mod escape;
 mod token;
+
+pub use escape::Escape;
 
 use crate::pytext;
 use crate::sample::{Failure, FailureKind};
 use crate::scope::{Bindings, Scope, VarId};
+use escape::{Writer, put, to_text};
 use serde_json::Value;
 use std::fmt::Write as _;
 use token::{Piece, Token, pieces};
-
-/// How rendered text is made safe for its place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Escape {
-    /// As it is.
-    None,
-    /// Inside a JSON string.
-    Json,
-    /// `application/x-www-form-urlencoded`, also for queries: space is `+`.
-    Form,
-}
 
 /// A text with placeholders, parsed once.
 #[derive(Clone, Debug, PartialEq)]
@@ -170,7 +163,7 @@ impl Template {
     pub fn render_text(&self, bindings: &Bindings, scope: &mut Scope) -> Result<String, Failure> {
         let mut out = Vec::new();
         self.render(bindings, scope, Escape::None, &mut out)?;
-        Ok(text(out))
+        Ok(to_text(out))
     }
 
     /// Indices of the data sources that it names.
@@ -277,7 +270,7 @@ impl Builder<'_> {
         if json {
             let mut escaped = Vec::with_capacity(text.len());
             put(text, Escape::Json, &mut escaped);
-            joined.push_str(&self::text(escaped));
+            joined.push_str(&to_text(escaped));
         } else {
             joined.push_str(text);
         }
@@ -327,70 +320,6 @@ fn write_dynamic(
         Dynamic::Fault(reason) => return Err(Failure::new(FailureKind::Request, &**reason)),
     }
     Ok(())
-}
-
-/// Appends placeholders' values to the output, with one or two escapes on the way.
-struct Writer<'a> {
-    json: bool,
-    escape: Escape,
-    out: &'a mut Vec<u8>,
-}
-
-impl Writer<'_> {
-    fn put(&mut self, text: &str) {
-        if !self.json {
-            put(text, self.escape, self.out);
-        } else if self.escape == Escape::None {
-            put(text, Escape::Json, self.out);
-        } else {
-            // a JSON text inside a form or another JSON string: rare enough to take a detour
-            let mut inner = Vec::with_capacity(text.len());
-            put(text, Escape::Json, &mut inner);
-            put(&self::text(inner), self.escape, self.out);
-        }
-    }
-}
-
-impl std::fmt::Write for Writer<'_> {
-    fn write_str(&mut self, text: &str) -> std::fmt::Result {
-        self.put(text);
-        Ok(())
-    }
-}
-
-/// What templates rendered, as a text.
-fn text(rendered: Vec<u8>) -> String {
-    String::from_utf8(rendered).expect("templates are texts and escaping keeps them texts")
-}
-
-fn put(text: &str, escape: Escape, out: &mut Vec<u8>) {
-    const HEX: &[u8; 16] = b"0123456789ABCDEF";
-    let hex = |nibble: u8| HEX[usize::from(nibble & 15)];
-    match escape {
-        Escape::None => out.extend_from_slice(text.as_bytes()),
-        Escape::Json => {
-            for byte in text.bytes() {
-                match byte {
-                    b'"' => out.extend_from_slice(b"\\\""),
-                    b'\\' => out.extend_from_slice(b"\\\\"),
-                    b'\n' => out.extend_from_slice(b"\\n"),
-                    b'\r' => out.extend_from_slice(b"\\r"),
-                    b'\t' => out.extend_from_slice(b"\\t"),
-                    0..=0x1f => out.extend_from_slice(&[b'\\', b'u', b'0', b'0', hex(byte >> 4), hex(byte)]),
-                    _ => out.push(byte),
-                }
-            }
-        }
-        Escape::Form => {
-            for byte in text.bytes() {
-                match byte {
-                    b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' | b'.' | b'-' | b'~' => out.push(byte),
-                    b' ' => out.push(b'+'),
-                    _ => out.extend_from_slice(&[b'%', hex(byte >> 4), hex(byte)]),
-                }
-            }
-        }
-    }
 }
 
 #[cfg(test)]

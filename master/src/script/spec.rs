@@ -4,6 +4,9 @@ use super::Fault;
 use ld_shared::pytext::Repr;
 use serde_json::{Map, Value};
 
+/// Looks at arguments (by name), which stand under a pointer, and adds every fault.
+pub type DeepCheck = fn(&Map<String, Value>, &str, &mut Vec<Fault>);
+
 /// A command: its name and what it takes.
 #[derive(Clone, Copy, Debug)]
 pub struct CommandSpec {
@@ -13,7 +16,7 @@ pub struct CommandSpec {
     pub parameters: &'static [Parameter],
     /// Looks deeper than kinds of values. It is given the arguments by name, only those whose key
     /// and kind are right, and the pointer under which they stand.
-    pub check: Option<fn(&Map<String, Value>, &str, &mut Vec<Fault>)>,
+    pub check: Option<DeepCheck>,
 }
 
 /// One parameter of a command.
@@ -66,7 +69,7 @@ pub enum Kind {
     /// Anything.
     Any,
     /// null, or this.
-    OrNull(&'static Kind),
+    OrNull(&'static Self),
     /// Known, and refused: it comes with a later version. Null is as if absent.
     Later,
 }

@@ -1,5 +1,6 @@
 use super::*;
 use crate::command::start_test;
+use proptest::prelude::*;
 use serde_json::json;
 
 const COMMANDS: &[CommandSpec] = &[
@@ -15,7 +16,7 @@ const COMMANDS: &[CommandSpec] = &[
 
 fn faults(text: &[u8]) -> String {
     let faults = read(text, COMMANDS).unwrap_err();
-    faults.iter().map(|fault| format!("{fault}\n")).collect()
+    faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
 macro_rules! bad {
@@ -84,6 +85,8 @@ fn json_errors_show_the_place() {
     insta::assert_snapshot!("missing_comma", faults(text.as_bytes()));
     insta::assert_snapshot!("unclosed", faults(b"[[\"LD_summary\"]"));
     insta::assert_snapshot!("single_quotes", faults(b"[['LD_summary']]"));
+    insta::assert_snapshot!("python", faults(b"[[\"LD_summary\", {\"x\": None}]]"));
+    insta::assert_snapshot!("twice", faults(b"[[\"LD_summary\", {\"x\": 1, \"x\": 2}]]"));
     insta::assert_snapshot!("not_utf8", faults(b"[\n\"\xff\"]"));
     insta::assert_snapshot!("empty", faults(b" \n"));
 }
@@ -107,4 +110,70 @@ fn good_documents_are_read() {
     assert_eq!(document.actions[1].pointer, "/load_density/1");
     assert_eq!(document.actions[1].arguments_pointer(), "/load_density/1/1");
     assert_eq!(document.actions[0].arguments, Arguments::None);
+}
+
+proptest! {
+    /// Whatever stands anywhere in a document: faults or a test, never a panic.
+    #[test]
+    fn odd_values_never_panic(place in 0usize..400, odd in odd_value()) {
+        let mut document = json!([["LD_start_test", {
+            "user_detail_dict": {"user": "fast_http_user"}, "user_count": 5, "spawn_rate": 1, "test_time": 5,
+            "variables": {"a": 1}, "csv_sources": [{"name": "a", "file_path": "b", "cycle": true}],
+            "tasks": {"mode": "weighted", "tasks": [{
+                "method": "get", "url": "http://x/${a}", "weight": 1, "name": "n", "think_time": [1, 2],
+                "run_if": {"in": ["a", ["b"]]}, "skip_if": {"truthy": "x"},
+                "assertions": [{"type": "json_path", "path": "a", "value": [1]}],
+                "extract": [{"var": "a", "from": "header", "name": "x"}],
+            }]},
+            "thresholds": ["p95 < 5ms"], "timeouts": {"connect": 5}, "tls": {"ca": "x"},
+            "records": {"keep": 5, "bodies": "none"}, "wait_time": 1, "warmup": 1, "connections": "shared:5",
+        }], ["LD_start_test", {
+            "user_detail_dict": {}, "tasks": {"get": {"url": "x"}}, "load_shape": "stages",
+            "shape_config": {"stages": [{"duration": 1, "rate": 5, "spawn_rate": 1}, {"duration": 1, "rate": 5}]},
+        }]]);
+        let mut left = place;
+        replace(&mut document, &mut left, &odd);
+        let _read = read(document.to_string().as_bytes(), COMMANDS);
+    }
+
+    #[test]
+    fn odd_bytes_never_panic(text in prop::collection::vec(any::<u8>(), 0..50)) {
+        let _read = read(&text, COMMANDS);
+    }
+}
+
+fn odd_value() -> impl Strategy<Value = Value> {
+    prop::sample::select(vec![
+        json!(null),
+        json!(true),
+        json!(-1),
+        json!(0),
+        json!(0.5),
+        json!(1e300),
+        json!(u64::MAX),
+        json!(""),
+        json!("${randint(1"),
+        json!("ü"),
+        json!("1e999s"),
+        json!([]),
+        json!([1]),
+        json!([[], {}]),
+        json!({}),
+        json!({"tasks": {}}),
+        json!({"get": 5}),
+        json!({"~/": 1}),
+    ])
+}
+
+/// Replaces the value that is `left` steps away in a walk over all of them.
+fn replace(value: &mut Value, left: &mut usize, with: &Value) {
+    if *left == 0 {
+        *value = with.clone();
+    }
+    *left = left.wrapping_sub(1);
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(|item| replace(item, left, with)),
+        Value::Object(map) => map.values_mut().for_each(|item| replace(item, left, with)),
+        _ => {}
+    }
 }

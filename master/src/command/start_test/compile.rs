@@ -23,8 +23,8 @@ pub struct CompileContext<'a> {
     pub pointer: &'a str,
     /// Variables that earlier actions registered.
     pub variables: &'a Map<String, Value>,
-    /// Data sources that earlier actions registered, by name.
-    pub sources: &'a BTreeMap<String, CsvSource>,
+    /// Data sources that earlier actions registered; of two with one name the later counts.
+    pub sources: &'a [CsvSource],
     /// Looks up an environment variable of the master.
     pub env: &'a dyn Fn(&str) -> Option<String>,
     /// Relative paths start here.
@@ -37,7 +37,7 @@ pub struct CompileContext<'a> {
 #[derive(Clone, Debug)]
 pub struct Compiled {
     /// The plan.
-    pub plan: Plan,
+    pub plan: Arc<Plan>,
     /// Blobs that the plan names: rows and certificates.
     pub blobs: BTreeMap<Digest, Bytes>,
     /// What decides about pass or fail.
@@ -63,7 +63,7 @@ pub fn compile(test: StartTest, context: &CompileContext<'_>) -> Result<Compiled
     let mut variables = context.variables.clone();
     variables.extend(test.variables.clone());
     let mut known: BTreeMap<&str, CsvSource> =
-        context.sources.iter().map(|(name, source)| (name.as_str(), source.clone())).collect();
+        context.sources.iter().map(|source| (&*source.name, source.clone())).collect();
     for (i, order) in test.csv_sources.iter().enumerate() {
         match order.load(context.base_dir) {
             Ok(source) => {
@@ -87,17 +87,10 @@ pub fn compile(test: StartTest, context: &CompileContext<'_>) -> Result<Compiled
         if source.rows.is_empty() {
             warnings.push(format!("the data source `{name}` has no rows: its placeholders are sent as written"));
         }
-        let bytes = Bytes::from(serde_json::to_vec(&*source.rows).expect("texts have a JSON form"));
-        let blob = Digest::of(&bytes);
-        blobs.insert(blob.clone(), bytes);
+        let (plan, bytes) = source_plan(source);
+        blobs.insert(plan.blob.clone(), bytes);
         rows.push(Arc::clone(&source.rows));
-        sources.push(SourcePlan {
-            name: Arc::clone(&source.name),
-            columns: source.columns.clone(),
-            rows: source.rows.len() as u64,
-            blob,
-            dealing: source.dealing,
-        });
+        sources.push(plan);
     }
 
     let mut plan = Plan {
@@ -126,7 +119,20 @@ pub fn compile(test: StartTest, context: &CompileContext<'_>) -> Result<Compiled
         return Err(faults);
     }
     let StartTest { thresholds, allow_missing_workers, .. } = test;
-    Ok(Compiled { plan, blobs, thresholds, warnings, allow_missing_workers })
+    Ok(Compiled { plan: Arc::new(plan), blobs, thresholds, warnings, allow_missing_workers })
+}
+
+/// A source as the plan holds it, and its rows as a blob.
+fn source_plan(source: &CsvSource) -> (SourcePlan, Bytes) {
+    let bytes = Bytes::from(serde_json::to_vec(&*source.rows).expect("texts have a JSON form"));
+    let plan = SourcePlan {
+        name: Arc::clone(&source.name),
+        columns: source.columns.clone(),
+        rows: source.rows.len() as u64,
+        blob: Digest::of(&bytes),
+        dealing: source.dealing,
+    };
+    (plan, bytes)
 }
 
 fn extracted(plan: &Plan) -> usize {

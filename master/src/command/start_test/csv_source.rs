@@ -4,7 +4,7 @@ use crate::script::Fault;
 use crate::script::reader::Reader;
 use crate::script::spec::shown;
 use ld_shared::plan::{AtEnd, Dealing, SourceRows};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -41,24 +41,30 @@ impl CsvOrder {
             return None;
         };
         let before = faults.len();
+        for key in ["name", "file_path"] {
+            if map.get(key).is_none_or(Value::is_null) {
+                let fault = Fault::new(pointer, format!("a data source without `{key}`"));
+                faults.push(fault.help(r#"write {"name": "users", "file_path": "users.csv"}"#));
+            }
+        }
+        let order = Self::check(map, pointer, faults);
+        (faults.len() == before).then_some(order)
+    }
+
+    /// Every fault but missing keys: for a command whose parameters these are, which the checker
+    /// has counted already.
+    pub fn check(map: &Map<String, Value>, pointer: &str, faults: &mut Vec<Fault>) -> Self {
         let mut reader = Reader::new(map, pointer, faults);
         reader.only(&["name", "file_path", "cycle"], &["unique", "at_end"]);
         let cycle = reader.boolean("cycle").unwrap_or(true);
-        for key in ["name", "file_path"] {
-            if reader.value(key).is_none() {
-                let fault = Fault::new(pointer, format!("a data source without `{key}`"));
-                reader.fault(fault.help(r#"write {"name": "users", "file_path": "users.csv"}"#));
-            }
-        }
-        let name = reader.text("name").unwrap_or_default();
+        let name = reader.text("name").unwrap_or_default().to_owned();
         if name.contains(['.', '}']) {
             let fault = Fault::new(reader.at("name"), format!("no placeholder can name the source `{name}`"));
             reader.fault(fault.help("leave out dots and braces: in ${csv.NAME.COLUMN} a dot ends the name"));
         }
         let file_path = reader.text("file_path").unwrap_or_default().to_owned();
         let dealing = if cycle { Dealing::Cycle } else { Dealing::Once(AtEnd::Placeholder) };
-        let name = name.to_owned();
-        (faults.len() == before).then_some(Self { name, file_path, dealing })
+        Self { name, file_path, dealing }
     }
 
     /// Reads the file; a relative path starts at `base`.

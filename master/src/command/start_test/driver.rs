@@ -11,7 +11,7 @@ pub(super) struct Driver {
     /// Names of its task fields.
     pub(super) fields: &'static [&'static str],
     /// Every fault of a task's fields, pointers from the task.
-    pub(super) check: fn(&Map<String, Value>, &ScenarioPlan) -> Vec<Fault>,
+    check: fn(&Map<String, Value>, &ScenarioPlan) -> Vec<Fault>,
 }
 
 /// User keys that come with a later version.
@@ -26,6 +26,11 @@ pub(super) fn of(key: &str) -> Option<&'static Driver> {
 /// All keys that documents may use.
 pub(super) fn keys() -> impl Iterator<Item = &'static str> {
     DRIVERS.iter().flat_map(|driver| driver.keys.iter().copied())
+}
+
+/// Every fault of a task's fields, pointers from the task.
+pub(super) fn faults(driver: &Driver, fields: &Map<String, Value>, scenario: &ScenarioPlan) -> Vec<Fault> {
+    (driver.check)(fields, scenario)
 }
 
 const DRIVERS: &[Driver] = &[Driver {

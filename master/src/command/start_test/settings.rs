@@ -66,8 +66,8 @@ pub(super) fn connections(reader: &mut Reader<'_>) -> Connections {
         _ => {
             reader.refuse(
                 "connections",
-                "a policy",
-                "accepted: per_user, shared:N (N over the cluster), per_iteration, per_request",
+                "per_user, shared:N, per_iteration or per_request",
+                "N counts over the cluster, as in \"shared:100\"",
             );
             Connections::PerUser
         }
@@ -89,11 +89,7 @@ pub(super) fn records(reader: &mut Reader<'_>) -> RecordPolicy {
     if let Some(text) = records.text("bodies") {
         match bodies(text) {
             Some(bodies) => policy.bodies = bodies,
-            None => records.refuse(
-                "bodies",
-                "whose bodies are kept",
-                "accepted: none, failed[:SIZE], all[:SIZE], as in \"failed:1KiB\"",
-            ),
+            None => records.refuse("bodies", "none, failed[:SIZE] or all[:SIZE]", "for example \"failed:1KiB\""),
         }
     }
     policy

@@ -148,7 +148,7 @@ fn task(map: &Map<String, Value>, pointer: &str, scenario: &ScenarioPlan, faults
         fields,
     };
     if let Some(driver) = driver {
-        faults.extend((driver.check)(&task.fields, scenario).into_iter().map(|fault| fault.under(pointer)));
+        faults.extend(driver::faults(driver, &task.fields, scenario).into_iter().map(|fault| fault.under(pointer)));
     }
     task
 }
@@ -174,13 +174,11 @@ fn weight(reader: &mut Reader<'_>) -> u64 {
         Value::String(text) => text.trim().parse::<i64>().ok().map(|n| n as f64),
         _ => None,
     };
-    match weight.filter(|weight| *weight < 1e12) {
-        Some(weight) => weight.max(0.0) as u64,
-        None => {
-            reader.refuse("weight", "a number, or a text with a whole number", "placeholders cannot stand here");
-            1
-        }
-    }
+    let Some(weight) = weight.filter(|weight| *weight < 1e12) else {
+        reader.refuse("weight", "a number, or a text with a whole number", "placeholders cannot stand here");
+        return 1;
+    };
+    weight.max(0.0) as u64
 }
 
 fn predicate(reader: &mut Reader<'_>, key: &str) -> Option<Predicate> {

@@ -3,7 +3,6 @@ use crate::script::{Arguments, Document, check, parse};
 use ld_shared::load::{Arrivals, Load};
 use ld_shared::plan::{AtEnd, Connections, Dealing, Mode};
 use ld_shared::record::Bodies;
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 fn folder() -> PathBuf {
@@ -38,10 +37,10 @@ fn env(name: &str) -> Option<String> {
 fn compiled_with(
     arguments: &Map<String, Value>,
     variables: &Value,
-    sources: &BTreeMap<String, CsvSource>,
+    sources: &[CsvSource],
 ) -> Result<Compiled, Vec<Fault>> {
     let mut faults = Vec::new();
-    let test = StartTest::read(arguments, "/1/1", &mut faults).ok_or(faults)?;
+    let test = StartTest::read(arguments, "", &mut faults).ok_or(faults)?;
     let variables = variables.as_object().unwrap();
     let base_dir = folder();
     let context = CompileContext { pointer: "/1/1", variables, sources, env: &env, base_dir: &base_dir, seed: 42 };
@@ -49,7 +48,7 @@ fn compiled_with(
 }
 
 fn compiled(arguments: &Value) -> Result<Compiled, Vec<Fault>> {
-    compiled_with(arguments.as_object().unwrap(), &json!({}), &BTreeMap::new())
+    compiled_with(arguments.as_object().unwrap(), &json!({}), &[])
 }
 
 fn test(extra: &Value) -> Value {
@@ -74,17 +73,16 @@ fn the_seeds_documents_compile() {
     ] {
         let document = document(&format!("{name}.json"));
         for arguments in tests_of(&document) {
-            let compiled = compiled_with(&arguments, &json!({}), &BTreeMap::new()).unwrap();
+            let compiled = compiled_with(&arguments, &json!({}), &[]).unwrap();
             let json = compiled.plan.to_json();
-            assert_eq!(serde_json::from_slice::<ld_shared::plan::Plan>(&json).unwrap(), compiled.plan, "{name}");
+            assert_eq!(serde_json::from_slice::<ld_shared::plan::Plan>(&json).unwrap(), *compiled.plan, "{name}");
         }
     }
-    let weighted = compiled_with(&tests_of(&document("04_weighted.json"))[0], &json!({}), &BTreeMap::new()).unwrap();
+    let weighted = compiled_with(&tests_of(&document("04_weighted.json"))[0], &json!({}), &[]).unwrap();
     let scenario = &weighted.plan.scenarios[0];
     assert_eq!(scenario.mode, Mode::Weighted);
     assert_eq!(scenario.tasks.iter().map(|task| task.weight).collect::<Vec<_>>(), [3, 1, 1, 2, 0]);
-    let legacy =
-        compiled_with(&tests_of(&document("08_legacy_method_map.json"))[0], &json!({}), &BTreeMap::new()).unwrap();
+    let legacy = compiled_with(&tests_of(&document("08_legacy_method_map.json"))[0], &json!({}), &[]).unwrap();
     let methods: Vec<&Value> = legacy.plan.scenarios[0].tasks.iter().map(|task| &task.fields["method"]).collect();
     assert_eq!(methods, ["get", "post", "patch"]);
     assert_eq!(legacy.plan.env["LD_HTTP_PORT"], "18080");
@@ -99,7 +97,7 @@ fn what_the_seed_ignores_is_refused_and_the_rest_compiles() {
         let tasks = arguments.get_mut("tasks").unwrap();
         let list = if tasks.is_array() { tasks } else { &mut tasks["tasks"] };
         list.as_array_mut().unwrap().retain(|entry| entry["name"] != task);
-        compiled_with(&arguments, &json!({"stage": "beta"}), &BTreeMap::new()).unwrap();
+        compiled_with(&arguments, &json!({"stage": "beta"}), &[]).unwrap();
         seen
     };
     assert_eq!(
@@ -119,7 +117,7 @@ fn what_the_seed_ignores_is_refused_and_the_rest_compiles() {
 #[test]
 fn registered_sources_reach_the_plan() {
     let document = document("06_csv_sources.json");
-    let mut sources = BTreeMap::new();
+    let mut sources = Vec::new();
     for action in &document.actions[..2] {
         let Arguments::Named(arguments) = &action.arguments else { panic!() };
         let order = match arguments.get("sources") {
@@ -127,7 +125,7 @@ fn registered_sources_reach_the_plan() {
             None => Value::Object(arguments.clone()),
         };
         let order = CsvOrder::read(&order, "", &mut vec![]).unwrap();
-        sources.insert(order.name.clone(), order.load(&folder()).unwrap());
+        sources.push(order.load(&folder()).unwrap());
     }
     let compiled = compiled_with(&tests_of(&document)[0], &json!({}), &sources).unwrap();
     let seen: Vec<_> =
@@ -216,14 +214,20 @@ fn task_forms_and_coercions() {
             json!({"mode": "weighted", "tasks": [{"method": "get", "url": "http://x/", "weight": -1}]}),
             "all weights are 0",
         ),
-        (json!([{"method": "get", "weight": "${var.w}"}]), "`weight` takes a number"),
-        (json!([{"methd": "get"}]), "unknown key `methd` in a task of fast_http_user"),
-        (json!([{"method": "get", "throttle": {}}]), "`throttle` comes with a later version"),
-        (json!([{"method": "get", "user": "mqtt_user"}]), "`mqtt_user` comes with a later version"),
-        (json!({"get": "http://x/"}), "the task of `get` is an object"),
-        (json!([{"method": "get", "think_time": [2, 1]}]), "`think_time` takes seconds or [min, max]"),
+        (json!([{"method": "get", "url": "http://x/", "weight": "${var.w}"}]), "`weight` takes a number"),
         (
-            json!([{"method": "get", "data": {"a": ["${randint(a,b)}"]}}]),
+            json!([{"method": "get", "url": "http://x/", "waight": 1}]),
+            "unknown key `waight` in a task of fast_http_user",
+        ),
+        (json!([{"method": "get", "url": "http://x/", "throttle": {}}]), "`throttle` comes with a later version"),
+        (json!([{"method": "get", "url": "http://x/", "user": "mqtt_user"}]), "`mqtt_user` comes with a later version"),
+        (json!({"get": "http://x/"}), "the task of `get` is an object"),
+        (
+            json!([{"method": "get", "url": "http://x/", "think_time": [2, 1]}]),
+            "`think_time` takes seconds or [min, max]",
+        ),
+        (
+            json!([{"method": "get", "url": "http://x/", "data": {"a": ["${randint(a,b)}"]}}]),
             "randint: `a` is not a whole number at /tasks/0/data/a/0",
         ),
     ];
@@ -234,4 +238,13 @@ fn task_forms_and_coercions() {
     assert!(
         check(&document("03_auth_login_extract.json"), &[SPEC]).iter().all(|fault| fault.message.contains("command"))
     );
+}
+
+/// The tasks that the seed skips in silence are for the protocol to refuse.
+#[test]
+fn fields_of_a_protocol_are_its_matter() {
+    let arguments = tests_of(&document("02_http_user_all_methods.json")).remove(0);
+    let pointers: Vec<_> =
+        faults_of(&arguments).iter().filter_map(|f| Some(f.split(" at ").nth(1)?.to_owned())).collect();
+    assert!(pointers.iter().all(|at| ["/tasks/11", "/tasks/12", "/tasks/13"].iter().any(|task| at.starts_with(task))));
 }
