@@ -1,3 +1,4 @@
 //! `ld-master`: decides and reports.
 
 pub mod run;
+pub mod target;
