@@ -59,10 +59,10 @@ pub fn parse_duration(text: &str) -> Result<Duration, ParseError> {
     if text == "0" {
         return Ok(Duration::ZERO);
     }
-    let digits = text.find(|c: char| c.is_ascii_alphabetic()).ok_or_else(fail)?;
+    let digits = text.find(|c: char| c.is_alphabetic()).ok_or_else(fail)?;
     let (number, unit) = text.split_at(digits);
     let scale = match unit {
-        "us" => 1e-6,
+        "us" | "µs" => 1e-6,
         "ms" => 1e-3,
         "s" => 1.0,
         "m" => 60.0,
