@@ -179,27 +179,39 @@ impl Cluster {
         Self::start_with(document, workers, flags, |_, state| command("ld-worker", state))
     }
 
-    /// The same with own commands for workers, given their index.
+    /// The same with an own command for each worker, numbered from 1.
     pub fn start_with(
         document: &serde_json::Value,
         workers: usize,
         flags: &[&str],
+        worker: impl FnMut(usize, &Path) -> Command,
+    ) -> Self {
+        let address = format!("127.0.0.1:{}", free_port());
+        Self::launch(document, workers, &address, flags, |state| command("ld-master", state), worker)
+    }
+
+    /// The same with an own command for the master, which listens on `address`.
+    pub fn launch(
+        document: &serde_json::Value,
+        workers: usize,
+        address: &str,
+        flags: &[&str],
+        master: impl FnOnce(&Path) -> Command,
         mut worker: impl FnMut(usize, &Path) -> Command,
     ) -> Self {
         let folder = tempfile::tempdir().expect("the temporary folder is writable");
         let file = folder.path().join("test.json");
         fs::write(&file, document.to_string()).expect("the temporary folder is writable");
-        let mut master = command("ld-master", folder.path());
-        let address = format!("127.0.0.1:{}", free_port());
+        let mut master = master(folder.path());
         if workers > 0 {
-            master.args(["--bind", &address, "--expected-workers", &workers.to_string()]);
+            master.args(["--bind", address, "--expected-workers", &workers.to_string()]);
         }
         master.args(flags).arg("run").arg(&file).arg("--summary").arg(folder.path().join("summary.json"));
         let master = Process::start("ld-master", master);
         let workers = (1..=workers)
             .map(|n| {
-                let mut command = worker(n - 1, folder.path());
-                command.args(["--master", &address, "--name", &format!("w{n}"), "--cores", "1"]);
+                let mut command = worker(n, folder.path());
+                command.args(["--master", address, "--name", &format!("w{n}"), "--cores", "1"]);
                 Process::start(&format!("ld-worker w{n}"), command)
             })
             .collect();

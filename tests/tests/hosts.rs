@@ -1,0 +1,234 @@
+//! Workers on hosts of their own (network namespaces), nginx as target, and a starved generator.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use ld_tests::document::{and, closed, open, test};
+use ld_tests::netns::{HUB, Hosts};
+use ld_tests::process::{Cluster, Process, command, command_in, free_port};
+use ld_tests::summary::{Summary, count_above};
+use ld_tests::wait::{PATIENCE, wait_for};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use std::fs;
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+const LIMIT: Duration = Duration::from_mins(2);
+
+/// Runs a document with one worker a host, against a target in the hub. Returns the summary and the
+/// target's counts.
+fn run_on(hosts: &Hosts, workers: usize, load: &Value, latency: &str) -> (Summary, Value) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = command_in(&hosts.hub(), "ld-master", folder.path());
+    command.args(["target", "--listen", &format!("{HUB}:8080"), "--latency", latency]);
+    let mut target = Process::start("ld-master target", command);
+    target.line_with("listening");
+    let document = test(&format!("http://{HUB}:8080/"), load);
+    let mut cluster = Cluster::launch(
+        &document,
+        workers,
+        &format!("{HUB}:5557"),
+        &[],
+        |state| command_in(&hosts.hub(), "ld-master", state),
+        |n, state| command_in(&hosts.worker(n), "ld-worker", state),
+    );
+    let (finished, summary) = cluster.finish(LIMIT);
+    finished.expect_code(0);
+    summary.check_conservation();
+    target.signal(Signal::INT);
+    let out = target.wait(PATIENCE).expect_code(0).stdout.clone();
+    let counts = serde_json::from_str(out.lines().last().unwrap()).unwrap();
+    (summary, counts)
+}
+
+#[test]
+fn lines_per_client_address_are_the_workers_requests() {
+    if !ld_tests::root_or_skip() {
+        return;
+    }
+    let hosts = Hosts::new("a", 3);
+    let (summary, counts) = run_on(&hosts, 3, &closed(15, 5.0), "uniform:2ms..10ms");
+    for n in 1..=3 {
+        let worker = summary.list("/workers").iter().find(|w| w["name"] == format!("w{n}")).unwrap();
+        assert_eq!(counts["by_client"][Hosts::address(n)], worker["requests"], "w{n}: {counts}");
+        assert!(worker["requests"].as_u64().unwrap() > 100);
+    }
+}
+
+#[test]
+fn the_p99_of_a_cluster_with_one_slow_link_is_that_of_all_samples() {
+    if !ld_tests::root_or_skip() {
+        return;
+    }
+    let mut hosts = Hosts::new("b", 3);
+    hosts.delay(3, 100);
+    let (summary, counts) = run_on(&hosts, 3, &open(300.0, 6.0), "fixed:2ms");
+    let of = |n: usize| {
+        let worker = summary.list("/workers").iter().find(|w| w["name"] == format!("w{n}")).unwrap();
+        worker["requests"].as_u64().unwrap()
+    };
+    assert_eq!(counts["by_client"][Hosts::delayed_address(3)], of(3));
+    assert_eq!(counts["by_client"][Hosts::address(1)], of(1));
+    assert_eq!((of(1), of(2), of(3)), (600, 600, 600), "rates are split exactly");
+    // a third of all samples came over the slow link, and a mean of p99s would be far below
+    let all = summary.histogram("hit");
+    assert_eq!(all.len(), 1800);
+    let slow = count_above(&all, 99);
+    assert!(slow.abs_diff(600) <= 30, "{slow} samples above 99 ms");
+    let printed = summary.number("/latency_overall/p99_ms");
+    assert!(printed >= 100.0, "p99 {printed} ms");
+    assert!((printed - all.value_at_quantile(0.99) as f64 / 1e3).abs() < 0.01, "p99 {printed} ms");
+    assert!(summary.number("/latency_overall/p50_ms") < 50.0);
+}
+
+/// A CPU group with a share of one core, removed on drop.
+struct CpuGroup(PathBuf);
+
+impl CpuGroup {
+    fn new(percent: u32) -> Option<Self> {
+        let v1 = Path::new("/sys/fs/cgroup/cpu");
+        let (root, quota) = if v1.is_dir() {
+            (
+                v1,
+                [("cpu.cfs_period_us", "100000".to_owned()), ("cpu.cfs_quota_us", (percent * 1000).to_string())]
+                    .to_vec(),
+            )
+        } else {
+            (Path::new("/sys/fs/cgroup"), vec![("cpu.max", format!("{} 100000", percent * 1000))])
+        };
+        let group = Self(root.join(format!("ld-test-{}", std::process::id())));
+        fs::create_dir(&group.0).ok()?;
+        for (file, value) in quota {
+            fs::write(group.0.join(file), value).ok()?;
+        }
+        Some(group)
+    }
+}
+
+impl Drop for CpuGroup {
+    fn drop(&mut self) {
+        // a group that still has processes stays; the kernel forgets it with the machine
+        drop(fs::remove_dir(&self.0));
+    }
+}
+
+#[test]
+fn a_starved_worker_is_inconclusive_and_a_free_one_passes() {
+    if !ld_tests::root_or_skip() {
+        return;
+    }
+    let Some(group) = CpuGroup::new(20) else { return ld_tests::skip("no CPU group can be made") };
+    let target = ld_master::target::Target::start(ld_master::target::Options::default()).unwrap();
+    let load = and(closed(20, 6.0), &json!({"thresholds": ["p95 < 10s"]}));
+    let document = test(&format!("http://{}/", target.addr()), &load);
+    for starved in [true, false] {
+        let procs = group.0.join("cgroup.procs");
+        let mut cluster = Cluster::start_with(&document, 1, &[], |_, state| {
+            let worker = command("ld-worker", state);
+            if !starved {
+                return worker;
+            }
+            let mut shell = Command::new("sh");
+            shell.args(["-c", r#"echo $$ >"$0" && exec "$@""#]).arg(&procs).arg(worker.get_program());
+            shell.current_dir(state);
+            shell
+        });
+        let (finished, summary) = cluster.finish(LIMIT);
+        finished.expect_code(if starved { 4 } else { 0 });
+        summary.check_conservation();
+        let marked = summary.list("/timeline").iter().filter(|r| r["generator_bound"] == true).count();
+        if starved {
+            assert!(marked >= 4, "{marked} seconds marked");
+            assert_eq!(summary.0["verdict"]["outcome"], "inconclusive");
+        }
+    }
+}
+
+/// nginx with an access log, on a free loopback port; stopped on drop.
+struct Nginx {
+    process: Process,
+    port: u16,
+    log: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+impl Nginx {
+    fn start() -> Option<Self> {
+        let program = ["/usr/sbin/nginx", "/usr/bin/nginx"].iter().find(|p| Path::new(p).is_file())?;
+        let folder = tempfile::tempdir().unwrap();
+        let (t, port) = (folder.path().display().to_string(), free_port());
+        let config = format!(
+            "daemon off; master_process off; pid {t}/pid; error_log {t}/error.log warn;
+             events {{ worker_connections 10000; }}
+             http {{
+               log_format arrivals '$remote_addr $msec $status $request_uri';
+               access_log {t}/access.log arrivals buffer=64k;
+               client_body_temp_path {t}/b; proxy_temp_path {t}/p; fastcgi_temp_path {t}/f; uwsgi_temp_path {t}/u; scgi_temp_path {t}/s;
+               keepalive_requests 1000000000; keepalive_timeout 600s;
+               server {{ listen 127.0.0.1:{port}; location / {{ return 200 'ok'; }} }}
+             }}"
+        );
+        fs::write(folder.path().join("nginx.conf"), config).unwrap();
+        let mut command = Command::new(program);
+        command.arg("-c").arg(folder.path().join("nginx.conf")).args(["-e", &format!("{t}/error.log")]);
+        let mut process = Process::start("nginx", command);
+        wait_for("nginx", PATIENCE, || {
+            assert!(process.runs(), "{}", process.stderr());
+            TcpStream::connect(("127.0.0.1", port)).ok()
+        });
+        Some(Self { process, port, log: folder.path().join("access.log"), _folder: folder })
+    }
+
+    /// Stops it and returns the lines of its log.
+    fn lines(mut self) -> Vec<String> {
+        self.process.signal(Signal::QUIT);
+        self.process.wait(PATIENCE);
+        fs::read_to_string(&self.log).unwrap().lines().map(str::to_owned).collect()
+    }
+}
+
+fn against_nginx(workers: usize, users: u64, seconds: f64) {
+    let Some(nginx) = Nginx::start() else { return ld_tests::skip("nginx is not installed") };
+    let document = test(&format!("http://127.0.0.1:{}/", nginx.port), &closed(users, seconds));
+    let mut cluster = Cluster::start(&document, workers, &[]);
+    let (finished, summary) = cluster.finish(LIMIT);
+    finished.expect_code(0);
+    summary.check_conservation();
+    let lines = nginx.lines();
+    assert_eq!(lines.len() as u64, summary.count("/totals/requests"), "{workers} workers");
+    assert_eq!(summary.count("/conservation/in_flight"), 0);
+    // nginx stamps the end of a request, in wall-clock seconds; ours count from the start instant
+    let stamps: Vec<f64> = lines.iter().filter_map(|l| l.split(' ').nth(1)?.parse().ok()).collect();
+    let first = stamps.iter().copied().fold(f64::INFINITY, f64::min);
+    let started = summary.timeline("started");
+    for (second, ours) in started.iter().enumerate().take(seconds as usize - 1).skip(1) {
+        let from = first + second as f64;
+        let theirs = stamps.iter().filter(|s| (from..from + 1.0).contains(*s)).count() as f64;
+        assert!((ours - theirs).abs() <= 50.0 + 0.1 * theirs, "second {second}: {ours} started, {theirs} in the log");
+    }
+}
+
+#[test]
+fn nginx_log_local() {
+    against_nginx(0, 200, 5.0);
+}
+
+#[test]
+fn nginx_log_three_workers() {
+    against_nginx(3, 200, 5.0);
+}
+
+#[test]
+fn nginx_log_four_workers() {
+    against_nginx(4, 200, 5.0);
+}
+
+#[test]
+#[ignore = "long: tests/run --long"]
+fn nginx_log_twenty_seconds() {
+    for workers in [0, 1, 3, 4] {
+        against_nginx(workers, 200, 20.0);
+    }
+}
