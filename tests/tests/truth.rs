@@ -174,7 +174,7 @@ fn failures_and_resets_are_counted_to_the_unit() {
 
 #[test]
 fn connections_that_the_target_closes_cost_no_failure() {
-    let (target, url) = target(Options { close_after: Some(5), ..Options::default() });
+    let (target, url) = target(Options { close_after: Some(5), ..law("fixed:1ms") });
     let (finished, summary, counts) = run(target, &test(&url, &closed(10, 3.0)), 0);
     finished.expect_code(0);
     assert_eq!(summary.count("/totals/failures"), 0);
