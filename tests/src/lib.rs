@@ -12,8 +12,10 @@
 #![expect(clippy::missing_panics_doc, reason = "a harness panics: that is how a test fails, and it says with what")]
 
 pub mod binaries;
+pub mod cgroup;
 pub mod document;
 pub mod netns;
+pub mod nginx;
 pub mod process;
 pub mod scripted;
 pub mod summary;

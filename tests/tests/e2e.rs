@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use ld_master::target::{Law, Options, Target};
-use ld_tests::binaries::{python, test_file};
+use ld_tests::binaries::{python, test_file, workspace};
 use ld_tests::document::{and, closed, open, test};
 use ld_tests::process::{Cluster, Finished, Process, command, free_port};
 use ld_tests::scripted::{Answer, ScriptedServer};
@@ -149,7 +149,7 @@ fn bad_documents_are_refused_before_anything_runs() {
     ] {
         let folder = tempfile::tempdir().unwrap();
         let mut command = command("ld-master", folder.path());
-        command.arg("run").arg(test_file(&format!("fixtures/bad/{file}.json")));
+        command.arg("run").arg(workspace().join(format!("master/src/script/tests/bad/{file}.json")));
         let finished = Process::start(file, command).wait(LIMIT);
         assert_eq!(finished.code, Some(2), "{file}: {} {}", finished.stdout, finished.stderr);
         assert!(finished.stderr.contains(said), "{file}: no `{said}` in\n{}", finished.stderr);

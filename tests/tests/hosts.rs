@@ -2,17 +2,15 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use ld_tests::cgroup::CpuGroup;
 use ld_tests::document::{and, closed, open, test};
 use ld_tests::netns::{HUB, Hosts};
-use ld_tests::process::{Cluster, Process, command, command_in, free_port};
+use ld_tests::nginx::Nginx;
+use ld_tests::process::{Cluster, Process, command, command_in};
 use ld_tests::summary::{Summary, count_above};
-use ld_tests::wait::{PATIENCE, wait_for};
+use ld_tests::wait::PATIENCE;
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use std::fs;
-use std::net::TcpStream;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_mins(2);
@@ -83,37 +81,6 @@ fn the_p99_of_a_cluster_with_one_slow_link_is_that_of_all_samples() {
     assert!(summary.number("/latency_overall/p50_ms") < 50.0);
 }
 
-/// A CPU group with a share of one core, removed on drop.
-struct CpuGroup(PathBuf);
-
-impl CpuGroup {
-    fn new(percent: u32) -> Option<Self> {
-        let v1 = Path::new("/sys/fs/cgroup/cpu");
-        let (root, quota) = if v1.is_dir() {
-            (
-                v1,
-                [("cpu.cfs_period_us", "100000".to_owned()), ("cpu.cfs_quota_us", (percent * 1000).to_string())]
-                    .to_vec(),
-            )
-        } else {
-            (Path::new("/sys/fs/cgroup"), vec![("cpu.max", format!("{} 100000", percent * 1000))])
-        };
-        let group = Self(root.join(format!("ld-test-{}", std::process::id())));
-        fs::create_dir(&group.0).ok()?;
-        for (file, value) in quota {
-            fs::write(group.0.join(file), value).ok()?;
-        }
-        Some(group)
-    }
-}
-
-impl Drop for CpuGroup {
-    fn drop(&mut self) {
-        // a group that still has processes stays; the kernel forgets it with the machine
-        drop(fs::remove_dir(&self.0));
-    }
-}
-
 #[test]
 fn a_starved_worker_is_inconclusive_and_a_free_one_passes() {
     if !ld_tests::root_or_skip() {
@@ -124,16 +91,12 @@ fn a_starved_worker_is_inconclusive_and_a_free_one_passes() {
     let load = and(closed(20, 6.0), &json!({"thresholds": ["p95 < 10s"]}));
     let document = test(&format!("http://{}/", target.addr()), &load);
     for starved in [true, false] {
-        let procs = group.0.join("cgroup.procs");
         let mut cluster = Cluster::start_with(&document, 1, &[], |_, state| {
             let worker = command("ld-worker", state);
             if !starved {
                 return worker;
             }
-            let mut shell = Command::new("sh");
-            shell.args(["-c", r#"echo $$ >"$0" && exec "$@""#]).arg(&procs).arg(worker.get_program());
-            shell.current_dir(state);
-            shell
+            group.confine(&worker, state)
         });
         let (finished, summary) = cluster.finish(LIMIT);
         finished.expect_code(if starved { 4 } else { 0 });
@@ -143,49 +106,6 @@ fn a_starved_worker_is_inconclusive_and_a_free_one_passes() {
             assert!(marked >= 4, "{marked} seconds marked");
             assert_eq!(summary.0["verdict"]["outcome"], "inconclusive");
         }
-    }
-}
-
-/// nginx with an access log, on a free loopback port; stopped on drop.
-struct Nginx {
-    process: Process,
-    port: u16,
-    log: PathBuf,
-    _folder: tempfile::TempDir,
-}
-
-impl Nginx {
-    fn start() -> Option<Self> {
-        let program = ["/usr/sbin/nginx", "/usr/bin/nginx"].iter().find(|p| Path::new(p).is_file())?;
-        let folder = tempfile::tempdir().unwrap();
-        let (t, port) = (folder.path().display().to_string(), free_port());
-        let config = format!(
-            "daemon off; master_process off; pid {t}/pid; error_log {t}/error.log warn;
-             events {{ worker_connections 10000; }}
-             http {{
-               log_format arrivals '$remote_addr $msec $status $request_uri';
-               access_log {t}/access.log arrivals buffer=64k;
-               client_body_temp_path {t}/b; proxy_temp_path {t}/p; fastcgi_temp_path {t}/f; uwsgi_temp_path {t}/u; scgi_temp_path {t}/s;
-               keepalive_requests 1000000000; keepalive_timeout 600s;
-               server {{ listen 127.0.0.1:{port}; location / {{ return 200 'ok'; }} }}
-             }}"
-        );
-        fs::write(folder.path().join("nginx.conf"), config).unwrap();
-        let mut command = Command::new(program);
-        command.arg("-c").arg(folder.path().join("nginx.conf")).args(["-e", &format!("{t}/error.log")]);
-        let mut process = Process::start("nginx", command);
-        wait_for("nginx", PATIENCE, || {
-            assert!(process.runs(), "{}", process.stderr());
-            TcpStream::connect(("127.0.0.1", port)).ok()
-        });
-        Some(Self { process, port, log: folder.path().join("access.log"), _folder: folder })
-    }
-
-    /// Stops it and returns the lines of its log.
-    fn lines(mut self) -> Vec<String> {
-        self.process.signal(Signal::QUIT);
-        self.process.wait(PATIENCE);
-        fs::read_to_string(&self.log).unwrap().lines().map(str::to_owned).collect()
     }
 }
 
