@@ -3,3 +3,4 @@
 pub mod command;
 pub mod run;
 pub mod script;
+pub mod target;
