@@ -10,6 +10,7 @@ mod summary;
 
 use crate::run::Run;
 use crate::run::result::RunResult;
+use crate::shim::script::{Kind, Parameter};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -38,7 +39,7 @@ pub struct Line {
     /// What the command does, for help.
     pub about: &'static str,
     /// Its one parameter: the file's name without ending.
-    pub parameter: &'static str,
+    pub parameters: &'static [Parameter],
     /// Value of the parameter when absent.
     pub default: &'static str,
     /// Ending of the file's name.
@@ -51,7 +52,7 @@ pub const REPORTS: &[Line] = &[
         report: &summary::Summary,
         command: "LD_generate_summary_report",
         about: "Writes the result as JSON: totals, percentiles, names, timeline, verdict",
-        parameter: "report_name",
+        parameters: &[Parameter::new("report_name", Kind::Text)],
         default: "loaddensity-summary",
         ending: ".json",
     },
@@ -59,7 +60,7 @@ pub const REPORTS: &[Line] = &[
         report: &csv::Csv,
         command: "LD_generate_csv_report",
         about: "Writes the kept requests as CSV, successes first",
-        parameter: "csv_name",
+        parameters: &[Parameter::new("csv_name", Kind::Text)],
         default: "default_name",
         ending: ".csv",
     },
@@ -67,7 +68,7 @@ pub const REPORTS: &[Line] = &[
         report: &html::Html,
         command: "LD_generate_html_report",
         about: "Writes one page to look at: verdict, charts, tables",
-        parameter: "html_name",
+        parameters: &[Parameter::new("html_name", Kind::Text)],
         default: "default_name",
         ending: ".html",
     },

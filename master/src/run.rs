@@ -4,6 +4,7 @@ pub mod conservation;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod result;
+pub mod thresholds;
 pub mod timeline;
 pub mod verdict;
 
