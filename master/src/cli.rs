@@ -88,12 +88,12 @@ enum Form {
 /// Flags of the seed that stand for subcommands.
 #[derive(Args, Debug)]
 struct SeedFlags {
-    #[arg(short = 'e', long = "execute_file", hide = true, value_name = "FILE")]
-    execute_file: Option<PathBuf>,
-    #[arg(short = 'd', long = "execute_dir", hide = true, value_name = "DIR")]
-    execute_dir: Option<PathBuf>,
-    #[arg(long = "execute_str", hide = true, value_name = "JSON")]
-    execute_str: Option<String>,
+    #[arg(short = 'e', long = "execute_file", id = "execute_file", hide = true, value_name = "FILE")]
+    file: Option<PathBuf>,
+    #[arg(short = 'd', long = "execute_dir", id = "execute_dir", hide = true, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    #[arg(long = "execute_str", id = "execute_str", hide = true, value_name = "JSON")]
+    text: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -179,26 +179,26 @@ pub fn run() -> u8 {
         Some(Command::Bench { bench, outputs }) => bench::run(&global, console, &bench, outputs),
         Some(Command::Demo { outputs }) => demo::run(&global, console, outputs),
         Some(Command::Target(args)) => run_target(&console, &args),
-        Some(Command::Doctor) => doctor::run(&global, console),
-        None => seed_flags(&global, console, &cli.seed),
+        Some(Command::Doctor) => doctor::run(&global, &console),
+        None => seed_flags(&global, &console, &cli.seed),
     }
 }
 
 /// The seed's flags in the seed's order; without any the master stays up.
-fn seed_flags(global: &Global, console: Console, seed: &SeedFlags) -> u8 {
+fn seed_flags(global: &Global, console: &Console, seed: &SeedFlags) -> u8 {
     let mut codes = Vec::new();
     let quiet = global.quiet;
     let outputs = Outputs::default();
-    if let Some(file) = &seed.execute_file {
+    if let Some(file) = &seed.file {
         codes.push(documents::run_file(global, Console::new(quiet), file, &outputs));
     }
-    if let Some(dir) = &seed.execute_dir {
+    if let Some(dir) = &seed.dir {
         codes.push(documents::run_dir(global, Console::new(quiet), dir, &outputs));
     }
-    if let Some(json) = &seed.execute_str {
+    if let Some(json) = &seed.text {
         codes.push(documents::run_text(global, Console::new(quiet), json, &outputs));
     }
-    codes.into_iter().reduce(exit::worse).unwrap_or_else(|| stay_up(global, &console))
+    codes.into_iter().reduce(exit::worse).unwrap_or_else(|| stay_up(global, console))
 }
 
 fn run_target(console: &Console, args: &TargetArgs) -> u8 {
@@ -282,15 +282,14 @@ mod tests {
         Cli::command().debug_assert();
         let mut command = Cli::command().term_width(100);
         command.build();
-        let mut text = command.render_help().to_string();
+        let mut text = vec![command.render_help().to_string()];
         for subcommand in command.get_subcommands_mut() {
             let name = subcommand.get_name().to_owned();
             if name != "help" && name != "target" {
-                text += &format!("\n==== {name}\n{}", subcommand.clone().term_width(100).render_help());
+                text.push(format!("==== {name}\n{}", subcommand.clone().term_width(100).render_help()));
             }
         }
-        // the environment of whoever runs the tests must not show
-        insta::assert_snapshot!("help", text);
+        insta::assert_snapshot!("help", text.join("\n"));
     }
 
     #[test]

@@ -139,7 +139,7 @@ fn read(path: &str) -> Option<String> {
     fs::read_to_string(path).ok()
 }
 
-/// `32768	60999`.
+/// `32768 60999`, with a tab.
 fn range(text: &str) -> Option<(u32, u32)> {
     let mut numbers = text.split_whitespace().map(str::parse);
     Some((numbers.next()?.ok()?, numbers.next()?.ok()?))

@@ -94,8 +94,18 @@ fn conservation(result: &RunResult) -> String {
     let c = &result.conservation;
     let verb = if c.ok { "counts add up" } else { "COUNTS DON'T ADD UP" };
     format!(
-        "{verb}: {} requests = {} ok + {} failed + {} in flight + {} lost; {} due = {} + {} dropped",
-        c.requests_started, c.succeeded, c.failed, c.in_flight, c.lost, c.due, c.started, c.dropped
+        "{verb}: {} requests = {} ok + {} failed + {} in flight + {} lost\n\
+         {:width$}  {} iterations due = {} started + {} dropped",
+        c.requests_started,
+        c.succeeded,
+        c.failed,
+        c.in_flight,
+        c.lost,
+        "",
+        c.due,
+        c.started,
+        c.dropped,
+        width = verb.len(),
     )
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 /// What is loaded, and how.
 #[derive(Args, Debug)]
+#[group(id = "load")]
 pub(crate) struct Bench {
     /// URL to load
     url: String,
@@ -58,12 +59,11 @@ impl Bench {
             "test_time": self.duration.as_secs_f64(),
             "tasks": [task],
         });
-        match self.rate {
-            Some(rate) => test["arrival_rate"] = rate.into(),
-            None => {
-                test["user_count"] = self.users.into();
-                test["spawn_rate"] = self.users.into();
-            }
+        if let Some(rate) = self.rate {
+            test["arrival_rate"] = rate.into();
+        } else {
+            test["user_count"] = self.users.into();
+            test["spawn_rate"] = self.users.into();
         }
         if let Some(host) = origin(&self.url) {
             test["host"] = host.into();

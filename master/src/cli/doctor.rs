@@ -15,9 +15,9 @@ use serde_json::json;
 const USERS: u64 = 50;
 
 /// Looks, and prints what it saw.
-pub(super) fn run(global: &Global, console: Console) -> u8 {
+pub(super) fn run(global: &Global, console: &Console) -> u8 {
     let mut advice = Vec::new();
-    session::block_on(&console, async |_| {
+    session::block_on(console, async |_| {
         let machine = Machine::look().await;
         machine.lines().iter().for_each(|line| console.print(&format!("{line}\n")));
         advice = machine.advice();

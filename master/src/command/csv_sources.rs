@@ -55,8 +55,8 @@ impl Command for RegisterCsvSources {
     type Output = ();
 
     async fn run(self, app: &App) -> Result<(), CommandError> {
-        let sources = self.sources.iter().enumerate();
-        sources.map(|(i, source)| register(source, &format!("/sources/{i}"), app)).collect()
+        let mut sources = self.sources.iter().enumerate();
+        sources.try_for_each(|(i, source)| register(source, &format!("/sources/{i}"), app))
     }
 }
 

@@ -159,7 +159,7 @@ impl Made {
             phase,
             second,
             ended,
-            SeriesKey { name: name.into(), request_type: method.into(), scenario: "shop".into() },
+            &SeriesKey { name: name.into(), request_type: method.into(), scenario: "shop".into() },
             micros,
             lag,
             failure,
@@ -191,7 +191,7 @@ impl Made {
         phase: Phase,
         second: u32,
         ended: u64,
-        key: SeriesKey,
+        key: &SeriesKey,
         micros: u64,
         lag: u64,
         failure: Option<(FailureKind, &str)>,
@@ -202,7 +202,7 @@ impl Made {
         snapshot.timing[TimingPart::Send.index()].record(12);
         snapshot.timing[TimingPart::FirstByte.index()].record(micros * 9 / 10);
         snapshot.timing[TimingPart::Receive.index()].record(micros / 10);
-        let series = snapshot.series_mut(&key);
+        let series = snapshot.series_mut(key);
         series.first_at = series.first_at.min(ended);
         series.bytes_sent += 120;
         series.bytes_received += 512;
@@ -220,7 +220,7 @@ impl Made {
             Some((kind, reason)) => {
                 series.failed.record(micros);
                 row.row.failed += 1;
-                snapshot.fail(&key, &reason.into(), FailureCount { kind, count: 1, first_at: ended, last_at: ended });
+                snapshot.fail(key, &reason.into(), FailureCount { kind, count: 1, first_at: ended, last_at: ended });
             }
         }
     }

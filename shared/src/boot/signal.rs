@@ -19,7 +19,6 @@ impl Signals {
             while next.signal().await {
                 count.send_modify(|n| *n += 1);
                 if *count.borrow() > 2 {
-                    #[expect(clippy::exit, reason = "the user insists, and nothing else has helped")]
                     std::process::exit(130);
                 }
             }

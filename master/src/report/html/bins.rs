@@ -36,20 +36,20 @@ impl Bin {
     /// What stands under the pointer.
     pub(super) fn tip(&self) -> String {
         let at = |p| format::latency(self.response.percentile(p) as f64 / 1e3);
-        let mut tip = super::chart::clock(f64::from(self.from));
-        tip += &format!("\n{} requests/s started", format::rate(self.started));
-        if let Some(planned) = self.planned_rate {
-            tip += &format!("\n{} iterations/s planned", format::rate(planned));
-        }
-        tip += &format!("\n{} succeeded/s, {} failed/s", format::rate(self.succeeded), format::rate(self.failed));
-        tip += &format!("\n{} users", format::rate(self.users));
+        let mut lines = vec![
+            super::chart::clock(f64::from(self.from)),
+            format!("{} requests/s started", format::rate(self.started)),
+        ];
+        lines.extend(self.planned_rate.map(|planned| format!("{} iterations/s planned", format::rate(planned))));
+        lines.push(format!("{} succeeded/s, {} failed/s", format::rate(self.succeeded), format::rate(self.failed)));
+        lines.push(format!("{} users", format::rate(self.users)));
         if self.response.count() > 0 {
-            tip += &format!("\np50 {}, p95 {}, p99 {}", at(50.0), at(95.0), at(99.0));
+            lines.push(format!("p50 {}, p95 {}, p99 {}", at(50.0), at(95.0), at(99.0)));
         }
         if self.marked {
-            tip += "\nthe generator was the limit";
+            lines.push("the generator was the limit".into());
         }
-        tip
+        lines.join("\n")
     }
 }
 

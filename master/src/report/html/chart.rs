@@ -66,7 +66,7 @@ impl Chart {
         }
         for tick in &ticks {
             svg.line("grid", LEFT, y(*tick), WIDTH - RIGHT, y(*tick));
-            svg.text("axis", "end", LEFT - 8.0, y(*tick) + 4.0, &(self.unit)(*tick));
+            svg.text("axis", "end", LEFT - 8.0, y(*tick) + 4.0, &round_text(&(self.unit)(*tick)));
         }
         for t in time_ticks(end) {
             svg.text("axis", "middle", x(t), self.height - 8.0, &clock(t));
@@ -136,6 +136,13 @@ pub(super) fn spectrum(curves: &[Curve], count: u64, height: f64) -> String {
         }
     }
     svg.finish()
+}
+
+/// A round value without needless decimals: `50.0` is `50`, `1.50 s` is `1.5 s`.
+fn round_text(text: &str) -> String {
+    let (number, unit) = text.split_once(' ').map_or((text, ""), |(number, unit)| (number, unit));
+    let number = if number.contains('.') { number.trim_end_matches('0').trim_end_matches('.') } else { number };
+    format!("{number} {unit}").trim_end().to_owned()
 }
 
 /// A percentile without needless digits.
