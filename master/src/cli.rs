@@ -23,13 +23,14 @@ const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), ", worker protocol 1");
 
 const EXAMPLES: &str = "\
 Examples:
-  ld-master demo                                  a target, a run against it, an HTML report; no network needed
-  ld-master run test.json --html report.html      the document's tests on this machine
-  ld-master bench http://127.0.0.1:8080/          50 users for 10 s
-  ld-master bench URL --rate 500 --duration 1m    500 requests/s, whatever the target does
-  ld-master --expected-workers 4 run test.json    waits for 4 × `ld-worker --master THIS:5557`
+  ld-master demo                                 target, run and HTML report; no network needed
+  ld-master run test.json --html report.html     the document's tests on this machine
+  ld-master bench http://127.0.0.1:8080/         50 users for 10 s
+  ld-master bench URL --rate 500 --duration 1m   500 requests/s, whatever the target does
+  ld-master --expected-workers 4 run test.json   waits for 4 × `ld-worker --master THIS:5557`
 
-Exit codes: 0 passed, 1 failed, 2 input refused, 3 could not run, 4 inconclusive, 130 ended by the user";
+Exit codes: 0 passed, 1 failed, 2 input refused, 3 could not run,
+            4 inconclusive, 130 ended by the user";
 
 /// Load tests that can be believed: plans, shares out, measures, judges
 #[derive(Debug, Parser)]
