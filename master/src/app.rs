@@ -1,6 +1,7 @@
 //! [`App`]: all that a command may touch.
 
 use crate::command::CommandError;
+use crate::command::start_test::{Compiled, CsvSource};
 use crate::console::Console;
 use crate::live;
 use crate::report::Findings;
@@ -9,11 +10,11 @@ use crate::run::thresholds;
 use crate::run::verdict::{Verdict, exit};
 use crate::run::{Progress, Run};
 use crate::shim::cluster::{Cluster, RunControl, RunOrder};
-use crate::shim::start_test::{Compiled, CsvSource};
 use crate::table;
 use ld_shared::boot::signal::Signals;
 use ld_shared::id::Digest;
 use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::watch;
 
@@ -33,7 +34,7 @@ pub struct State {
     /// Registered variables.
     pub variables: Map<String, Value>,
     /// Registered data sources.
-    pub sources: Vec<CsvSource>,
+    pub sources: BTreeMap<String, CsvSource>,
     /// Label of the runs to come: which document they are from.
     pub label: Option<String>,
     /// Runs that reports cover.
@@ -93,7 +94,7 @@ impl App {
         let control = RunControl::default();
         let order = RunOrder {
             digest: Digest::of(&test.plan.to_json()),
-            plan: test.plan,
+            plan: Arc::new(test.plan),
             blobs: test.blobs,
             allow_missing_workers: test.allow_missing_workers,
         };

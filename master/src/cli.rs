@@ -256,6 +256,12 @@ impl Global {
     }
 }
 
+/// An environment variable of the master, for `${env.NAME}`.
+#[expect(clippy::disallowed_methods, reason = "the environment is read here, at the edge")]
+pub(crate) fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
 /// `10s`, `1.5m`, `500ms`, `2h`; a bare number is seconds.
 fn parse_duration(text: &str) -> Result<Duration, String> {
     let text = text.trim();

@@ -11,11 +11,11 @@ mod summary;
 mod variables;
 
 use crate::app::App;
+use crate::command::start_test::StartTest;
 use crate::report::{Line, REPORTS};
 use crate::run::verdict::exit;
-use crate::shim::fault::Fault;
-use crate::shim::script::CommandSpec;
-use crate::shim::start_test::StartTest;
+use crate::script::CommandSpec;
+use ld_shared::fault::Fault;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};

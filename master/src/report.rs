@@ -10,7 +10,7 @@ mod summary;
 
 use crate::run::Run;
 use crate::run::result::RunResult;
-use crate::shim::script::{Kind, Parameter};
+use crate::script::{Kind, Parameter};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 

@@ -3,7 +3,7 @@
 use super::variables::Cleared;
 use super::{Command, CommandError};
 use crate::app::App;
-use crate::shim::script::CommandSpec;
+use crate::script::CommandSpec;
 use serde::Deserialize;
 
 /// Forgets what reports would cover.

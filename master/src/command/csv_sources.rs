@@ -2,9 +2,9 @@
 
 use super::{Command, CommandError, refused};
 use crate::app::App;
-use crate::shim::fault::Fault;
-use crate::shim::script::{CommandSpec, Kind, Parameter};
-use crate::shim::start_test::CsvOrder;
+use crate::command::start_test::CsvOrder;
+use crate::script::{CommandSpec, Kind, Parameter};
+use ld_shared::fault::Fault;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::path::Path;
@@ -64,8 +64,6 @@ fn register(source: &Value, pointer: &str, app: &App) -> Result<(), CommandError
     let mut faults: Vec<Fault> = Vec::new();
     let order = CsvOrder::read(source, pointer, &mut faults).ok_or_else(|| refused("ValueError", faults))?;
     let source = order.load(Path::new("")).map_err(|fault| refused("FileNotFoundError", vec![fault]))?;
-    let sources = &mut app.state().sources;
-    sources.retain(|known| known.name != source.name);
-    sources.push(source);
+    app.state().sources.insert(source.name.to_string(), source);
     Ok(())
 }

@@ -2,9 +2,10 @@
 
 use super::{Command, CommandError, refused};
 use crate::app::App;
-use crate::shim::script::CommandSpec;
-use crate::shim::start_test::{self, CompileContext, StartTest};
+use crate::command::start_test::{self, CompileContext, StartTest};
+use crate::script::CommandSpec;
 use serde_json::Value;
+use std::path::Path;
 
 impl Command for StartTest {
     const SPEC: CommandSpec = start_test::SPEC;
@@ -18,7 +19,14 @@ impl Command for StartTest {
             let state = app.state();
             (state.variables.clone(), state.sources.clone())
         };
-        let context = CompileContext { variables: &variables, sources: &sources };
+        let context = CompileContext {
+            pointer: "",
+            variables: &variables,
+            sources: &sources,
+            env: &crate::cli::environment,
+            base_dir: Path::new(""),
+            seed: rand::random(),
+        };
         // faults that show only now, like a file that is missing: the action fails, later ones run
         let compiled = start_test::compile(self, &context).map_err(|faults| refused("ValueError", faults))?;
         app.run_test(compiled).await?;

@@ -3,7 +3,7 @@
 use super::{Command, CommandError};
 use crate::app::App;
 use crate::run::result::RunResult;
-use crate::shim::script::CommandSpec;
+use crate::script::CommandSpec;
 use serde::Deserialize;
 
 /// Gives the result.

@@ -2,7 +2,7 @@
 
 use super::{Command, CommandError};
 use crate::app::App;
-use crate::shim::script::{CommandSpec, Kind, Parameter};
+use crate::script::{CommandSpec, Kind, Parameter};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 

@@ -4,9 +4,9 @@
 use super::Measured;
 use super::verdict::Threshold as Judged;
 use crate::format;
-use crate::shim::threshold::{Facts, Threshold};
 use ld_shared::sample::Phase;
 use ld_shared::snapshot::Row;
+use ld_shared::threshold::{Facts, Threshold};
 
 /// Judges each rule.
 pub fn judge(rules: &[Threshold], measured: &Measured) -> Vec<Judged> {
