@@ -1,6 +1,19 @@
 //! `ld-master`: decides and reports.
+//!
+//! The straight path: [`cli`] reads documents, [`command`]s run one after another on an [`app::App`],
+//! a test becomes [`run::Measured`], that a [`run::result::RunResult`] and [`run::verdict::Verdict`],
+//! and those become [`report`]s.
 
+pub mod app;
+pub mod cli;
 pub mod command;
+pub mod console;
+pub mod doctor;
+pub mod format;
+pub mod live;
+pub mod report;
 pub mod run;
 pub mod script;
+pub mod shim;
+pub mod table;
 pub mod target;

@@ -1,5 +1,13 @@
 //! What a run measured, and the result that is made of it.
 
+pub mod conservation;
+#[cfg(test)]
+pub(crate) mod fixture;
+pub mod result;
+pub mod thresholds;
+pub mod timeline;
+pub mod verdict;
+
 use chrono::{DateTime, Utc};
 use ld_shared::frame::Odometers;
 use ld_shared::id::{Digest, RunId};
@@ -49,6 +57,24 @@ pub struct Measured {
     pub records_seen: [u64; 2],
     /// How the run ended.
     pub ending: Ending,
+}
+
+/// A run that is over, and how it was judged.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// What was measured.
+    pub measured: Measured,
+    /// Its verdict.
+    pub verdict: verdict::Verdict,
+    /// Label given by the document, if any.
+    pub label: Option<String>,
+}
+
+impl Measured {
+    /// Length of the main window, without the warm-up, s.
+    pub fn main_seconds(&self) -> f64 {
+        (self.duration_s - self.plan.warmup.as_secs()).max(0.0)
+    }
 }
 
 /// How a run ended.

@@ -1,0 +1,333 @@
+//! The command line.
+
+mod bench;
+mod demo;
+mod doctor;
+mod documents;
+mod session;
+
+use crate::command::with_causes;
+use crate::console::Console;
+use crate::run::verdict::exit;
+use crate::shim::cluster::{Cluster, ClusterOptions};
+use crate::shim::target::{self, TargetArgs};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use ld_shared::boot::signal::Signals;
+use ld_shared::boot::telemetry::{self, LogFormat};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Version of the program and of the protocol that it speaks with workers.
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), ", worker protocol 1");
+
+const EXAMPLES: &str = "\
+Examples:
+  ld-master demo                                 target, run and HTML report; no network needed
+  ld-master run test.json --html report.html     the document's tests on this machine
+  ld-master bench http://127.0.0.1:8080/         50 users for 10 s
+  ld-master bench URL --rate 500 --duration 1m   500 requests/s, whatever the target does
+  ld-master --expected-workers 4 run test.json   waits for 4 × `ld-worker --master THIS:5557`
+
+Exit codes: 0 passed, 1 failed, 2 input refused, 3 could not run,
+            4 inconclusive, 130 ended by the user";
+
+/// Load tests that can be believed: plans, shares out, measures, judges
+#[derive(Debug, Parser)]
+#[command(name = "ld-master", version = VERSION, after_help = EXAMPLES, max_term_width = 100)]
+#[command(args_conflicts_with_subcommands = false)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(flatten)]
+    seed: SeedFlags,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// Flags that may stand before or after the subcommand.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct Global {
+    /// Where workers connect. Without this flag and without --expected-workers no port is bound by a run
+    #[arg(long, global = true, value_name = "ADDRESS", env = "LD_MASTER_BIND")]
+    bind: Option<SocketAddr>,
+    /// Web surface. It comes with a later version: only `off` is accepted
+    #[arg(long, global = true, value_name = "off", env = "LD_MASTER_WEB")]
+    web: Option<Off>,
+    /// Runs on this many workers, and waits for them; 0 runs in this process
+    #[arg(long, global = true, value_name = "N", default_value_t = 0, env = "LD_MASTER_EXPECTED_WORKERS")]
+    expected_workers: u32,
+    /// How long to wait for them
+    #[arg(long, global = true, value_name = "TIME", default_value = "60s", value_parser = parse_duration, env = "LD_MASTER_WAIT")]
+    wait: Duration,
+    /// Cores that make load in this process; without it all that the process may use
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), env = "LD_MASTER_CORES")]
+    cores: Option<u32>,
+    /// Form of log lines
+    #[arg(long, global = true, value_name = "FORM", default_value = "text", env = "LD_MASTER_LOG")]
+    log: Form,
+    /// Logs more; twice: messages, three times: everything
+    #[arg(short, long, global = true, action = ArgAction::Count, env = "LD_MASTER_VERBOSE")]
+    verbose: u8,
+    /// Says nothing on stderr but errors
+    #[arg(short, long, global = true, conflicts_with = "verbose", env = "LD_MASTER_QUIET")]
+    quiet: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Off {
+    Off,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Form {
+    Text,
+    Json,
+}
+
+/// Flags of the seed that stand for subcommands.
+#[derive(Args, Debug)]
+struct SeedFlags {
+    #[arg(short = 'e', long = "execute_file", id = "execute_file", hide = true, value_name = "FILE")]
+    file: Option<PathBuf>,
+    #[arg(short = 'd', long = "execute_dir", id = "execute_dir", hide = true, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    #[arg(long = "execute_str", id = "execute_str", hide = true, value_name = "JSON")]
+    text: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs an action document
+    Run {
+        /// The document
+        file: PathBuf,
+        #[command(flatten)]
+        outputs: Outputs,
+    },
+    /// Runs an action document given as text
+    RunStr {
+        /// The document
+        json: String,
+        #[command(flatten)]
+        outputs: Outputs,
+    },
+    /// Runs every .json file below a folder in order of names, after checking all of them
+    RunDir {
+        /// The folder
+        dir: PathBuf,
+        #[command(flatten)]
+        outputs: Outputs,
+    },
+    /// Loads one URL
+    Bench {
+        #[command(flatten)]
+        bench: bench::Bench,
+        #[command(flatten)]
+        outputs: ReportFiles,
+    },
+    /// Starts a target, runs a test against it for 10 s and writes an HTML report
+    Demo {
+        #[command(flatten)]
+        outputs: ReportFiles,
+    },
+    /// The embedded target on its own: answers with a stated latency law, logs and counts what arrived
+    Target(TargetArgs),
+    /// Limits of this machine, its own noise, and its top rate against the embedded target
+    Doctor,
+}
+
+/// Files that show the result.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct ReportFiles {
+    /// Writes the result of all tests as JSON
+    #[arg(long, value_name = "OUT.json")]
+    pub summary: Option<PathBuf>,
+    /// Writes the HTML report of all tests
+    #[arg(long, value_name = "OUT.html")]
+    pub html: Option<PathBuf>,
+}
+
+/// Everything that a document's run may write.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct Outputs {
+    #[command(flatten)]
+    pub files: ReportFiles,
+    /// Writes one JSON line per action: {"index", "command", "ok", "value"} or, failed, "error"; - is stdout
+    #[arg(long, value_name = "OUT.jsonl|-")]
+    pub results: Option<PathBuf>,
+}
+
+/// Parses the command line and does what it says. Returns the exit code.
+pub fn run() -> u8 {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // to stderr, or to stdout for --help and --version; there is nowhere to report a failure
+            drop(error.print());
+            return if error.use_stderr() { exit::REFUSED } else { exit::PASSED };
+        }
+    };
+    let global = cli.global;
+    let verbosity = if global.quiet { -1 } else { i8::try_from(global.verbose).unwrap_or(i8::MAX) };
+    telemetry::start(if matches!(global.log, Form::Json) { LogFormat::Json } else { LogFormat::Text }, verbosity);
+    let console = Console::new(global.quiet);
+    match cli.command {
+        Some(Command::Run { file, outputs }) => documents::run_file(&global, console, &file, &outputs),
+        Some(Command::RunStr { json, outputs }) => documents::run_text(&global, console, &json, &outputs),
+        Some(Command::RunDir { dir, outputs }) => documents::run_dir(&global, console, &dir, &outputs),
+        Some(Command::Bench { bench, outputs }) => bench::run(&global, console, &bench, outputs),
+        Some(Command::Demo { outputs }) => demo::run(&global, console, outputs),
+        Some(Command::Target(args)) => run_target(&console, &args),
+        Some(Command::Doctor) => doctor::run(&global, &console),
+        None => seed_flags(&global, &console, &cli.seed),
+    }
+}
+
+/// The seed's flags in the seed's order; without any the master stays up.
+fn seed_flags(global: &Global, console: &Console, seed: &SeedFlags) -> u8 {
+    let mut codes = Vec::new();
+    let quiet = global.quiet;
+    let outputs = Outputs::default();
+    if let Some(file) = &seed.file {
+        codes.push(documents::run_file(global, Console::new(quiet), file, &outputs));
+    }
+    if let Some(dir) = &seed.dir {
+        codes.push(documents::run_dir(global, Console::new(quiet), dir, &outputs));
+    }
+    if let Some(json) = &seed.text {
+        codes.push(documents::run_text(global, Console::new(quiet), json, &outputs));
+    }
+    codes.into_iter().reduce(exit::worse).unwrap_or_else(|| stay_up(global, console))
+}
+
+fn run_target(console: &Console, args: &TargetArgs) -> u8 {
+    let stop = async {
+        match Signals::listen() {
+            Ok(mut signals) => {
+                signals.beyond(0).await;
+            }
+            Err(error) => tracing::error!(%error, "cannot listen for signals"),
+        }
+    };
+    match target::run(args, stop) {
+        Ok(()) => exit::PASSED,
+        Err(error) => {
+            console.error(&format!("error: {}", with_causes(&error)));
+            exit::NOT_RUN
+        }
+    }
+}
+
+/// Coordination only: workers may join; the web port, from which tests are started, is not there yet.
+fn stay_up(global: &Global, console: &Console) -> u8 {
+    let bind = global.bind.unwrap_or(DEFAULT_BIND);
+    let options = ClusterOptions { bind: Some(bind), ..global.cluster() };
+    session::block_on(console, async |mut signals| {
+        let cluster = match Cluster::open(options).await {
+            Ok(cluster) => cluster,
+            Err(error) => {
+                console.error(&format!("error: {}", with_causes(&error)));
+                return exit::NOT_RUN;
+            }
+        };
+        console.note(&format!(
+            "listening for workers on {bind}; starting tests from outside (web, API) comes with a later version,\n\
+             until then `ld-master --expected-workers N run FILE` waits for workers and runs. Ctrl-C ends"
+        ));
+        signals.beyond(0).await;
+        cluster.close().await;
+        exit::PASSED
+    })
+}
+
+const DEFAULT_BIND: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 5557);
+
+impl Global {
+    /// What the cluster is opened with: a port only if workers are expected or a port was named.
+    fn cluster(&self) -> ClusterOptions {
+        ClusterOptions {
+            bind: self.bind.or((self.expected_workers > 0).then_some(DEFAULT_BIND)),
+            local_cores: self.cores.map(|n| n as usize),
+            expected_workers: self.expected_workers,
+            wait: self.wait,
+        }
+    }
+}
+
+/// An environment variable of the master, for `${env.NAME}`.
+#[expect(clippy::disallowed_methods, reason = "the environment is read here, at the edge")]
+pub(crate) fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// `10s`, `1.5m`, `500ms`, `2h`; a bare number is seconds.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let text = text.trim();
+    let unit_at = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(unit_at);
+    let factor = match unit {
+        "" | "s" => 1.0,
+        "ms" => 1e-3,
+        "m" | "min" => 60.0,
+        "h" => 3_600.0,
+        _ => return Err(format!("unknown unit `{unit}`; accepted: ms, s, m, h")),
+    };
+    let seconds = number.trim().parse::<f64>().ok().filter(|n| n.is_finite() && *n >= 0.0);
+    let seconds = seconds.ok_or_else(|| "a time like 10s, 500ms or 2m is accepted".to_owned())? * factor;
+    Duration::try_from_secs_f64(seconds).map_err(|_| "too long".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn help_of_everything() {
+        Cli::command().debug_assert();
+        let mut command = Cli::command().term_width(100);
+        command.build();
+        let mut text = vec![command.render_help().to_string()];
+        for subcommand in command.get_subcommands_mut() {
+            let name = subcommand.get_name().to_owned();
+            if name != "help" && name != "target" {
+                text.push(format!("==== {name}\n{}", subcommand.clone().term_width(100).render_help()));
+            }
+        }
+        insta::assert_snapshot!("help", text.join("\n"));
+    }
+
+    #[test]
+    fn global_flags_stand_before_or_after() {
+        for line in ["ld-master --expected-workers 2 run x.json", "ld-master run x.json --expected-workers 2"] {
+            let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+            assert_eq!(cli.global.cluster().bind, Some(DEFAULT_BIND), "{line}");
+        }
+        let alone = Cli::try_parse_from(["ld-master", "run", "x.json"]).unwrap();
+        assert_eq!(alone.global.cluster().bind, None, "no port without workers");
+    }
+
+    #[test]
+    fn flags_of_later_versions_are_refused() {
+        for line in
+            ["--token-file x run y", "--tls off run y", "--web 127.0.0.1:8089", "run y --lenient", "serve", "mcp"]
+        {
+            let line = std::iter::once("ld-master").chain(line.split(' '));
+            assert!(Cli::try_parse_from(line).is_err());
+        }
+        assert!(Cli::try_parse_from(["ld-master", "--web", "off", "demo"]).is_ok());
+    }
+
+    #[test]
+    fn times_as_people_write_them() {
+        let good = [("10s", 10.0), ("500ms", 0.5), ("1.5m", 90.0), ("2h", 7_200.0), ("7", 7.0)];
+        for (text, seconds) in good {
+            assert_eq!(parse_duration(text), Ok(Duration::from_secs_f64(seconds)));
+        }
+        for text in ["", "x", "-1s", "10 parsecs", "1e400s"] {
+            assert!(parse_duration(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! What every run does around its documents: check all of them, open the cluster, run action after
+//! action, write results, say how it went.
+
+use super::{Global, Outputs};
+use crate::app::App;
+use crate::command::{CommandError, Entry, commands, with_causes};
+use crate::console::Console;
+use crate::report::{self, files};
+use crate::run::result::RunResult;
+use crate::run::verdict::{Verdict, exit};
+use crate::script::{self, CommandSpec, Document};
+use crate::shim::cluster::Cluster;
+use ld_shared::boot::signal::Signals;
+use ld_shared::fault::Fault;
+use serde_json::{Value, json};
+use std::fmt::Write as _;
+use std::path::Path;
+
+/// A document that has been read, but not checked.
+pub(super) struct Source {
+    /// What errors call it: a path.
+    pub name: String,
+    /// What its runs are labelled.
+    pub label: Option<String>,
+    /// Its bytes.
+    pub content: Vec<u8>,
+}
+
+/// Runs `work` on a runtime, with signals counted.
+pub(super) fn block_on(console: &Console, work: impl AsyncFnOnce(Signals) -> u8) -> u8 {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().thread_name("master").enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            console.error(&format!("error: cannot start threads: {error}"));
+            return exit::NOT_RUN;
+        }
+    };
+    let code = runtime.block_on(async {
+        match Signals::listen() {
+            Ok(signals) => work(signals).await,
+            Err(error) => {
+                console.error(&format!("error: cannot listen for signals: {error}"));
+                exit::NOT_RUN
+            }
+        }
+    });
+    // a task that hangs must not keep a process that has said its last word
+    runtime.shutdown_background();
+    code
+}
+
+/// Checks every document, then runs them one after another. Returns the exit code of the worst.
+pub(super) fn run(global: &Global, console: Console, sources: Vec<Source>, outputs: &Outputs) -> u8 {
+    let commands = commands();
+    let specs: Vec<CommandSpec> = commands.iter().map(|entry| entry.spec).collect();
+    let Ok(documents) = check(&console, sources, &specs) else {
+        return exit::REFUSED;
+    };
+    let console =
+        if outputs.results.as_deref() == Some(Path::new("-")) { console.with_lines_on_stdout() } else { console };
+    block_on(&Console::new(global.quiet), async |signals| {
+        let cluster = match Cluster::open(global.cluster()).await {
+            Ok(cluster) => cluster,
+            Err(error) => {
+                console.error(&format!("error: {}", with_causes(&error)));
+                return exit::NOT_RUN;
+            }
+        };
+        let app = App::new(cluster, console, signals);
+        let mut session = Session { app, commands, failures: Vec::new(), code: exit::PASSED, lines: String::new() };
+        for (label, document) in documents {
+            session.app.state().label = label;
+            session.run(&document).await;
+        }
+        session.finish(outputs).await
+    })
+}
+
+/// Runs a document of our own without a word, and gives its result.
+pub(super) fn measure(global: &Global, document: &[u8]) -> Result<RunResult, String> {
+    let commands = commands();
+    let specs: Vec<CommandSpec> = commands.iter().map(|entry| entry.spec).collect();
+    let faults = |faults: Vec<Fault>| faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+    let document = script::read(document, &specs).map_err(faults)?;
+    let mut outcome = Err("it did not run".to_owned());
+    block_on(&Console::silent(), async |signals| {
+        let cluster = match Cluster::open(global.cluster()).await {
+            Ok(cluster) => cluster,
+            Err(error) => {
+                outcome = Err(with_causes(&error));
+                return exit::NOT_RUN;
+            }
+        };
+        let app = App::new(cluster, Console::silent(), signals);
+        let mut session = Session { app, commands, failures: Vec::new(), code: exit::PASSED, lines: String::new() };
+        session.run(&document).await;
+        let code = session.verdict().exit_code;
+        outcome = if session.failures.is_empty() {
+            Ok(session.app.findings_of_all(session.verdict()).result)
+        } else {
+            Err(session.failures.join("; "))
+        };
+        session.app.cluster.close().await;
+        code
+    });
+    outcome
+}
+
+/// Reads and checks all; prints every fault of every document.
+fn check(
+    console: &Console,
+    sources: Vec<Source>,
+    specs: &[CommandSpec],
+) -> Result<Vec<(Option<String>, Document)>, Refused> {
+    let mut documents = Vec::new();
+    let mut refused = false;
+    for source in sources {
+        match script::read(&source.content, specs) {
+            Ok(document) => documents.push((source.label, document)),
+            Err(faults) => {
+                refused = true;
+                for fault in &faults {
+                    console.error(&fault.to_string());
+                }
+                let s = if faults.len() == 1 { "" } else { "s" };
+                console.error(&format!("{}: {} fault{s}; nothing was run", source.name, faults.len()));
+            }
+        }
+    }
+    if refused { Err(Refused) } else { Ok(documents) }
+}
+
+/// Documents have faults, and they have been printed.
+struct Refused;
+
+/// Documents under way.
+struct Session {
+    app: App,
+    commands: Vec<Entry>,
+    /// What went wrong beside the runs' own verdicts.
+    failures: Vec<String>,
+    code: u8,
+    /// For `--results`.
+    lines: String,
+}
+
+impl Session {
+    async fn run(&mut self, document: &Document) {
+        for action in &document.actions {
+            let outcome = match self.commands.iter().find(|entry| entry.spec.name == action.name) {
+                Some(entry) => entry.run(action.named(&entry.spec), &self.app).await,
+                None => Err(CommandError::failed("KeyError", format!("unknown command `{}`", action.name))),
+            };
+            self.line(action.index, &action.name, &outcome);
+            if let Err(error) = outcome {
+                self.failed(&format!("action {} ({})", action.index, action.name), &error);
+            }
+        }
+    }
+
+    fn failed(&mut self, what: &str, error: &CommandError) {
+        let text = format!("{what} failed: {error}");
+        let help = error.help.as_ref().map(|help| format!("\n help: {help}")).unwrap_or_default();
+        self.app.console.error(&format!("error: {text}{help}"));
+        self.failures.push(text);
+        self.code = exit::worse(self.code, error.exit_code);
+    }
+
+    fn line(&mut self, index: usize, command: &str, outcome: &Result<Value, CommandError>) {
+        let line = match outcome {
+            Ok(value) => json!({"index": index, "command": command, "ok": true, "value": value}),
+            Err(error) => {
+                let error = json!({"kind": error.kind, "message": error.message});
+                json!({"index": index, "command": command, "ok": false, "error": error})
+            }
+        };
+        writeln!(self.lines, "{line}").expect("writing to a String cannot fail");
+    }
+
+    /// Writes what was asked for and closes the cluster. Returns the exit code.
+    async fn finish(mut self, outputs: &Outputs) -> u8 {
+        if self.app.ended_by_user() {
+            self.code = exit::worse(self.code, exit::ENDED_BY_USER);
+        }
+        self.write_reports(outputs);
+        if let Some(path) = &outputs.results {
+            if path == Path::new("-") {
+                self.app.console.lines(&self.lines);
+            } else if let Err(error) = files::write(path, self.lines.as_bytes()) {
+                self.failed("writing --results", &CommandError::of("OSError", &error));
+            }
+        }
+        let code = self.verdict().exit_code;
+        self.app.cluster.close().await;
+        code
+    }
+
+    fn write_reports(&mut self, outputs: &Outputs) {
+        // the summary last: it then says if the other could not be written
+        for (format, path) in [("html", &outputs.files.html), ("summary", &outputs.files.summary)] {
+            let Some(path) = path else { continue };
+            let line = report::named(format).expect("the table has these formats");
+            match line.write_to(&self.app.findings_of_all(self.verdict()), path) {
+                Ok(()) => self.app.console.note(&format!("wrote {}", path.display())),
+                Err(error) => self.failed(&format!("writing --{format}"), &CommandError::of("OSError", &error)),
+            }
+        }
+    }
+
+    /// On everything: each run's verdict, and failed actions.
+    fn verdict(&self) -> Verdict {
+        let state = self.app.state();
+        let code = state.all.iter().map(|run| run.verdict.exit_code).fold(self.code, exit::worse);
+        let reasons = state.all.iter().flat_map(|run| run.verdict.reasons.clone());
+        let thresholds = state.all.iter().flat_map(|run| run.verdict.thresholds.clone()).collect();
+        Verdict::new(code, self.failures.iter().cloned().chain(reasons).collect(), thresholds)
+    }
+}
