@@ -8,6 +8,7 @@
 pub mod boot;
 pub mod check;
 pub mod fault;
+pub mod clock_estimate;
 pub mod frame;
 pub mod id;
 pub mod lanes;
@@ -15,6 +16,7 @@ pub mod latency;
 pub mod load;
 mod operand;
 pub mod path;
+pub mod message;
 pub mod plan;
 pub mod predicate;
 pub mod pytext;
@@ -29,4 +31,6 @@ pub mod template;
 #[cfg(test)]
 mod testing;
 pub mod threshold;
+pub mod ticket;
 pub mod time;
+pub mod wire;

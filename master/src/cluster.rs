@@ -1,0 +1,3 @@
+//! The cluster.
+
+pub mod ledger;
