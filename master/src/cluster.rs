@@ -1,3 +1,6 @@
 //! The cluster.
 
+pub mod assign;
 pub mod ledger;
+pub mod loss;
+pub mod membership;

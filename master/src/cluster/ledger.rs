@@ -26,6 +26,8 @@ pub struct Ledger {
     sessions: BTreeMap<SessionId, SessionLedger>,
     total: Snapshot,
     unmarked: Snapshot,
+    /// Response times so far, all phases but the hooks.
+    response: Latency,
     timeline: Timeline,
     samplers: [Sampler; 2],
     closed: bool,
@@ -123,6 +125,7 @@ impl Ledger {
             sessions: BTreeMap::new(),
             total: Snapshot::default(),
             unmarked: Snapshot::default(),
+            response: Latency::default(),
             timeline: Timeline::default(),
             samplers: [Sampler::new(keep), Sampler::new(keep)],
             closed: false,
@@ -172,7 +175,9 @@ impl Ledger {
 
         let rows = std::mem::take(&mut body.counts.rows);
         let marked = rows.values().any(|row| row.bound_cores > 0);
-        self.timeline.add(body.from_second, body.to_second, &rows, &response(&body.counts), marked);
+        let response = response(&body.counts);
+        self.timeline.add(body.from_second, body.to_second, &rows, &response, marked);
+        self.response.merge(&response);
         self.total.merge(&body.counts);
         if !marked {
             self.unmarked.merge(&body.counts);
@@ -196,6 +201,11 @@ impl Ledger {
     /// Everything that ended so far; its rows are in [`Self::timeline`].
     pub fn total(&self) -> &Snapshot {
         &self.total
+    }
+
+    /// Response times so far.
+    pub fn response(&self) -> &Latency {
+        &self.response
     }
 
     /// Counts of the newest second that every one of `sessions` has reported.
@@ -248,7 +258,8 @@ impl SessionLedger {
         if u64::from(newest) * ld_shared::time::SECOND > now.0.saturating_add(FUTURE_SLACK) {
             return Some(FrameFault::Future { second: newest, now });
         }
-        if body.from_second < self.to_second {
+        // the last span may share its second with the one before, if that was cut short
+        if body.from_second + 1 < self.to_second {
             return Some(FrameFault::Span { from: body.from_second, expected: self.to_second });
         }
         let fell = !body.odometers.is_after(&self.odometers);
@@ -362,7 +373,6 @@ mod tests {
             (with(|f| f.key.session = SessionId(9)), FrameFault::UnknownSession(SessionId(9))),
             (with(|f| f.key.seq = 3), FrameFault::Gap { seq: 3, counted: 1 }),
             (with(|f| f.body.to_second = 2_000), FrameFault::Future { second: 1_999, now: NOW }),
-            (with(|f| f.body.from_second = 0), FrameFault::Span { from: 0, expected: 1 }),
             (with(|f| f.body.odometers = Odometers::default()), FrameFault::FallingOdometer),
         ];
         for (frame, fault) in cases {
