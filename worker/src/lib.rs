@@ -3,6 +3,8 @@
 mod aggregator;
 pub mod dial;
 pub mod engine;
+pub mod link;
+pub mod membership;
 pub mod probe;
 pub mod protocol;
 mod recorder;
@@ -10,3 +12,4 @@ mod sampler;
 mod selfwatch;
 mod series;
 mod user;
+pub mod spool;
