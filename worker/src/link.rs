@@ -144,6 +144,8 @@ struct Shell<L> {
     channel: Option<Channel>,
     load: Option<L>,
     lease: Option<Mono>,
+    /// The run that an engine is prepared for; any other that gets ready is of no use.
+    wanted: Option<RunId>,
     events: Option<mpsc::UnboundedReceiver<EngineEvent>>,
     prepared: mpsc::Receiver<(RunId, Result<Prepared<L>, String>)>,
     preparing: mpsc::Sender<(RunId, Result<Prepared<L>, String>)>,
@@ -168,7 +170,7 @@ impl<L: LoadMaker> Shell<L> {
     fn new(cores: usize) -> Self {
         let (preparing, prepared) = mpsc::channel(4);
         let newest = Newest::default();
-        Self { cores, channel: None, load: None, lease: None, events: None, prepared, preparing, newest }
+        Self { cores, channel: None, load: None, lease: None, wanted: None, events: None, prepared, preparing, newest }
     }
 
     /// The next thing that happens. Cancel safe.
@@ -198,13 +200,17 @@ impl<L: LoadMaker> Shell<L> {
                 EngineEvent::WantTickets { pool, want } => Event::WantTickets(pool, want),
             },
             Some((run, result)) = self.prepared.recv() => match result {
-                Ok(prepared) => {
+                Ok(prepared) if self.wanted.as_ref() == Some(&run) => {
                     if let Some(until) = self.lease {
                         prepared.load.set_lease(until);
                     }
                     self.load = Some(prepared.load);
                     self.events = Some(prepared.events);
                     Event::Prepared(run, Ok(Ready { graceful_stop: prepared.graceful_stop }))
+                }
+                Ok(late) => {
+                    discard(late.load);
+                    Event::Tick
                 }
                 Err(text) => Event::Prepared(run, Err(text)),
             },
@@ -229,7 +235,10 @@ impl<L: LoadMaker> Shell<L> {
                 return self.send(ToMaster::Beat(beat), false);
             }
             Effect::Hangup => self.channel = None,
-            Effect::Prepare { run, plan, blobs } => self.prepare(run, plan, blobs),
+            Effect::Prepare { run, plan, blobs } => {
+                self.wanted = Some(run.clone());
+                self.prepare(run, plan, blobs);
+            }
             Effect::Lease(until) => {
                 self.lease = Some(until);
                 if let Some(load) = &self.load {
@@ -237,7 +246,10 @@ impl<L: LoadMaker> Shell<L> {
                 }
             }
             Effect::DropLoad => {
-                (self.load, self.events) = (None, None);
+                if let Some(load) = self.load.take() {
+                    discard(load);
+                }
+                (self.events, self.wanted) = (None, None);
                 self.newest = Newest::default();
             }
             Effect::Say(text) => tracing::info!("{text}"),
@@ -294,6 +306,11 @@ impl<L: LoadMaker> Shell<L> {
         // a master that does not close its side is left
         drop(tokio::time::timeout(Duration::from_millis(500), closed).await);
     }
+}
+
+/// Ends an engine, which may wait for its threads: not on the thread of the beats.
+fn discard<L: LoadMaker>(load: L) {
+    drop(tokio::task::spawn_blocking(move || drop(load)));
 }
 
 async fn receive(channel: &mut Option<Channel>) -> Option<Result<ToWorker, String>> {

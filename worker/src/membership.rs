@@ -147,6 +147,8 @@ pub struct Membership {
     next_beat: Mono,
     run: Option<Run>,
     ending: Ending,
+    /// Why the newest connection ended or did not come about.
+    seen: String,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -185,7 +187,6 @@ struct Run {
     graceful_stop: Duration,
     /// The master of this run is lost: what it measures goes nowhere.
     orphaned: bool,
-    stopped: bool,
 }
 
 #[derive(Debug)]
@@ -212,12 +213,16 @@ enum Stage {
         until: Mono,
         aborted: bool,
     },
+    /// The last span is here: what remains is to deliver it.
+    Spent {
+        t0: Mono,
+    },
 }
 
 impl Run {
     fn t0(&self) -> Option<Mono> {
         match &self.stage {
-            Stage::Running { t0 } | Stage::Draining { t0, .. } => Some(*t0),
+            Stage::Running { t0 } | Stage::Draining { t0, .. } | Stage::Spent { t0 } => Some(*t0),
             Stage::Fetching { .. } | Stage::Preparing | Stage::Ready | Stage::Armed { .. } => None,
         }
     }
@@ -236,14 +241,18 @@ impl Membership {
             next_beat: now,
             run: None,
             ending: Ending::Not,
+            seen: String::new(),
         }
     }
 
     /// When [`Event::Tick`] is due. There is always such an instant.
     pub fn deadline(&self) -> Mono {
         let link = match self.link {
+            // a lost master's run drains first
+            Link::Down { .. } if self.run.is_some() => Mono(u64::MAX),
             Link::Down { redial } => redial,
             // dialling is bounded by the shell, which dials with a time-out
+            Link::Dialing if self.options.stay => Mono(u64::MAX),
             Link::Dialing => self.heard.after(self.patience()),
             Link::Greeting { until } => until,
             Link::Joined { .. } => self.next_beat.min(self.heard.after(self.patience())),
@@ -251,7 +260,9 @@ impl Membership {
         let run = self.run.as_ref().map(|run| match &run.stage {
             Stage::Armed { t0, .. } => start_at(*t0),
             Stage::Draining { until, .. } => *until,
-            Stage::Fetching { .. } | Stage::Preparing | Stage::Ready | Stage::Running { .. } => Mono(u64::MAX),
+            Stage::Fetching { .. } | Stage::Preparing | Stage::Ready | Stage::Running { .. } | Stage::Spent { .. } => {
+                Mono(u64::MAX)
+            }
         });
         let ending = match self.ending {
             Ending::Aborted { until } => until,
@@ -288,6 +299,7 @@ impl Membership {
     }
 
     fn on_disconnected(&mut self, now: Mono, seen: &str, effects: &mut Vec<Effect>) {
+        seen.clone_into(&mut self.seen);
         let joined = matches!(self.link, Link::Joined { .. });
         if joined {
             effects.push(Effect::Say(format!("connection to the master {} ended: {seen}", self.options.master)));
@@ -305,7 +317,9 @@ impl Membership {
         match run.stage {
             Stage::Running { .. } => self.stop_load(now, effects),
             Stage::Draining { .. } => {}
-            Stage::Fetching { .. } | Stage::Preparing | Stage::Ready | Stage::Armed { .. } => self.drop_run(effects),
+            Stage::Fetching { .. } | Stage::Preparing | Stage::Ready | Stage::Armed { .. } | Stage::Spent { .. } => {
+                self.drop_run(effects)
+            }
         }
     }
 
@@ -319,12 +333,11 @@ impl Membership {
         let Some(run) = &mut self.run else { return };
         match run.stage {
             Stage::Running { t0 } => {
-                run.stopped = true;
                 let until = now.after(run.graceful_stop).after(DRAIN_SLACK);
                 run.stage = Stage::Draining { t0, until, aborted: false };
                 effects.push(Effect::StopLoad);
             }
-            Stage::Draining { .. } => {}
+            Stage::Draining { .. } | Stage::Spent { .. } => {}
             Stage::Fetching { .. } | Stage::Preparing | Stage::Ready | Stage::Armed { .. } => self.drop_run(effects),
         }
     }
@@ -336,7 +349,7 @@ impl Membership {
                 run.stage = Stage::Draining { t0, until: now.after(ABORT_WITHIN), aborted: true };
                 effects.push(Effect::AbortLoad);
             }
-            Stage::Draining { aborted: true, .. } => {}
+            Stage::Draining { aborted: true, .. } | Stage::Spent { .. } => {}
             Stage::Fetching { .. } | Stage::Preparing | Stage::Ready | Stage::Armed { .. } => self.drop_run(effects),
         }
     }
@@ -406,7 +419,6 @@ impl Membership {
             self.lose_run(now, effects);
         } else {
             self.drop_run(effects);
-            effects.push(Effect::Hangup);
             effects.push(Effect::Exit(Exit::Done(format!("the master said goodbye: {text}"))));
         }
     }
@@ -431,7 +443,7 @@ impl Membership {
         effects.push(Effect::Send(ToMaster::NeedBlobs { run: run.clone(), digests }));
         let stage = Stage::Fetching { plan, missing, blobs: BTreeMap::new(), partial: BytesMut::new() };
         let (spool, graceful_stop) = (Spool::default(), Duration::ZERO);
-        self.run = Some(Run { run, stage, spool, graceful_stop, orphaned: false, stopped: false });
+        self.run = Some(Run { run, stage, spool, graceful_stop, orphaned: false });
     }
 
     fn on_blob(&mut self, digest: &Digest, total: u64, offset: u64, data: &Bytes, effects: &mut Vec<Effect>) {
@@ -502,6 +514,9 @@ impl Membership {
         }
         let Some(t0) = run.t0() else { return };
         run.spool.put(body, RunTime::from(now.since(t0)));
+        if last {
+            run.stage = Stage::Spent { t0 };
+        }
         self.offer(effects);
     }
 
@@ -550,7 +565,6 @@ impl Membership {
         if matches!(self.link, Link::Joined { .. }) {
             effects.push(Effect::Send(ToMaster::Goodbye { text: "ended by the user".into() }));
         }
-        effects.push(Effect::Hangup);
         let done = Exit::Done("ended by the user".into());
         effects.push(Effect::Exit(if made_load { Exit::Interrupted } else { done }));
     }
@@ -578,7 +592,8 @@ impl Membership {
             | Stage::Ready
             | Stage::Armed { .. }
             | Stage::Running { .. }
-            | Stage::Draining { .. } => {}
+            | Stage::Draining { .. }
+            | Stage::Spent { .. } => {}
         }
     }
 
@@ -587,7 +602,8 @@ impl Membership {
         let joined = matches!(self.link, Link::Joined { .. });
         if silent && (joined || !self.options.stay) {
             let seconds = self.patience().as_secs_f64();
-            let text = format!("nothing was heard of the master {} for {seconds} s", self.options.master);
+            let why = if self.seen.is_empty() { String::new() } else { format!(" ({})", self.seen) };
+            let text = format!("nothing was heard of the master {} for {seconds} s{why}", self.options.master);
             effects.push(Effect::Hangup);
             if self.options.stay {
                 self.on_disconnected(now, &text, effects);
@@ -598,7 +614,7 @@ impl Membership {
             return;
         }
         match self.link {
-            Link::Down { redial } if now >= redial => {
+            Link::Down { redial } if now >= redial && self.run.is_none() => {
                 self.link = Link::Dialing;
                 effects.push(Effect::Dial);
             }

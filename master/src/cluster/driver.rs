@@ -116,7 +116,7 @@ impl Driver {
                 if let Input::Close(done) = input {
                     self.close(&mut inputs).await;
                     // nobody waits: the handle was dropped
-                    drop(done.send(()));
+                    done.send(()).ok();
                     return;
                 }
                 self.take(input);
@@ -146,7 +146,7 @@ impl Driver {
                     *id
                 });
                 // whoever asked may be gone already
-                drop(reply.send(found));
+                reply.send(found).ok();
             }
             Input::Message { connection, at, message } => self.on_message(connection, at, message),
             Input::Closed { connection, seen } => self.on_closed(connection, seen),

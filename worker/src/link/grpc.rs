@@ -81,7 +81,7 @@ async fn send(
 
 /// Joins what the master says on both streams.
 async fn receive(
-    mut client: ClusterClient<tonic::transport::Channel>,
+    client: ClusterClient<tonic::transport::Channel>,
     mut control: tonic::Streaming<wire::v1::FromMaster>,
     results_up: mpsc::Sender<wire::v1::ResultsFromWorker>,
     results_out: mpsc::Receiver<wire::v1::ResultsFromWorker>,
