@@ -18,7 +18,7 @@ pub use coordinator::RunError;
 use crate::run::{Measured, Progress};
 use bytes::Bytes;
 use driver::{Driver, Input, RunRequest};
-use ld_shared::id::{Digest, RunId};
+use ld_shared::id::Digest;
 use ld_shared::plan::Plan;
 use ld_worker::engine::Engine;
 use ld_worker::link::LoadMaker;
@@ -42,18 +42,14 @@ pub struct ClusterOptions {
     /// Load cores of a worker in this process; `None`: there is none.
     pub local_cores: Option<usize>,
     /// Workers that a run waits for. Without a port it is one.
-    pub expected_workers: usize,
+    pub expected_workers: u32,
     /// How long a run waits for them.
     pub wait: Duration,
-    /// Open files that the worker in this process may use for load.
-    pub local_capacity: u64,
 }
 
 /// What to run.
 #[derive(Clone, Debug)]
 pub struct RunOrder {
-    /// Id of the run.
-    pub run: RunId,
     /// The plan.
     pub plan: Arc<Plan>,
     /// Digest of its canonical JSON.
@@ -133,7 +129,7 @@ impl Cluster {
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ClusterError::Thread)?;
         let mut threads = Vec::new();
         if let Some(cores) = options.local_cores {
-            let worker = local::spawn::<L>(cores, options.local_capacity, inputs.clone());
+            let worker = local::spawn::<L>(cores, ld_worker::limits::load_files(), inputs.clone());
             let worker = worker.map_err(ClusterError::Thread)?;
             threads.push(std::thread::spawn(move || drop(worker.join())));
         }

@@ -1,6 +1,6 @@
 //! `ld-master`: decides and reports.
 
-pub mod command;
 pub mod cluster;
+pub mod command;
 pub mod run;
 pub mod script;

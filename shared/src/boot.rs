@@ -1,3 +1,6 @@
 //! Process plumbing of both binaries.
 
 pub mod clock;
+pub mod signal;
+pub mod task;
+pub mod telemetry;

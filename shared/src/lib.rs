@@ -7,16 +7,16 @@
 
 pub mod boot;
 pub mod check;
-pub mod fault;
 pub mod clock_estimate;
+pub mod fault;
 pub mod frame;
 pub mod id;
 pub mod lanes;
 pub mod latency;
 pub mod load;
+pub mod message;
 mod operand;
 pub mod path;
-pub mod message;
 pub mod plan;
 pub mod predicate;
 pub mod pytext;

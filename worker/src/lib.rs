@@ -2,7 +2,9 @@
 
 mod aggregator;
 pub mod dial;
+pub mod cli;
 pub mod engine;
+pub mod limits;
 pub mod link;
 pub mod membership;
 pub mod probe;
@@ -11,5 +13,5 @@ mod recorder;
 mod sampler;
 mod selfwatch;
 mod series;
-mod user;
 pub mod spool;
+mod user;

@@ -48,7 +48,7 @@ impl LoadMaker for Engine {
         Self::prepare(spec, events)
     }
     fn start(&self, shard: Shard, t0: Mono) {
-        self.start(shard, t0);
+        self.start(&shard, t0);
     }
     fn set_lease(&self, until: Mono) {
         self.set_lease(until);

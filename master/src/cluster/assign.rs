@@ -142,7 +142,8 @@ pub fn own_due(plan: &Plan, scenario: &ScenarioPlan, lanes: &LaneSet, from: RunT
         Arrivals::Poisson => {
             let lanes: Vec<u16> = lanes.iter().collect();
             let load = std::sync::Arc::new(load.clone());
-            let mut cursor = ArrivalCursor::new(load, plan.seed, scenario.first_number, lanes.into(), from, to);
+            let cursor = ArrivalCursor::new(load, plan.seed, scenario.first_number, lanes.into(), from, to);
+            let mut cursor = cursor.limited(plan.iterations);
             std::iter::from_fn(|| cursor.take()).count() as u64
         }
     }

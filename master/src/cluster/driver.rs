@@ -9,7 +9,7 @@ use super::{ClusterOptions, RunControl, RunOrder};
 use crate::run::{Measured, Progress};
 use bytes::Bytes;
 use ld_shared::boot::clock;
-use ld_shared::id::{Digest, SessionId};
+use ld_shared::id::{Digest, RunId, SessionId};
 use ld_shared::message::{BLOB_CHUNK, BeatReply, Refusal, RefusalCode, ToMaster, ToWorker};
 use ld_shared::time::Mono;
 use std::collections::BTreeMap;
@@ -235,11 +235,11 @@ impl Driver {
         let mut blobs = order.blobs.clone();
         blobs.insert(order.digest.clone(), Bytes::from(order.plan.to_json()));
         let spec = Spec {
-            run: order.run.clone(),
+            run: RunId::random(),
             plan: order.plan.clone(),
             digest: order.digest.clone(),
             blobs: blobs.keys().cloned().collect(),
-            expected: if self.options.bind.is_none() { 1 } else { self.options.expected_workers },
+            expected: if self.options.bind.is_none() { 1 } else { self.options.expected_workers as usize },
             wait: self.options.wait,
             allow_missing: order.allow_missing_workers,
             local: self.options.bind.is_none(),

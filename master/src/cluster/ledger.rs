@@ -242,9 +242,12 @@ impl Ledger {
 }
 
 impl SessionLedger {
-    /// Requests whose fate is known, per phase: ended, or cut off at the end of the drain.
+    /// Requests whose fate is known, per phase: ended, cut off at the end of the drain, or never sent.
     pub fn settled(&self) -> [u64; 3] {
-        Phase::ALL.map(|phase| self.ended[phase.index()] + self.odometers.phase(phase).requests_in_flight)
+        Phase::ALL.map(|phase| {
+            let odometer = self.odometers.phase(phase);
+            self.ended[phase.index()] + odometer.requests_in_flight + odometer.requests_unsent
+        })
     }
 
     fn fault_of(&self, seq: u64, body: &ld_shared::frame::FrameBody, now: RunTime) -> Option<FrameFault> {

@@ -248,6 +248,7 @@ pub(super) fn odometers_to_wire(odometers: &Odometers) -> v1::Odometers {
         requests_written: p.requests_written,
         requests_ended: p.requests_ended,
         requests_in_flight: p.requests_in_flight,
+        requests_unsent: p.requests_unsent,
     };
     v1::Odometers { phases: odometers.phases.iter().map(phase).collect() }
 }
@@ -264,6 +265,7 @@ pub(super) fn odometers_from_wire(odometers: &v1::Odometers) -> Result<Odometers
             requests_written: theirs.requests_written,
             requests_ended: theirs.requests_ended,
             requests_in_flight: theirs.requests_in_flight,
+            requests_unsent: theirs.requests_unsent,
         };
     }
     Ok(out)
@@ -391,7 +393,7 @@ mod tests {
     }
 
     fn odometers() -> impl Strategy<Value = Odometers> {
-        any::<[[u64; 10]; 3]>().prop_map(|n| Odometers {
+        any::<[[u64; 11]; 3]>().prop_map(|n| Odometers {
             phases: n.map(|n| PhaseOdometer {
                 due: n[0],
                 iterations: n[1],
@@ -400,6 +402,7 @@ mod tests {
                 requests_written: n[7],
                 requests_ended: n[8],
                 requests_in_flight: n[9],
+                requests_unsent: n[10],
             }),
         })
     }
