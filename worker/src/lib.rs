@@ -1,8 +1,8 @@
 //! `ld-worker`: makes load.
 
 mod aggregator;
-pub mod dial;
 pub mod cli;
+pub mod dial;
 pub mod engine;
 pub mod limits;
 pub mod link;
