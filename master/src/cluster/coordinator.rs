@@ -4,6 +4,8 @@
 //! waits for nothing without a deadline. What was measured is [`Coordinator::measured`].
 
 mod outcome;
+#[cfg(test)]
+mod tests;
 
 use super::assign::{AssignError, Share, Strength, assign};
 use super::ledger::{Ledger, Put};

@@ -53,8 +53,6 @@ struct Connection {
     out: mpsc::Sender<ToWorker>,
     results: Option<mpsc::Sender<ToWorker>>,
     session: Option<(SessionId, Bytes)>,
-    /// The worker said goodbye: its end is no loss.
-    leaving: bool,
 }
 
 struct Active {
@@ -134,7 +132,7 @@ impl Driver {
     fn take(&mut self, input: Input) {
         match input {
             Input::Opened { connection, out } => {
-                let new = Connection { out, results: None, session: None, leaving: false };
+                let new = Connection { out, results: None, session: None };
                 self.connections.insert(connection, new);
             }
             Input::Attach { session, secret, out, reply } => {
@@ -184,7 +182,6 @@ impl Driver {
                 self.tell(Event::Message(session, ToMaster::Beat(beat)));
             }
             (ToMaster::Goodbye { text }, Some(session)) => {
-                connection.leaving = true;
                 self.tell(Event::Message(session, ToMaster::Goodbye { text }));
                 self.registry.leave(session);
                 self.connections.remove(&id);

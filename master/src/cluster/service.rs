@@ -65,15 +65,14 @@ impl Cluster for Service {
         let (out, outgoing) = mpsc::channel::<ToWorker>(LINK_QUEUE);
         let inputs = self.inputs.clone();
         let closing = || Status::unavailable("the master is ending");
-        inputs.send(Input::Opened { connection, out: out.clone() }).await.map_err(|_| closing())?;
+        // only the driver holds `out`: when it lets go of a worker, the stream to it ends
+        inputs.send(Input::Opened { connection, out }).await.map_err(|_| closing())?;
         tokio::spawn(async move {
             let mut first = true;
             let seen = loop {
                 let message = tokio::select! {
                     message = stream.message() => message,
                     () = tokio::time::sleep(FIRST_WITHIN), if first => break "no hello within 5 s".to_owned(),
-                    // the driver let go of it
-                    () = out.closed() => break "closed by the master".to_owned(),
                 };
                 first = false;
                 let at = clock::mono();
@@ -91,7 +90,6 @@ impl Cluster for Service {
                     Err(error) => break format!("it broke the contract: {error}"),
                 }
             };
-            drop(out);
             drop(inputs.send(Input::Closed { connection, seen }).await);
         });
         let outgoing = ReceiverStream::new(outgoing).filter_map(|message| wire::control_to_worker(&message).map(Ok));
@@ -114,7 +112,7 @@ impl Cluster for Service {
         let (reply, answer) = oneshot::channel();
         let inputs = self.inputs.clone();
         let closing = || Status::unavailable("the master is ending");
-        inputs.send(Input::Attach { session, secret, out: out.clone(), reply }).await.map_err(|_| closing())?;
+        inputs.send(Input::Attach { session, secret, out, reply }).await.map_err(|_| closing())?;
         let connection = answer.await.map_err(|_| closing())?;
         let connection = connection.ok_or_else(|| Status::permission_denied("no such session: join again"))?;
         tokio::spawn(async move {
