@@ -9,7 +9,7 @@ use crate::run::result::RunResult;
 use crate::run::thresholds;
 use crate::run::verdict::{Verdict, exit};
 use crate::run::{Progress, Run};
-use crate::shim::cluster::{Cluster, RunControl, RunOrder};
+use crate::cluster::{Cluster, RunControl, RunOrder};
 use crate::table;
 use ld_shared::boot::signal::Signals;
 use ld_shared::id::Digest;
@@ -94,7 +94,7 @@ impl App {
         let control = RunControl::default();
         let order = RunOrder {
             digest: Digest::of(&test.plan.to_json()),
-            plan: Arc::new(test.plan),
+            plan: test.plan,
             blobs: test.blobs,
             allow_missing_workers: test.allow_missing_workers,
         };

@@ -6,6 +6,7 @@
 
 pub mod app;
 pub mod cli;
+pub mod cluster;
 pub mod command;
 pub mod console;
 pub mod doctor;
@@ -14,6 +15,5 @@ pub mod live;
 pub mod report;
 pub mod run;
 pub mod script;
-pub mod shim;
 pub mod table;
 pub mod target;

@@ -45,6 +45,8 @@ pub struct Measured {
     pub odometers: Odometers,
     /// Upper bound of requests that were started and whose end is not known.
     pub lost: u64,
+    /// The same by [`ld_shared::sample::Phase`] index.
+    pub lost_by_phase: [u64; 3],
     /// One entry a worker that took part.
     pub workers: Vec<WorkerResult>,
     /// What was lost, and when.

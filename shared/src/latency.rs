@@ -391,4 +391,12 @@ mod tests {
         assert_eq!(read.len(), 5);
         assert_eq!(read.value_at_quantile(0.6), 900);
     }
+
+    /// The vectors of `cluster.proto`: workers in other languages are held to them.
+    #[test]
+    fn the_contract_s_test_vectors_hold() {
+        assert_eq!([2_047, 2_048, 1_000_000, 3_600_000_000].map(bucket_of), [2_047, 2_048, 11_169, 23_220]);
+        let bytes = [0x03, 0xc5, 0x8b, 0x3d, 0x01, 0xc0, 0x84, 0x3d, 0x01, 0x01, 0x83, 0x07, 0x01, 0x9d, 0x50, 0x01];
+        assert_eq!(of(&[1, 900, 1_000_000]).encoded(), bytes);
+    }
 }

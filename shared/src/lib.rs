@@ -7,12 +7,14 @@
 
 pub mod boot;
 pub mod check;
+pub mod clock_estimate;
 pub mod fault;
 pub mod frame;
 pub mod id;
 pub mod lanes;
 pub mod latency;
 pub mod load;
+pub mod message;
 mod operand;
 pub mod path;
 pub mod plan;
@@ -29,4 +31,6 @@ pub mod template;
 #[cfg(test)]
 mod testing;
 pub mod threshold;
+pub mod ticket;
 pub mod time;
+pub mod wire;

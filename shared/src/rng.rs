@@ -47,3 +47,20 @@ impl KeyedRng {
         low + self.next_f64() * (high - low)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The vectors of `cluster.proto`: workers in other languages are held to them.
+    #[test]
+    fn the_contract_s_test_vectors_hold() {
+        let first = |seed, a, b| {
+            let mut rng = KeyedRng::new(seed, a, b);
+            [rng.next_u64(), rng.next_u64()]
+        };
+        assert_eq!(first(0, 0, 0), [0x2ce8_09ae_01ca_b7d7, 0x7924_ac0f_ed68_cb52]);
+        assert_eq!(first(7, 1, 2), [0xa0c4_b4dd_f326_1c56, 0x4ecb_f2d2_b671_21ce]);
+        assert_eq!(first(u64::MAX, 3, 0x706f_6973_736f_6e21), [0x1530_9e79_b320_c9b9, 0x8a4e_a1a2_f95f_10f2]);
+    }
+}

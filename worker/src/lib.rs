@@ -1,12 +1,17 @@
 //! `ld-worker`: makes load.
 
 mod aggregator;
+pub mod cli;
 pub mod dial;
 pub mod engine;
+pub mod limits;
+pub mod link;
+pub mod membership;
 pub mod probe;
 pub mod protocol;
 mod recorder;
 mod sampler;
 mod selfwatch;
 mod series;
+pub mod spool;
 mod user;

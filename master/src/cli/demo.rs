@@ -5,7 +5,7 @@ use super::{Global, Outputs, ReportFiles};
 use crate::command::with_causes;
 use crate::console::Console;
 use crate::run::verdict::exit;
-use crate::shim::target::{Law, Options, Target};
+use crate::target::{Law, Options, Target};
 use serde_json::json;
 use std::net::SocketAddr;
 use std::path::PathBuf;

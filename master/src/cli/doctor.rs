@@ -8,7 +8,7 @@ use crate::doctor::Machine;
 use crate::format;
 use crate::run::result::RunResult;
 use crate::run::verdict::exit;
-use crate::shim::target::{Options, Target};
+use crate::target::{Options, Target};
 use serde_json::json;
 
 /// Users of the run for the top rate.

@@ -9,7 +9,7 @@ use crate::report::{self, files};
 use crate::run::result::RunResult;
 use crate::run::verdict::{Verdict, exit};
 use crate::script::{self, CommandSpec, Document};
-use crate::shim::cluster::Cluster;
+use crate::cluster::Cluster;
 use ld_shared::boot::signal::Signals;
 use ld_shared::fault::Fault;
 use serde_json::{Value, json};

@@ -17,18 +17,20 @@ impl Command for StartTest {
         let outcome = self.outcome();
         let (variables, sources) = {
             let state = app.state();
-            (state.variables.clone(), state.sources.clone())
+            (state.variables.clone(), state.sources.values().cloned().collect::<Vec<_>>())
         };
-        let context = CompileContext {
-            pointer: "",
-            variables: &variables,
-            sources: &sources,
-            env: &crate::cli::environment,
-            base_dir: Path::new(""),
-            seed: rand::random(),
+        let compiled = {
+            let context = CompileContext {
+                pointer: "",
+                variables: &variables,
+                sources: &sources,
+                env: &crate::cli::environment,
+                base_dir: Path::new(""),
+                seed: rand::random(),
+            };
+            // faults that show only now, like a file that is missing: the action fails, later ones run
+            start_test::compile(self, &context).map_err(|faults| refused("ValueError", faults))?
         };
-        // faults that show only now, like a file that is missing: the action fails, later ones run
-        let compiled = start_test::compile(self, &context).map_err(|faults| refused("ValueError", faults))?;
         app.run_test(compiled).await?;
         Ok(outcome)
     }

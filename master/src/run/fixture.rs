@@ -84,6 +84,7 @@ pub(crate) fn measured() -> Measured {
         timeline,
         odometers,
         lost: 0,
+        lost_by_phase: [0; 3],
         workers: vec![worker("w1", "ok", 0.41), worker("w2", "lost", 0.93)],
         losses: vec![Loss {
             from_s: 10.4,

@@ -1,0 +1,200 @@
+//! The cluster: workers that make load, and the runs over them.
+//!
+//! What decides is pure: [`membership`] (who is there), [`coordinator`] (one run), [`assign`] (who
+//! makes what), [`ledger`] (what was measured), [`loss`] (what nobody will know). The shell is thin:
+//! `driver` (one thread that owns them), `service` (gRPC), `local` (the worker in this process).
+
+pub mod assign;
+pub mod coordinator;
+mod driver;
+pub mod ledger;
+mod local;
+pub mod loss;
+pub mod membership;
+mod service;
+
+pub use coordinator::RunError;
+
+use crate::run::{Measured, Progress};
+use bytes::Bytes;
+use driver::{Driver, Input, RunRequest};
+use ld_shared::id::Digest;
+use ld_shared::plan::Plan;
+use ld_worker::engine::Engine;
+use ld_worker::link::LoadMaker;
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+/// Inputs that may wait for the driver; whoever has more waits itself.
+const INPUTS: usize = 1_024;
+
+/// What a cluster is made from.
+#[derive(Clone, Debug)]
+pub struct ClusterOptions {
+    /// Where workers join; `None`: no port, only the worker in this process.
+    pub bind: Option<SocketAddr>,
+    /// Load cores of a worker in this process; `None`: there is none.
+    pub local_cores: Option<usize>,
+    /// Workers that a run waits for. Without a port it is one.
+    pub expected_workers: u32,
+    /// How long a run waits for them.
+    pub wait: Duration,
+}
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub struct RunOrder {
+    /// The plan.
+    pub plan: Arc<Plan>,
+    /// Digest of its canonical JSON.
+    pub digest: Digest,
+    /// Its blobs by digest: data rows, certificates.
+    pub blobs: BTreeMap<Digest, Bytes>,
+    /// Start with those workers that are there when the wait is over.
+    pub allow_missing_workers: bool,
+}
+
+/// How a run can be ended early. Cancelling is final.
+#[derive(Clone, Debug, Default)]
+pub struct RunControl {
+    /// Start nothing more, let open requests finish.
+    pub stop: CancellationToken,
+    /// Cut open requests off.
+    pub abort: CancellationToken,
+}
+
+/// Why a cluster cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterError {
+    /// The port for workers is not to be had.
+    #[error("cannot listen for workers on {address}")]
+    Bind {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The machine gives no thread.
+    #[error("cannot start the coordinator's thread")]
+    Thread(#[source] io::Error),
+}
+
+impl ClusterError {
+    /// What to do about it.
+    pub fn help(&self) -> Option<String> {
+        match self {
+            Self::Bind { source, .. } if source.kind() == io::ErrorKind::AddrInUse => {
+                Some("another program, perhaps another ld-master, has that port: choose another with --bind".into())
+            }
+            Self::Bind { .. } | Self::Thread(_) => None,
+        }
+    }
+}
+
+/// A cluster that is open: several runs may go over it, one after another.
+#[derive(Debug)]
+pub struct Cluster {
+    inputs: mpsc::Sender<Input>,
+    bound: Option<SocketAddr>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Cluster {
+    /// Opens a cluster: binds its port and starts the worker in this process, as far as options ask for them.
+    pub async fn open(options: ClusterOptions) -> Result<Self, ClusterError> {
+        Self::open_with::<Engine>(options).await
+    }
+
+    /// [`Self::open`] with another maker of load in this process.
+    #[expect(clippy::unused_async, reason = "opening is I/O; callers must not depend on it being quick")]
+    pub async fn open_with<L: LoadMaker>(options: ClusterOptions) -> Result<Self, ClusterError> {
+        let (inputs, received) = mpsc::channel(INPUTS);
+        let bound = |address| {
+            let listener = std::net::TcpListener::bind(address)?;
+            listener.set_nonblocking(true)?;
+            Ok((listener.local_addr()?, listener))
+        };
+        let listener = options
+            .bind
+            .map(|address| bound(address).map_err(|source: io::Error| ClusterError::Bind { address, source }));
+        let (bound, listener) = listener.transpose()?.unzip();
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ClusterError::Thread)?;
+        let mut threads = Vec::new();
+        if let Some(cores) = options.local_cores {
+            let worker = local::spawn::<L>(cores, ld_worker::limits::load_files(), inputs.clone());
+            let worker = worker.map_err(ClusterError::Thread)?;
+            threads.push(std::thread::spawn(move || drop(worker.join())));
+        }
+        let to_service = inputs.clone();
+        let coordinator = std::thread::Builder::new().name("ld-coordinator".into()).spawn(move || {
+            runtime.block_on(async move {
+                let stop = CancellationToken::new();
+                let service = listener.map(|listener| {
+                    let stop = stop.clone();
+                    tokio::spawn(async move {
+                        let listener = tokio::net::TcpListener::from_std(listener);
+                        let Ok(listener) = listener.inspect_err(|e| tracing::error!("cannot use the port: {e}")) else {
+                            return;
+                        };
+                        let served = service::serve(listener, to_service, stop.cancelled()).await;
+                        if let Err(error) = served {
+                            tracing::error!("serving workers ended: {error}");
+                        }
+                    })
+                });
+                Driver::new(options).run(received).await;
+                stop.cancel();
+                if let Some(service) = service {
+                    // streams of workers that do not go are cut
+                    drop(tokio::time::timeout(Duration::from_millis(500), service).await);
+                }
+            });
+        });
+        threads.push(coordinator.map_err(ClusterError::Thread)?);
+        Ok(Self { inputs, bound, threads })
+    }
+
+    /// Where workers join: the port that was really taken.
+    pub fn bound_addr(&self) -> Option<SocketAddr> {
+        self.bound
+    }
+
+    /// Runs a plan over the workers. Ends in bounded time after a stop or an abort. Dropping the
+    /// future aborts the run.
+    pub async fn run(
+        &self,
+        order: RunOrder,
+        control: RunControl,
+        progress: watch::Sender<Arc<Progress>>,
+    ) -> Result<Measured, RunError> {
+        let (reply, answer) = oneshot::channel();
+        let request = Box::new(RunRequest { order, control, progress, reply });
+        self.inputs.send(Input::Run(request)).await.map_err(|_| RunError::Closed)?;
+        answer.await.map_err(|_| RunError::Closed)?
+    }
+
+    /// Says goodbye to the workers, so that they end (unless `--stay`), and closes the port.
+    /// Takes at most about three seconds.
+    pub async fn close(self) {
+        let (done, closed) = oneshot::channel();
+        if self.inputs.send(Input::Close(done)).await.is_ok() {
+            // an error means that the thread has ended already
+            drop(closed.await);
+        }
+        let threads = self.threads;
+        let joined = tokio::task::spawn_blocking(move || {
+            for thread in threads {
+                drop(thread.join());
+            }
+        });
+        drop(tokio::time::timeout(Duration::from_secs(1), joined).await);
+    }
+}

@@ -1,0 +1,245 @@
+//! Who makes which part of a plan: lanes by cores, within what each worker can open. Pure.
+
+use ld_shared::lanes::{LANES, LaneSet, deal};
+use ld_shared::load::Load;
+use ld_shared::plan::{Connections, Plan, ScenarioPlan};
+use ld_shared::time::RunTime;
+
+/// What a worker brings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Strength {
+    /// Load cores.
+    pub cores: u32,
+    /// Open files that load may use.
+    pub capacity: u64,
+}
+
+/// One worker's part of a plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// Its lanes.
+    pub lanes: LaneSet,
+    /// Its share of the cap on open iterations, one entry a scenario.
+    pub max_in_flight: Vec<u64>,
+    /// What that cap would be, if the worker could open more files.
+    pub wanted_in_flight: u64,
+}
+
+/// Why a plan cannot be dealt.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AssignError {
+    /// More connections than all workers can open.
+    #[error("the plan needs {needed} connections at once, the workers can open {sum} = {capacity}")]
+    Capacity {
+        /// Connections at once.
+        needed: u64,
+        /// Sum over workers.
+        capacity: u64,
+        /// That sum spelled out.
+        sum: String,
+    },
+    /// Fewer shared connections than cores.
+    #[error("scenario {scenario} shares {shared} connections over {cores} cores: at least shared:{cores} is needed")]
+    Shared {
+        /// The scenario.
+        scenario: String,
+        /// Its connections.
+        shared: u64,
+        /// Load cores of all workers.
+        cores: u64,
+    },
+}
+
+/// Deals a plan over workers: lanes by cores or, if that is more than one of them can open, by
+/// what each can open. Caps of open scenarios are lowered to what is left.
+pub fn assign(plan: &Plan, workers: &[Strength]) -> Result<Vec<Share>, AssignError> {
+    let cores: u64 = workers.iter().map(|w| u64::from(w.cores)).sum();
+    for scenario in &plan.scenarios {
+        if let Connections::Shared(shared) = scenario.connections
+            && shared < cores
+        {
+            let scenario = scenario.name.to_string();
+            return Err(AssignError::Shared { scenario, shared, cores });
+        }
+    }
+    let fits = |lanes: &[LaneSet]| lanes.iter().zip(workers).all(|(l, w)| fixed_need(plan, l) <= w.capacity);
+    let mut lanes = deal(&workers.iter().map(|w| w.cores).collect::<Vec<_>>());
+    if !fits(&lanes) {
+        let most = workers.iter().map(|w| w.capacity).max().unwrap_or(1).max(1);
+        // thousandths keep the weights small whatever the limits are
+        let weight = |w: &Strength| (u128::from(w.capacity) * 1_000 / u128::from(most)) as u32;
+        lanes = deal(&workers.iter().map(weight).collect::<Vec<_>>());
+    }
+    if !fits(&lanes) {
+        let capacity = workers.iter().map(|w| w.capacity).sum();
+        let sum = workers.iter().map(|w| w.capacity.to_string()).collect::<Vec<_>>().join(" + ");
+        return Err(AssignError::Capacity { needed: fixed_need(plan, &LaneSet::full()), capacity, sum });
+    }
+    let mut before = 0;
+    let share = |(lanes, worker): (LaneSet, &Strength)| {
+        let until = before + lanes.len() as u64;
+        let share = caps(plan, before, until, worker.capacity - fixed_need(plan, &lanes));
+        before = until;
+        Share { lanes, max_in_flight: share.0, wanted_in_flight: share.1 }
+    };
+    Ok(lanes.into_iter().zip(workers).map(share).collect())
+}
+
+/// Connections at once that users on these lanes hold whatever the target does.
+fn fixed_need(plan: &Plan, lanes: &LaneSet) -> u64 {
+    plan.scenarios.iter().map(|scenario| own(lanes, scenario, fixed(plan, scenario))).sum()
+}
+
+fn fixed(plan: &Plan, scenario: &ScenarioPlan) -> u64 {
+    match (&scenario.load, scenario.connections) {
+        (_, Connections::Shared(n)) => n,
+        (Load::Closed(load), _) => load.peak(plan.end()),
+        (Load::Open(_), _) => 0,
+    }
+}
+
+/// How many of the scenario's first `n` numbers fall on these lanes.
+fn own(lanes: &LaneSet, scenario: &ScenarioPlan, n: u64) -> u64 {
+    lanes.count_between(scenario.first_number, scenario.first_number + n)
+}
+
+/// Caps of a worker whose lanes are the `before`-th to the `until`-th, and what they were before
+/// they were lowered to `budget` connections.
+fn caps(plan: &Plan, before: u64, until: u64, budget: u64) -> (Vec<u64>, u64) {
+    let part = |cap: u64, lanes: u64| (u128::from(cap) * u128::from(lanes) / LANES as u128) as u64;
+    let mut caps = Vec::new();
+    let (mut wanted, mut open) = (0, 0);
+    for scenario in &plan.scenarios {
+        let cap = match &scenario.load {
+            Load::Closed(_) => 0,
+            Load::Open(load) => part(load.max_in_flight, until) - part(load.max_in_flight, before),
+        };
+        let pooled = matches!(scenario.connections, Connections::Shared(_));
+        wanted += cap;
+        open += if pooled { 0 } else { cap };
+        caps.push((cap, pooled));
+    }
+    let lowered = |(cap, pooled): (u64, bool)| {
+        if pooled || open <= budget { cap } else { (u128::from(cap) * u128::from(budget) / u128::from(open)) as u64 }
+    };
+    (caps.into_iter().map(lowered).collect(), wanted)
+}
+
+/// How many arrivals of a scenario on these lanes are due in `[from, to)`; 0 for closed ones.
+pub fn own_due(plan: &Plan, scenario: &ScenarioPlan, lanes: &LaneSet, from: RunTime, to: RunTime) -> u64 {
+    use ld_shared::load::{ArrivalCursor, Arrivals};
+    let Load::Open(load) = &scenario.load else { return 0 };
+    let to = to.min(plan.end());
+    if from >= to {
+        return 0;
+    }
+    match load.arrivals {
+        Arrivals::Constant => {
+            let most = plan.iterations.unwrap_or(u64::MAX);
+            let number = |t| scenario.first_number.saturating_add(load.first_at(t).min(most));
+            lanes.count_between(number(from), number(to))
+        }
+        Arrivals::Poisson => {
+            let lanes: Vec<u16> = lanes.iter().collect();
+            let load = std::sync::Arc::new(load.clone());
+            let cursor = ArrivalCursor::new(load, plan.seed, scenario.first_number, lanes.into(), from, to);
+            let mut cursor = cursor.limited(plan.iterations);
+            std::iter::from_fn(|| cursor.take()).count() as u64
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use ld_shared::load::{Arrivals, Closed, Open, Profile};
+    use ld_shared::plan::{Mode, StatusCheck, TlsPlan};
+    use ld_shared::record::RecordPolicy;
+    use proptest::prelude::*;
+
+    pub(crate) fn plan(loads: Vec<Load>) -> Plan {
+        let scenario = |(index, load)| ScenarioPlan {
+            name: format!("s{index}").into(),
+            user: "fast_http_user".into(),
+            load,
+            first_number: 17 * index as u64,
+            mode: Mode::Sequence,
+            tasks: Vec::new(),
+            wait_time: None,
+            host: None,
+            connections: Connections::PerUser,
+            connect_timeout: 60.0,
+            request_timeout: 60.0,
+            tls: TlsPlan::default(),
+            status_check: StatusCheck::Always,
+        };
+        Plan {
+            seed: 7,
+            scenarios: loads.into_iter().enumerate().map(scenario).collect(),
+            variables: serde_json::Map::new(),
+            env: std::collections::BTreeMap::new(),
+            sources: Vec::new(),
+            test_time: Some(RunTime::from_secs(10.0)),
+            warmup: RunTime(0),
+            graceful_stop: RunTime::from_secs(5.0),
+            iterations: None,
+            records: RecordPolicy::default(),
+        }
+    }
+
+    pub(crate) fn closed(users: f64) -> Load {
+        Load::Closed(Closed { users: Profile::constant(users) })
+    }
+
+    pub(crate) fn open(rate: f64, arrivals: Arrivals, max_in_flight: u64) -> Load {
+        Load::Open(Open { rate: Profile::constant(rate), arrivals, max_in_flight })
+    }
+
+    proptest! {
+        #[test]
+        fn shares_partition_the_plan(
+            strengths in prop::collection::vec((1u32..64, 1_000u64..5_000), 1..12),
+            cap in 0u64..900,
+        ) {
+            let workers: Vec<Strength> =
+                strengths.iter().map(|(cores, capacity)| Strength { cores: *cores, capacity: *capacity }).collect();
+            let shares = assign(&plan(vec![open(100.0, Arrivals::Constant, cap), closed(50.0)]), &workers).unwrap();
+            let mut union = LaneSet::empty();
+            for share in &shares {
+                prop_assert!(union.is_disjoint(&share.lanes));
+                union.extend(&share.lanes);
+            }
+            prop_assert_eq!(union, LaneSet::full());
+            prop_assert_eq!(shares.iter().map(|s| s.max_in_flight[0]).sum::<u64>(), cap);
+        }
+
+        #[test]
+        fn due_arrivals_of_shares_add_up(workers in 1usize..5, poisson: bool, from in 0u32..9, length in 1u32..9) {
+            let arrivals = if poisson { Arrivals::Poisson } else { Arrivals::Constant };
+            let plan = plan(vec![open(300.0, arrivals, 1)]);
+            let (from, to) = (RunTime::from_secs(f64::from(from)), RunTime::from_secs(f64::from(from + length)));
+            let count = |lanes: &LaneSet| own_due(&plan, &plan.scenarios[0], lanes, from, to);
+            let parts: u64 = deal(&vec![1; workers]).iter().map(count).sum();
+            prop_assert_eq!(parts, count(&LaneSet::full()));
+        }
+    }
+
+    #[test]
+    fn a_plan_beyond_all_limits_is_refused_with_the_sum() {
+        let workers = [Strength { cores: 1, capacity: 100 }, Strength { cores: 1, capacity: 300 }];
+        // 350 users: 175 each is too much for the first, 1 to 3 fits
+        assert!(assign(&plan(vec![closed(350.0)]), &workers).is_ok());
+        let error = assign(&plan(vec![closed(500.0)]), &workers).unwrap_err();
+        assert_eq!(error.to_string(), "the plan needs 500 connections at once, the workers can open 100 + 300 = 400");
+        let mut shared = plan(vec![closed(5.0)]);
+        shared.scenarios[0].connections = Connections::Shared(1);
+        assert!(assign(&shared, &workers).unwrap_err().to_string().contains("at least shared:2"));
+    }
+
+    #[test]
+    fn caps_are_lowered_to_the_file_budget() {
+        let workers = [Strength { cores: 1, capacity: 100 }];
+        let shares = assign(&plan(vec![open(50.0, Arrivals::Constant, 500), closed(40.0)]), &workers).unwrap();
+        assert_eq!((shares[0].max_in_flight[0], shares[0].wanted_in_flight), (60, 500));
+    }
+}

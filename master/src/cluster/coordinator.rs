@@ -1,0 +1,670 @@
+//! One run over the workers that are there: gather, prepare, arm, run, drain, close.
+//!
+//! A pure state machine: `on(now, event, …, &mut effects)` and `deadline()`. It asks no clock and
+//! waits for nothing without a deadline. What was measured is [`Coordinator::measured`].
+
+mod outcome;
+#[cfg(test)]
+mod tests;
+
+use super::assign::{AssignError, Share, Strength, assign};
+use super::ledger::{Ledger, Put};
+use super::membership::Registry;
+use crate::run::{Event as RunEvent, Progress};
+use ld_shared::frame::Frame;
+use ld_shared::id::{Digest, Epoch, RunId, SessionId, WorkerName};
+use ld_shared::lanes::LaneSet;
+use ld_shared::message::{PREPARE_WITHIN, RunBeat, ToMaster, ToWorker};
+use ld_shared::plan::Plan;
+use ld_shared::shard::Shard;
+use ld_shared::ticket::Dispenser;
+use ld_shared::time::{Mono, RunTime};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Attempts to start everybody at one instant.
+const ARM_ATTEMPTS: u32 = 3;
+/// After the planned end and `graceful_stop`, how long last frames may take.
+const CLOSE_WITHIN: Duration = Duration::from_secs(10);
+/// After an abort, how long last frames may take.
+const ABORT_WITHIN: Duration = Duration::from_secs(5);
+
+/// What a run is made from.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    /// Its id.
+    pub run: RunId,
+    /// The plan.
+    pub plan: Arc<Plan>,
+    /// Digest of the plan's canonical JSON.
+    pub digest: Digest,
+    /// Digests of every blob, the plan's among them.
+    pub blobs: Vec<Digest>,
+    /// Workers to wait for.
+    pub expected: usize,
+    /// How long to wait for them.
+    pub wait: Duration,
+    /// Start with those that are there when the wait is over.
+    pub allow_missing: bool,
+    /// The only worker lives in this process: no network to allow for.
+    pub local: bool,
+}
+
+/// What happens to a run.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A worker joined (it is in the registry).
+    Joined,
+    /// A worker said something.
+    Message(SessionId, ToMaster),
+    /// A worker is gone without goodbye (it is still in the registry).
+    Lost {
+        /// Who.
+        session: SessionId,
+        /// It started nothing after this instant.
+        until: Mono,
+        /// What was seen.
+        how: String,
+    },
+    /// Somebody asked the run to end.
+    Stop,
+    /// Somebody asked the run to end at once.
+    Abort,
+    /// A deadline passed.
+    Tick,
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Send a message.
+    Send(SessionId, ToWorker),
+    /// Send blobs, in chunks.
+    SendBlobs(SessionId, Vec<Digest>),
+    /// End the connection of a worker that breaks the contract.
+    Hangup(SessionId, String),
+    /// The run is over: take its result.
+    Closed,
+}
+
+/// Why a run could not be run.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RunError {
+    /// Too few workers.
+    #[error("{present} of {expected} workers joined within {waited:?}{}", named(.names))]
+    MissingWorkers {
+        /// How many came.
+        present: usize,
+        /// How many were expected.
+        expected: usize,
+        /// How long was waited.
+        waited: Duration,
+        /// Who came.
+        names: Vec<String>,
+    },
+    /// A worker cannot run the plan.
+    #[error("worker {worker} cannot run the plan: {text}")]
+    CannotPrepare {
+        /// Who.
+        worker: String,
+        /// Why.
+        text: String,
+    },
+    /// Workers did not get ready.
+    #[error("not ready within {waited:?} after the plan was sent: {}", .workers.join(", "))]
+    NotReady {
+        /// Who.
+        workers: Vec<String>,
+        /// How long was waited.
+        waited: Duration,
+    },
+    /// Workers did not confirm the start instant.
+    #[error("start instant not confirmed in {ARM_ATTEMPTS} attempts by {}", .workers.join(", "))]
+    NotArmed {
+        /// Who.
+        workers: Vec<String>,
+    },
+    /// The plan cannot be dealt.
+    #[error(transparent)]
+    Assign(#[from] AssignError),
+    /// A worker was lost before the start.
+    #[error("worker {worker} was lost before the start: {how}")]
+    LostBeforeStart {
+        /// Who.
+        worker: String,
+        /// What was seen.
+        how: String,
+    },
+    /// Somebody ended it before it began.
+    #[error("stopped before the start")]
+    Stopped,
+    /// Another run is going on.
+    #[error("another run is going on over the same workers")]
+    Busy,
+    /// The cluster is closed.
+    #[error("the cluster is closed")]
+    Closed,
+}
+
+fn named(names: &[String]) -> String {
+    if names.is_empty() { String::new() } else { format!(" ({})", names.join(", ")) }
+}
+
+/// One run.
+#[derive(Clone, Debug)]
+pub struct Coordinator {
+    spec: Spec,
+    state: State,
+    began: Mono,
+    participants: BTreeMap<SessionId, Participant>,
+    ledger: Ledger,
+    tickets: Dispenser,
+    events: Vec<RunEvent>,
+    /// Run time at which somebody stopped it.
+    stopped_at: Option<RunTime>,
+    closed_at: Option<Mono>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum State {
+    Gathering { until: Mono },
+    Preparing { until: Mono },
+    Arming { attempt: u32, t0: Mono, until: Mono },
+    Running { t0: Mono },
+    Draining { t0: Mono, until: Mono },
+    Closed { t0: Option<Mono>, error: Option<RunError> },
+}
+
+#[derive(Clone, Debug)]
+struct Participant {
+    name: WorkerName,
+    cores: u32,
+    stage: Stage,
+    asked_blobs: bool,
+    share: Option<Share>,
+    beat: Option<RunBeat>,
+    top_rate: f64,
+    clock: ld_shared::message::ClockReport,
+    was_late: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Stage {
+    /// Got the plan.
+    Asked,
+    /// Can start.
+    Ready(Strength),
+    /// Will start at the instant of this attempt.
+    Armed(u32),
+    /// Its last frame is in.
+    Finished,
+    /// Said goodbye after its last frame, before the others ended.
+    Left { at: RunTime },
+    /// Gone: it started nothing after `until`.
+    Lost { at: RunTime, until: RunTime, how: String },
+}
+
+impl Participant {
+    fn makes_load(&self) -> bool {
+        matches!(self.stage, Stage::Armed(_))
+    }
+}
+
+impl Coordinator {
+    /// A run that waits for its workers.
+    pub fn new(now: Mono, spec: Spec) -> Self {
+        let state = State::Gathering { until: now.after(spec.wait) };
+        let ledger = Ledger::new(spec.run.clone(), spec.plan.records.keep);
+        let tickets = Dispenser::new(spec.plan.pools());
+        let participants = BTreeMap::new();
+        let (events, stopped_at, closed_at) = (Vec::new(), None, None);
+        Self { spec, state, began: now, participants, ledger, tickets, events, stopped_at, closed_at }
+    }
+
+    /// The run's id.
+    pub fn run(&self) -> &RunId {
+        &self.spec.run
+    }
+
+    /// When [`Event::Tick`] is due; `None` once closed.
+    ///
+    /// While a test without planned end runs there is no instant of its own to wait for: the
+    /// registry's deadlines watch over its workers.
+    pub fn deadline(&self) -> Option<Mono> {
+        match &self.state {
+            State::Gathering { until }
+            | State::Preparing { until }
+            | State::Arming { until, .. }
+            | State::Draining { until, .. } => Some(*until),
+            State::Running { t0 } => self.planned_close(*t0),
+            State::Closed { .. } => None,
+        }
+    }
+
+    /// The master itself slept for `lag`: what it waits for gets that much longer.
+    pub fn extend(&mut self, lag: Duration) {
+        match &mut self.state {
+            State::Gathering { until } | State::Preparing { until } | State::Draining { until, .. } => {
+                *until = until.after(lag);
+            }
+            // a start instant that was slept through must not move: it is armed anew
+            State::Arming { .. } | State::Running { .. } | State::Closed { .. } => {}
+        }
+    }
+
+    /// Whether the run is over.
+    pub fn is_closed(&self) -> bool {
+        matches!(self.state, State::Closed { .. })
+    }
+
+    /// Takes an event.
+    pub fn on(&mut self, now: Mono, event: Event, registry: &Registry, effects: &mut Vec<Effect>) {
+        if self.is_closed() {
+            return;
+        }
+        match event {
+            Event::Joined => {}
+            Event::Message(session, message) => self.on_message(now, session, message, effects),
+            Event::Lost { session, until, how } => self.on_lost(now, session, until, how, effects),
+            Event::Stop => self.on_stop(now, effects),
+            Event::Abort => self.on_abort(now, effects),
+            Event::Tick => {}
+        }
+        self.watch_late(now, registry);
+        self.advance(now, registry, effects);
+    }
+
+    fn run_now(&self, now: Mono) -> RunTime {
+        self.t0().map_or(RunTime(0), |t0| now.since(t0).into())
+    }
+
+    fn t0(&self) -> Option<Mono> {
+        match &self.state {
+            State::Gathering { .. } | State::Preparing { .. } | State::Arming { .. } => None,
+            State::Running { t0 } | State::Draining { t0, .. } => Some(*t0),
+            State::Closed { t0, .. } => *t0,
+        }
+    }
+
+    fn planned_close(&self, t0: Mono) -> Option<Mono> {
+        let plan = &self.spec.plan;
+        let end = plan.test_time?.0.saturating_add(plan.graceful_stop.0);
+        Some(t0.after(Duration::from_nanos(end)).after(CLOSE_WITHIN))
+    }
+
+    fn note(&mut self, now: Mono, what: impl Into<String>, by: &str) {
+        // people and policies act a few times a run; should anything ever flood this, it stays bounded
+        if self.events.len() < 1_000 {
+            let event = RunEvent { at_s: self.run_now(now).as_secs(), what: what.into(), by: by.into() };
+            self.events.push(event);
+        }
+    }
+
+    fn on_message(&mut self, now: Mono, session: SessionId, message: ToMaster, effects: &mut Vec<Effect>) {
+        let ours = |run: &RunId| *run == self.spec.run;
+        let Some(participant) = self.participants.get_mut(&session) else { return };
+        match message {
+            ToMaster::NeedBlobs { run, digests } if ours(&run) => {
+                let known = digests.iter().all(|digest| self.spec.blobs.contains(digest));
+                if participant.asked_blobs || !known {
+                    effects
+                        .push(Effect::Hangup(session, "it asked twice, or for blobs that are not the plan's".into()));
+                } else {
+                    participant.asked_blobs = true;
+                    effects.push(Effect::SendBlobs(session, digests));
+                }
+            }
+            ToMaster::Ready { run, cores, capacity } if ours(&run) && participant.stage == Stage::Asked => {
+                participant.cores = cores.max(1);
+                participant.stage = Stage::Ready(Strength { cores: cores.max(1), capacity });
+            }
+            ToMaster::CannotPrepare { run, text } if ours(&run) && !participant.makes_load() => {
+                let worker = participant.name.to_string();
+                self.close(now, Some(RunError::CannotPrepare { worker, text }), effects);
+            }
+            ToMaster::Armed { run, attempt } if ours(&run) => {
+                if matches!(participant.stage, Stage::Ready(_) | Stage::Armed(_)) {
+                    participant.stage = Stage::Armed(attempt);
+                }
+            }
+            ToMaster::Beat(beat) => {
+                participant.clock = beat.clock.unwrap_or(participant.clock);
+                let report = beat.run.filter(|run| run.run == self.spec.run);
+                if let Some(report) = report {
+                    participant.take_report(report);
+                }
+            }
+            ToMaster::WantTickets { run, pool, want } if ours(&run) => {
+                let workers = self.participants.values().filter(|p| p.makes_load()).count() as u64;
+                let grant = self.tickets.grant(pool, session, want, workers);
+                let (tickets, exhausted) = (grant.tickets, grant.exhausted);
+                effects.push(Effect::Send(session, ToWorker::Tickets { run, pool, tickets, exhausted }));
+            }
+            ToMaster::Frame { frame, sealed_at } => self.on_frame(now, session, *frame, sealed_at, effects),
+            ToMaster::Goodbye { text } => {
+                if participant.stage == Stage::Finished {
+                    let at = self.run_now(now);
+                    let planned_end = at >= self.spec.plan.end() || self.stopped_at.is_some();
+                    if !planned_end && let Some(participant) = self.participants.get_mut(&session) {
+                        participant.stage = Stage::Left { at };
+                        let name = participant.name.to_string();
+                        self.note(now, format!("worker {name} left: {text}"), &name);
+                    }
+                } else {
+                    let how = format!("it left without its last frame: {text}");
+                    self.on_lost(now, session, now, how, effects);
+                }
+            }
+            // messages of another run are late, and a second hello is nothing to us
+            ToMaster::Hello(_)
+            | ToMaster::NeedBlobs { .. }
+            | ToMaster::Ready { .. }
+            | ToMaster::CannotPrepare { .. }
+            | ToMaster::Armed { .. }
+            | ToMaster::WantTickets { .. } => {}
+        }
+    }
+
+    fn on_frame(&mut self, now: Mono, session: SessionId, frame: Frame, sealed_at: RunTime, effects: &mut Vec<Effect>) {
+        let seq = frame.key.seq;
+        if frame.key.session != session {
+            effects.push(Effect::Hangup(session, "it sent a frame of another session".into()));
+            return;
+        }
+        if frame.key.run != self.spec.run {
+            // of a run that was closed while it travelled: `RunClosed` has told the worker
+            return;
+        }
+        match self.ledger.put(frame, sealed_at, self.run_now(now)) {
+            Put::New | Put::Duplicate => {
+                let record_limits = self.ledger.record_limits();
+                let run = self.spec.run.clone();
+                effects.push(Effect::Send(session, ToWorker::FrameAck { run, seq, record_limits }));
+            }
+            Put::Refused(fault) => effects.push(Effect::Hangup(session, format!("it sent a {fault}"))),
+        }
+        let finished = self.ledger.session(session).is_some_and(|ledger| ledger.finished);
+        if let Some(participant) = self.participants.get_mut(&session)
+            && finished
+            && participant.makes_load()
+        {
+            participant.stage = Stage::Finished;
+        }
+    }
+
+    fn on_lost(&mut self, now: Mono, session: SessionId, until: Mono, how: String, effects: &mut Vec<Effect>) {
+        let at = self.run_now(now);
+        let started = self.t0();
+        let Some(participant) = self.participants.get_mut(&session) else { return };
+        let worker = participant.name.to_string();
+        let Some(t0) = started else {
+            self.close(now, Some(RunError::LostBeforeStart { worker, how }), effects);
+            return;
+        };
+        if participant.makes_load() {
+            // clocks may differ by the error of their comparison
+            let until = until.since(t0) + Duration::from_nanos(participant.clock.error);
+            participant.stage = Stage::Lost { at, until: until.into(), how: how.clone() };
+            self.note(now, format!("worker {worker} was lost: {how}"), "loss policy degrade");
+        }
+    }
+
+    fn on_stop(&mut self, now: Mono, effects: &mut Vec<Effect>) {
+        match &self.state {
+            State::Gathering { .. } | State::Preparing { .. } | State::Arming { .. } => {
+                self.close(now, Some(RunError::Stopped), effects);
+            }
+            State::Running { t0 } => {
+                let t0 = *t0;
+                let graceful = Duration::from_nanos(self.spec.plan.graceful_stop.0);
+                self.stopped_at = Some(self.run_now(now));
+                self.note(now, "stopped", "user");
+                self.tell_all(effects, |run| ToWorker::Stop { run });
+                self.state = State::Draining { t0, until: now.after(graceful).after(CLOSE_WITHIN) };
+            }
+            State::Draining { .. } | State::Closed { .. } => {}
+        }
+    }
+
+    fn on_abort(&mut self, now: Mono, effects: &mut Vec<Effect>) {
+        match &self.state {
+            State::Gathering { .. } | State::Preparing { .. } | State::Arming { .. } => {
+                self.close(now, Some(RunError::Stopped), effects);
+            }
+            State::Running { t0 } | State::Draining { t0, .. } => {
+                let t0 = *t0;
+                self.stopped_at = self.stopped_at.or(Some(self.run_now(now)));
+                self.note(now, "aborted", "user");
+                self.tell_all(effects, |run| ToWorker::Abort { run });
+                self.state = State::Draining { t0, until: now.after(ABORT_WITHIN) };
+            }
+            State::Closed { .. } => {}
+        }
+    }
+
+    fn tell_all(&self, effects: &mut Vec<Effect>, message: impl Fn(RunId) -> ToWorker) {
+        for (session, participant) in &self.participants {
+            if !matches!(participant.stage, Stage::Lost { .. } | Stage::Left { .. }) {
+                effects.push(Effect::Send(*session, message(self.spec.run.clone())));
+            }
+        }
+    }
+
+    fn watch_late(&mut self, now: Mono, registry: &Registry) {
+        for (session, participant) in &mut self.participants {
+            participant.was_late |= registry.is_late(*session, now);
+        }
+    }
+
+    /// Goes to the next state if its time or its condition has come.
+    fn advance(&mut self, now: Mono, registry: &Registry, effects: &mut Vec<Effect>) {
+        match self.state.clone() {
+            State::Gathering { until } => self.gather(now, until, registry, effects),
+            State::Preparing { until } => self.await_ready(now, until, registry, effects),
+            State::Arming { attempt, t0, until } => self.await_armed(now, (attempt, t0, until), registry, effects),
+            State::Running { t0 } => {
+                let over = self.planned_close(t0).is_some_and(|until| now >= until);
+                if over || self.nobody_works() {
+                    self.close(now, None, effects);
+                }
+            }
+            State::Draining { until, .. } => {
+                if now >= until || self.nobody_works() {
+                    self.close(now, None, effects);
+                }
+            }
+            State::Closed { .. } => {}
+        }
+    }
+
+    fn nobody_works(&self) -> bool {
+        !self.participants.values().any(Participant::makes_load)
+    }
+
+    fn gather(&mut self, now: Mono, until: Mono, registry: &Registry, effects: &mut Vec<Effect>) {
+        let expected = self.spec.expected.max(1);
+        if registry.len() < expected {
+            if now < until {
+                return;
+            }
+            if !self.spec.allow_missing || registry.is_empty() {
+                let names: Vec<String> = registry.members().map(|(_, member)| member.name.to_string()).collect();
+                let (present, waited) = (registry.len(), self.spec.wait);
+                self.close(now, Some(RunError::MissingWorkers { present, expected, waited, names }), effects);
+                return;
+            }
+            self.note(now, format!("started with {} of {expected} workers", registry.len()), "on_missing_workers");
+        }
+        for (session, member) in registry.members() {
+            let participant = Participant {
+                name: member.name.clone(),
+                cores: member.cores,
+                stage: Stage::Asked,
+                asked_blobs: false,
+                share: None,
+                beat: None,
+                top_rate: 0.0,
+                clock: member.clock.unwrap_or_default(),
+                was_late: false,
+            };
+            self.participants.insert(session, participant);
+            self.ledger.admit(session);
+            let (run, plan) = (self.spec.run.clone(), self.spec.digest.clone());
+            effects.push(Effect::Send(session, ToWorker::Prepare { run, plan, blobs: self.spec.blobs.clone() }));
+        }
+        self.state = State::Preparing { until: now.after(PREPARE_WITHIN) };
+    }
+
+    fn await_ready(&mut self, now: Mono, until: Mono, registry: &Registry, effects: &mut Vec<Effect>) {
+        let strength = |p: &Participant| match p.stage {
+            Stage::Ready(strength) => Some(strength),
+            _ => None,
+        };
+        let strengths: Option<Vec<Strength>> = self.participants.values().map(strength).collect();
+        let Some(strengths) = strengths else {
+            if now >= until {
+                let late = self.participants.values().filter(|p| p.stage == Stage::Asked);
+                let workers = late.map(|p| p.name.to_string()).collect();
+                self.close(now, Some(RunError::NotReady { workers, waited: PREPARE_WITHIN }), effects);
+            }
+            return;
+        };
+        match assign(&self.spec.plan, &strengths) {
+            Err(error) => self.close(now, Some(error.into()), effects),
+            Ok(shares) => {
+                let wanted: u64 = shares.iter().map(|share| share.wanted_in_flight).sum();
+                let given: u64 = shares.iter().flat_map(|share| &share.max_in_flight).sum();
+                if given < wanted {
+                    let what = format!("max_in_flight lowered from {wanted} to {given}: open-file limits");
+                    self.note(now, what, "preflight");
+                }
+                for (participant, share) in self.participants.values_mut().zip(shares) {
+                    participant.share = Some(share);
+                }
+                self.arm(now, 1, registry, effects);
+            }
+        }
+    }
+
+    /// Sets a start instant far enough off that everybody can confirm it.
+    fn arm(&mut self, now: Mono, attempt: u32, registry: &Registry, effects: &mut Vec<Effect>) {
+        let error = registry.members().filter_map(|(_, member)| member.clock).map(|clock| clock.error).max();
+        let round_trip = Duration::from_nanos(2 * error.unwrap_or(0));
+        let (ahead, margin) = if self.spec.local {
+            // nothing but threads between us; later attempts allow for a busy machine
+            (Duration::from_millis(20 * u64::from(attempt * attempt)), Duration::from_millis(5))
+        } else {
+            let ahead = (round_trip * 4 + Duration::from_millis(250)).max(Duration::from_secs(1));
+            // a new instant must reach everybody before the old one comes
+            (ahead, round_trip * 2 + Duration::from_millis(100))
+        };
+        let t0 = now.after(ahead);
+        for (session, participant) in &self.participants {
+            let Some(share) = &participant.share else { continue };
+            let shard = Shard {
+                plan: self.spec.digest.clone(),
+                lanes: share.lanes.clone(),
+                epoch: Epoch(1),
+                from: RunTime(0),
+                max_in_flight: share.max_in_flight.clone(),
+            };
+            let run = self.spec.run.clone();
+            effects.push(Effect::Send(*session, ToWorker::Arm { run, attempt, t0, shard: Box::new(shard) }));
+        }
+        let until = Mono(t0.0 - margin.as_nanos().min(u128::from(t0.0)) as u64);
+        self.state = State::Arming { attempt, t0, until };
+    }
+
+    fn await_armed(
+        &mut self,
+        now: Mono,
+        (attempt, t0, until): (u32, Mono, Mono),
+        registry: &Registry,
+        effects: &mut Vec<Effect>,
+    ) {
+        let late = self.participants.values().filter(|p| p.stage != Stage::Armed(attempt));
+        let late: Vec<String> = late.map(|p| p.name.to_string()).collect();
+        if late.is_empty() {
+            self.state = State::Running { t0 };
+        } else if now >= until {
+            if attempt == ARM_ATTEMPTS {
+                self.close(now, Some(RunError::NotArmed { workers: late }), effects);
+            } else {
+                self.arm(now, attempt + 1, registry, effects);
+            }
+        }
+    }
+
+    fn close(&mut self, now: Mono, error: Option<RunError>, effects: &mut Vec<Effect>) {
+        self.tell_all(effects, |run| ToWorker::RunClosed { run });
+        let t0 = self.t0();
+        if t0.is_some() {
+            self.settle_silent(now);
+        }
+        self.ledger.close();
+        self.closed_at = Some(now);
+        self.state = State::Closed { t0, error };
+        effects.push(Effect::Closed);
+    }
+
+    /// Whoever has not sent its last frame by now counts as lost.
+    fn settle_silent(&mut self, now: Mono) {
+        let at = self.run_now(now);
+        for participant in self.participants.values_mut().filter(|p| p.makes_load()) {
+            let how = "no last frame by the end of the run".to_owned();
+            participant.stage = Stage::Lost { at, until: at, how };
+        }
+    }
+
+    /// Lanes that a worker owns at this moment; none once it is gone.
+    pub fn lanes_of(&self, session: SessionId) -> Option<&LaneSet> {
+        let participant = self.participants.get(&session)?;
+        participant.share.as_ref().filter(|_| participant.makes_load()).map(|share| &share.lanes)
+    }
+
+    /// Where the run stands.
+    pub fn progress(&self, now: Mono, registry: &Registry) -> Progress {
+        let state = match &self.state {
+            State::Gathering { .. } => "waiting",
+            State::Preparing { .. } | State::Arming { .. } => "preparing",
+            State::Running { t0 } if now.since(*t0) > Duration::from_nanos(self.spec.plan.end().0) => "draining",
+            State::Running { .. } => "running",
+            State::Draining { .. } => "draining",
+            State::Closed { .. } => "done",
+        };
+        let waiting = matches!(self.state, State::Gathering { .. });
+        let present = registry.members().map(|(_, member)| member.name.to_string()).collect();
+        let working = || self.participants.iter().filter(|(_, p)| p.makes_load());
+        let row = self.ledger.newest_common_row(working().map(|(session, _)| *session));
+        let response = self.ledger.response();
+        let total = self.ledger.total();
+        let there = if waiting { registry.len() } else { working().count() };
+        Progress {
+            state,
+            elapsed_s: self.t0().map_or_else(|| now.since(self.began), |t0| now.since(t0)).as_secs_f64(),
+            planned_s: self.spec.plan.test_time.map(RunTime::as_secs),
+            users: row.map_or(0, |(_, row)| (row.user_ms + 500) / 1_000),
+            rate: row.map_or(0.0, |(_, row)| row.requests_started as f64),
+            percentiles: [50.0, 95.0, 99.0].map(|p| response.percentile(p)),
+            requests: response.count(),
+            failures: total.phases[0].failed() + total.phases[1].failed(),
+            workers: [there as u32, self.spec.expected as u32],
+            present: if waiting { present } else { Vec::new() },
+        }
+    }
+}
+
+impl Participant {
+    fn take_report(&mut self, report: RunBeat) {
+        if let Some(before) = &self.beat {
+            if report.at <= before.at || !report.odometers.is_after(&before.odometers) {
+                return;
+            }
+            let started = |beat: &RunBeat| beat.odometers.phases.iter().map(|p| p.requests_started).sum::<u64>();
+            let seconds = RunTime(report.at.0 - before.at.0).as_secs();
+            self.top_rate = self.top_rate.max((started(&report) - started(before)) as f64 / seconds);
+        }
+        self.beat = Some(report);
+    }
+}

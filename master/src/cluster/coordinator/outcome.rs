@@ -1,0 +1,253 @@
+//! What a closed run measured.
+
+use super::super::assign::own_due;
+use super::super::ledger::SessionLedger;
+use super::super::loss::{Known, bound};
+use super::{Coordinator, Participant, RunError, Stage, State};
+use crate::run::{Ending, Loss, Measured, WorkerResult};
+use chrono::{DateTime, TimeDelta, Utc};
+use ld_shared::frame::Odometers;
+use ld_shared::id::SessionId;
+use ld_shared::load::Load;
+use ld_shared::sample::Phase;
+use ld_shared::snapshot::{DropReason, Row};
+use ld_shared::time::{RunTime, SECOND};
+
+impl Coordinator {
+    /// What the closed run measured, or why it could not be run. `wall` is the wall clock at the
+    /// moment at which it closed. [`RunError::Closed`] before that.
+    pub fn measured(&mut self, wall: DateTime<Utc>) -> Result<Measured, RunError> {
+        let State::Closed { t0, error } = self.state.clone() else { return Err(RunError::Closed) };
+        let (None, Some(t0), Some(closed_at)) = (&error, t0, self.closed_at) else {
+            return Err(error.unwrap_or(RunError::Stopped));
+        };
+        let ran = closed_at.since(t0);
+        let end = self.starting_ended(ran.into());
+        let mut odometers = Odometers::default();
+        let mut lost = [0; 3];
+        let (mut workers, mut losses) = (Vec::new(), Vec::new());
+        for (session, participant) in self.participants.clone() {
+            let fate = self.fate(session, &participant, end);
+            odometers.add(&fate.odometers);
+            for (sum, part) in lost.iter_mut().zip(fate.lost) {
+                *sum += part;
+            }
+            for (second, row) in fate.nobody {
+                self.ledger.add_row(second, &row);
+            }
+            losses.extend(fate.loss);
+            workers.push(self.worker(session, &participant, &fate.odometers));
+        }
+        let everybody_lost = self.participants.values().all(|p| matches!(p.stage, Stage::Lost { .. }));
+        let ending = if everybody_lost && self.stopped_at.is_none() {
+            let names: Vec<String> = self.participants.values().map(|p| p.name.to_string()).collect();
+            Ending::Failed(format!("all workers were lost: {}", names.join(", ")))
+        } else if self.stopped_at.is_some() {
+            Ending::Stopped
+        } else {
+            Ending::Completed
+        };
+        let (total, unmarked, timeline) = self.ledger.snapshots(end);
+        let (records, records_seen) = self.ledger.records();
+        Ok(Measured {
+            run: self.spec.run.clone(),
+            plan: self.spec.plan.clone(),
+            plan_digest: self.spec.digest.clone(),
+            mode: if self.spec.local { "local" } else { "cluster" },
+            started_at: wall - TimeDelta::nanoseconds(ran.as_nanos() as i64),
+            ended_at: wall,
+            duration_s: end.as_secs(),
+            total,
+            unmarked,
+            timeline,
+            odometers,
+            lost: lost.iter().sum(),
+            lost_by_phase: lost,
+            workers,
+            losses,
+            events: self.events.clone(),
+            records,
+            records_seen,
+            ending,
+        })
+    }
+
+    /// Run time at which starting ended: by plan, because somebody stopped it, or because there
+    /// was nothing more to start.
+    fn starting_ended(&self, ran: RunTime) -> RunTime {
+        let planned = self.spec.plan.end().min(self.stopped_at.unwrap_or(RunTime::MAX)).min(ran);
+        let used_up = self.spec.plan.iterations.is_some() || self.spec.plan.test_time.is_none();
+        let all_finished = self.participants.values().all(|p| p.stage == Stage::Finished);
+        let sealed = self.participants.keys().filter_map(|s| self.ledger.session(*s)).map(|s| s.sealed_at).max();
+        match sealed {
+            Some(sealed) if used_up && all_finished => planned.min(sealed),
+            _ => planned,
+        }
+    }
+
+    fn fate(&self, session: SessionId, participant: &Participant, end: RunTime) -> Fate {
+        let ledger = self.ledger.session(session).cloned().unwrap_or_default();
+        let mut fate = Fate { odometers: ledger.odometers, ..Fate::default() };
+        match &participant.stage {
+            Stage::Lost { until, how, .. } => self.settle_lost(participant, &ledger, (*until, how, end), &mut fate),
+            Stage::Left { at } => {
+                // its share was nobody's from its last start on
+                let from = ledger.sealed_at.min(*at).min(end);
+                self.settle_nobody(participant, (from, end), &mut fate);
+                let reason = "it left before the end; its share was not taken over".to_owned();
+                let planned = planned(&fate);
+                fate.loss = Some(loss(participant, (from, end), (planned, 0), 0, reason));
+            }
+            Stage::Asked | Stage::Ready(_) | Stage::Armed(_) | Stage::Finished => {}
+        }
+        fate
+    }
+
+    fn settle_lost(
+        &self,
+        participant: &Participant,
+        ledger: &SessionLedger,
+        (until, how, end): (RunTime, &str, RunTime),
+        fate: &mut Fate,
+    ) {
+        let plan = &self.spec.plan;
+        let until = until.min(plan.end());
+        let started = |o: &Odometers| o.phases.iter().map(|p| p.requests_started).sum::<u64>();
+        let iterations =
+            |o: &Odometers| o.phases.iter().map(|p| p.iterations + p.dropped.iter().sum::<u64>()).sum::<u64>();
+        // the newest report: the last beat, unless a frame says more
+        let span_end = RunTime(u64::from(ledger.to_second) * SECOND).min(ledger.sealed_at);
+        let (newest, reported_at) = match &participant.beat {
+            Some(beat) if beat.odometers.is_after(&ledger.odometers) => (beat.odometers, beat.at),
+            Some(beat) => (ledger.odometers, span_end.max(beat.at)),
+            None => (ledger.odometers, span_end),
+        };
+        let settled = ledger.settled();
+        let known = Known {
+            settled: settled.iter().sum(),
+            started: started(&newest),
+            iterations: iterations(&newest),
+            reported_at,
+            until,
+            top_rate: participant.top_rate,
+            users: ledger.users_max.max(participant.beat.as_ref().map_or(0, |beat| beat.users)),
+        };
+        let Some(share) = &participant.share else { return };
+        let total = bound(plan, &share.lanes, &known);
+        // what is certain belongs to its phase, the rest to the phase in which it could have begun
+        let mut rest = total;
+        fate.odometers = newest;
+        for (index, settled) in settled.iter().enumerate() {
+            let certain = newest.phases[index].requests_started.saturating_sub(*settled).min(rest);
+            fate.lost[index] = certain;
+            rest -= certain;
+        }
+        fate.lost[plan.phase_at(reported_at).index()] += rest;
+        for (index, settled) in settled.iter().enumerate() {
+            let odometer = &mut fate.odometers.phases[index];
+            odometer.requests_in_flight = ledger.odometers.phases[index].requests_in_flight;
+            odometer.requests_unsent = ledger.odometers.phases[index].requests_unsent;
+            odometer.requests_started = settled + fate.lost[index];
+        }
+        let before_plan_end = until < end;
+        // arrivals between the report and `until` are in doubt: they count as started
+        for (from, to, phase) in phases(plan.warmup, RunTime(0), until) {
+            let own: u64 = plan.scenarios.iter().map(|s| own_due(plan, s, &share.lanes, from, to)).sum();
+            let odometer = &mut fate.odometers.phases[phase.index()];
+            let dropped: u64 = odometer.dropped.iter().sum();
+            if own > odometer.iterations + dropped {
+                odometer.iterations = own - dropped;
+            }
+            odometer.due = odometer.iterations + dropped;
+        }
+        if before_plan_end {
+            self.settle_nobody(participant, (until, end), fate);
+        }
+        let to = if before_plan_end { end } else { until };
+        let planned = planned(fate);
+        let certain = known.started.saturating_sub(known.settled);
+        let reason = format!(
+            "{how}; {certain} of the requests it had started by its last report are unaccounted for; \
+             its share was not taken over"
+        );
+        fate.loss = Some(loss(participant, (until, to), (planned, 0), total, reason));
+    }
+
+    /// Arrivals that are due in a span in which nobody owned the lanes.
+    fn settle_nobody(&self, participant: &Participant, (from, to): (RunTime, RunTime), fate: &mut Fate) {
+        let plan = &self.spec.plan;
+        let Some(share) = &participant.share else { return };
+        if !plan.scenarios.iter().any(|s| matches!(s.load, Load::Open(_))) {
+            return;
+        }
+        let reason = DropReason::NoOwner.index();
+        for (from, to, phase) in phases(plan.warmup, from, to) {
+            let mut at = from;
+            while at < to {
+                let next = RunTime((at.0 / SECOND + 1) * SECOND).min(to);
+                let due: u64 = plan.scenarios.iter().map(|s| own_due(plan, s, &share.lanes, at, next)).sum();
+                let odometer = &mut fate.odometers.phases[phase.index()];
+                odometer.due += due;
+                odometer.dropped[reason] += due;
+                let mut row = Row::default();
+                row.dropped[reason] = due;
+                fate.nobody.push((at.second(), row));
+                at = next;
+            }
+        }
+    }
+
+    fn worker(&self, session: SessionId, participant: &Participant, odometers: &Odometers) -> WorkerResult {
+        let ledger = self.ledger.session(session).cloned().unwrap_or_default();
+        let (state, lost_at) = match &participant.stage {
+            Stage::Lost { at, .. } => ("lost", Some(*at)),
+            Stage::Left { at } => ("left", Some(*at)),
+            _ if participant.was_late => ("late", None),
+            _ => ("ok", None),
+        };
+        WorkerResult {
+            name: participant.name.to_string(),
+            cores: participant.cores,
+            users_max: ledger.users_max,
+            requests: odometers.phases.iter().map(|p| p.requests_started).sum(),
+            cpu_max: f64::from(ledger.cpu_max_permille) / 1_000.0,
+            lag_p99_ms: ledger.scheduler_lag.percentile(99.0) as f64 / 1_000.0,
+            clock_offset_ms: participant.clock.offset as f64 / 1e6,
+            clock_error_ms: participant.clock.error as f64 / 1e6,
+            start_skew_ms: ledger.start_skew.map_or(0.0, |skew| skew as f64 / 1e6),
+            state,
+            lost_at_s: lost_at.map(RunTime::as_secs),
+        }
+    }
+}
+
+/// What became of one worker's share.
+#[derive(Default)]
+struct Fate {
+    odometers: Odometers,
+    lost: [u64; 3],
+    /// Starts that nobody made, by second.
+    nobody: Vec<(u32, Row)>,
+    loss: Option<Loss>,
+}
+
+fn planned(fate: &Fate) -> u64 {
+    fate.nobody.iter().map(|(_, row)| row.dropped[DropReason::NoOwner.index()]).sum()
+}
+
+fn loss(
+    participant: &Participant,
+    (from, to): (RunTime, RunTime),
+    (planned, achieved): (u64, u64),
+    bound: u64,
+    reason: String,
+) -> Loss {
+    let worker = participant.name.to_string();
+    Loss { from_s: from.as_secs(), to_s: to.as_secs(), worker, planned, achieved, bound, reason }
+}
+
+/// Cuts a span where the warm-up ends.
+fn phases(warmup: RunTime, from: RunTime, to: RunTime) -> impl Iterator<Item = (RunTime, RunTime, Phase)> {
+    let parts = [(from, to.min(warmup), Phase::Warmup), (from.max(warmup), to, Phase::Main)];
+    parts.into_iter().filter(|(from, to, _)| from < to)
+}

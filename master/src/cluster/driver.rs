@@ -1,0 +1,371 @@
+//! The cluster's shell: one thread that owns registry and run, moves messages and keeps time.
+//!
+//! Everything that decides is in [`Registry`] and [`Coordinator`]; what comes in over gRPC
+//! ([`super::service`]) or from the worker in this process ([`super::local`]) is an [`Input`].
+
+use super::coordinator::{Coordinator, Effect, Event, RunError, Spec};
+use super::membership::Registry;
+use super::{ClusterOptions, RunControl, RunOrder};
+use crate::run::{Measured, Progress};
+use bytes::Bytes;
+use ld_shared::boot::clock;
+use ld_shared::id::{Digest, RunId, SessionId};
+use ld_shared::message::{BLOB_CHUNK, BeatReply, Refusal, RefusalCode, ToMaster, ToWorker};
+use ld_shared::time::Mono;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// Names a connection.
+pub(super) type ConnectionId = u64;
+
+/// What comes in.
+pub(super) enum Input {
+    /// A connection stands; what is sent to it goes to `out`.
+    Opened { connection: ConnectionId, out: mpsc::Sender<ToWorker> },
+    /// A second stream wants to belong to a session.
+    Attach {
+        session: SessionId,
+        secret: Bytes,
+        out: mpsc::Sender<ToWorker>,
+        reply: oneshot::Sender<Option<ConnectionId>>,
+    },
+    /// A worker said something, read at this instant.
+    Message { connection: ConnectionId, at: Mono, message: ToMaster },
+    /// A connection ended: what was seen.
+    Closed { connection: ConnectionId, seen: String },
+    /// Start a run.
+    Run(Box<RunRequest>),
+    /// End the cluster.
+    Close(oneshot::Sender<()>),
+}
+
+pub(super) struct RunRequest {
+    pub(super) order: RunOrder,
+    pub(super) control: RunControl,
+    pub(super) progress: watch::Sender<Arc<Progress>>,
+    pub(super) reply: oneshot::Sender<Result<Measured, RunError>>,
+}
+
+/// What a worker may be behind before it counts as stuck: see [`ld_shared::message::LINK_QUEUE`].
+struct Connection {
+    out: mpsc::Sender<ToWorker>,
+    results: Option<mpsc::Sender<ToWorker>>,
+    session: Option<(SessionId, Bytes)>,
+}
+
+struct Active {
+    coordinator: Coordinator,
+    request: RunRequest,
+    blobs: Arc<BTreeMap<Digest, Bytes>>,
+    stopping: bool,
+    aborting: bool,
+}
+
+/// The live line is renewed so often; the loop turns at least that often.
+const TURN: Duration = Duration::from_millis(200);
+/// A turn that is so much late means that the master itself slept.
+const OVERSLEPT: Duration = Duration::from_millis(250);
+/// How long workers may take to answer a goodbye.
+const CLOSE_WITHIN: Duration = Duration::from_secs(2);
+
+pub(super) struct Driver {
+    options: ClusterOptions,
+    registry: Registry,
+    connections: BTreeMap<ConnectionId, Connection>,
+    active: Option<Active>,
+    effects: Vec<Effect>,
+}
+
+impl Driver {
+    pub(super) fn new(options: ClusterOptions) -> Self {
+        let (registry, connections) = (Registry::default(), BTreeMap::new());
+        Self { options, registry, connections, active: None, effects: Vec::new() }
+    }
+
+    /// Runs until the cluster is closed or its handle is gone.
+    pub(super) async fn run(mut self, mut inputs: mpsc::Receiver<Input>) {
+        let mut turned = clock::mono();
+        loop {
+            let now = clock::mono();
+            let wake = self.deadline().unwrap_or(Mono(u64::MAX)).min(turned.after(TURN));
+            let sleep = tokio::time::sleep(wake.since(now));
+            let mut next = tokio::select! {
+                biased;
+                input = inputs.recv() => match input {
+                    Some(input) => Some(input),
+                    None => return,
+                },
+                () = sleep => None,
+            };
+            let now = clock::mono();
+            let lag = now.since(turned).saturating_sub(TURN);
+            if lag > OVERSLEPT {
+                tracing::warn!(lag_ms = lag.as_millis() as u64, "the master itself slept: its deadlines move");
+                self.registry.extend(lag);
+                if let Some(active) = &mut self.active {
+                    active.coordinator.extend(lag);
+                }
+            }
+            turned = now;
+            // whatever has arrived counts before a deadline does
+            while let Some(input) = next.take() {
+                if let Input::Close(done) = input {
+                    self.close(&mut inputs).await;
+                    // nobody waits: the handle was dropped
+                    done.send(()).ok();
+                    return;
+                }
+                self.take(input);
+                next = inputs.try_recv().ok();
+            }
+            self.tick(clock::mono());
+        }
+    }
+
+    fn deadline(&self) -> Option<Mono> {
+        let run = self.active.as_ref().and_then(|active| active.coordinator.deadline());
+        [self.registry.deadline(), run].into_iter().flatten().min()
+    }
+
+    fn take(&mut self, input: Input) {
+        match input {
+            Input::Opened { connection, out } => {
+                let new = Connection { out, results: None, session: None };
+                self.connections.insert(connection, new);
+            }
+            Input::Attach { session, secret, out, reply } => {
+                let proven = |(_, c): &(&ConnectionId, &mut Connection)| {
+                    c.session.as_ref().is_some_and(|(s, known)| *s == session && *known == secret)
+                };
+                let found = self.connections.iter_mut().find(proven).map(|(id, connection)| {
+                    connection.results = Some(out);
+                    *id
+                });
+                // whoever asked may be gone already
+                reply.send(found).ok();
+            }
+            Input::Message { connection, at, message } => self.on_message(connection, at, message),
+            Input::Closed { connection, seen } => self.on_closed(connection, seen),
+            Input::Run(request) => self.start(*request),
+            Input::Close(_) => {}
+        }
+        self.carry_out();
+    }
+
+    fn on_message(&mut self, id: ConnectionId, at: Mono, message: ToMaster) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let session = connection.session.as_ref().map(|(session, _)| *session);
+        match (message, session) {
+            (ToMaster::Hello(hello), None) => match self.registry.join(at, &hello) {
+                Ok((session, name)) => {
+                    let secret = Bytes::copy_from_slice(
+                        &[uuid::Uuid::new_v4().into_bytes(), uuid::Uuid::new_v4().into_bytes()].concat(),
+                    );
+                    connection.session = Some((session, secret.clone()));
+                    tracing::info!(worker = %name, cores = hello.cores, "worker joined");
+                    self.send(session, ToWorker::Welcome { session, secret, name: name.to_string() });
+                    self.tell(Event::Joined);
+                }
+                Err(refusal) => {
+                    tracing::warn!(worker = hello.name, "worker refused: {}", refusal.text);
+                    self.refuse(id, refusal);
+                }
+            },
+            (ToMaster::Beat(beat), Some(session)) => {
+                self.registry.beat(session, at, beat.clock);
+                let (number, sent_at) = (beat.number, beat.sent_at);
+                let replied_at = clock::mono();
+                let reply = BeatReply { number, sent_at, received_at: at, replied_at };
+                self.send(session, ToWorker::BeatReply(reply));
+                self.tell(Event::Message(session, ToMaster::Beat(beat)));
+            }
+            (ToMaster::Goodbye { text }, Some(session)) => {
+                self.tell(Event::Message(session, ToMaster::Goodbye { text }));
+                self.registry.leave(session);
+                self.connections.remove(&id);
+            }
+            (message, Some(session)) => self.tell(Event::Message(session, message)),
+            (_, None) => {
+                let text = "its first message must be a hello: see cluster.proto".into();
+                self.refuse(id, Refusal { code: RefusalCode::Hello, text, retry: false });
+            }
+        }
+    }
+
+    fn refuse(&mut self, id: ConnectionId, refusal: Refusal) {
+        if let Some(connection) = self.connections.remove(&id) {
+            // full: then it does not read, and sees the end of the connection instead
+            drop(connection.out.try_send(ToWorker::Refused(refusal)));
+        }
+    }
+
+    fn on_closed(&mut self, id: ConnectionId, seen: String) {
+        let Some(connection) = self.connections.remove(&id) else { return };
+        if let Some((session, _)) = connection.session {
+            self.lose(session, clock::mono(), format!("its connection ended ({seen})"));
+        }
+    }
+
+    fn lose(&mut self, session: SessionId, until: Mono, how: String) {
+        if let Some(member) = self.registry.member(session) {
+            tracing::warn!(worker = %member.name, "worker lost: {how}");
+            self.tell(Event::Lost { session, until, how });
+            self.registry.leave(session);
+        }
+        self.connections.retain(|_, c| c.session.as_ref().is_none_or(|(s, _)| *s != session));
+    }
+
+    fn tell(&mut self, event: Event) {
+        if let Some(active) = &mut self.active {
+            active.coordinator.on(clock::mono(), event, &self.registry, &mut self.effects);
+        }
+    }
+
+    fn start(&mut self, request: RunRequest) {
+        if self.active.is_some() {
+            drop(request.reply.send(Err(RunError::Busy)));
+            return;
+        }
+        let order = &request.order;
+        let mut blobs = order.blobs.clone();
+        blobs.insert(order.digest.clone(), Bytes::from(order.plan.to_json()));
+        let spec = Spec {
+            run: RunId::random(),
+            plan: order.plan.clone(),
+            digest: order.digest.clone(),
+            blobs: blobs.keys().cloned().collect(),
+            expected: if self.options.bind.is_none() { 1 } else { self.options.expected_workers as usize },
+            wait: self.options.wait,
+            allow_missing: order.allow_missing_workers,
+            local: self.options.bind.is_none(),
+        };
+        let coordinator = Coordinator::new(clock::mono(), spec);
+        let blobs = Arc::new(blobs);
+        self.active = Some(Active { coordinator, request, blobs, stopping: false, aborting: false });
+        self.tell(Event::Tick);
+    }
+
+    fn tick(&mut self, now: Mono) {
+        for session in self.registry.gone(now) {
+            let how = format!("nothing was heard of it for {:?}", ld_shared::message::GONE_AFTER);
+            // silent: it may have gone on until its lease ended, which is now at the latest
+            self.lose(session, now, how);
+        }
+        if let Some(active) = &mut self.active {
+            // nobody waits for the result any more: the handle's future was dropped
+            let abandoned = active.request.reply.is_closed();
+            let control = &active.request.control;
+            let abort = !active.aborting && (control.abort.is_cancelled() || abandoned);
+            let stop = !active.stopping && control.stop.is_cancelled();
+            (active.aborting, active.stopping) = (active.aborting | abort, active.stopping | stop);
+            if stop {
+                self.tell(Event::Stop);
+            }
+            if abort {
+                self.tell(Event::Abort);
+            }
+        }
+        self.tell(Event::Tick);
+        self.carry_out();
+        if let Some(active) = &self.active {
+            let progress = active.coordinator.progress(clock::mono(), &self.registry);
+            active.request.progress.send_replace(Arc::new(progress));
+        }
+    }
+
+    fn carry_out(&mut self) {
+        // a hang-up loses a worker, which may have effects of its own
+        while !self.effects.is_empty() {
+            for effect in std::mem::take(&mut self.effects) {
+                match effect {
+                    Effect::Send(session, message) => self.send(session, message),
+                    Effect::SendBlobs(session, digests) => self.send_blobs(session, digests),
+                    Effect::Hangup(session, why) => self.lose(session, clock::mono(), why),
+                    Effect::Closed => self.finish(),
+                }
+            }
+        }
+    }
+
+    fn finish(&mut self) {
+        let Some(mut active) = self.active.take() else { return };
+        let progress = active.coordinator.progress(clock::mono(), &self.registry);
+        active.request.progress.send_replace(Arc::new(progress));
+        let measured = active.coordinator.measured(clock::wall());
+        // nobody waits: the future of the run was dropped
+        drop(active.request.reply.send(measured));
+    }
+
+    fn connection(&self, session: SessionId) -> Option<&Connection> {
+        self.connections.values().find(|c| c.session.as_ref().is_some_and(|(s, _)| *s == session))
+    }
+
+    fn send(&mut self, session: SessionId, message: ToWorker) {
+        let Some(connection) = self.connection(session) else { return };
+        let out = match (&message, &connection.results) {
+            (ToWorker::FrameAck { .. }, Some(results)) => results,
+            _ => &connection.out,
+        };
+        if out.try_send(message).is_err() {
+            self.lose(session, clock::mono(), "it reads nothing of what it is sent".into());
+        }
+    }
+
+    /// Chunks of blobs go out as fast as the worker takes them, between other messages.
+    fn send_blobs(&self, session: SessionId, digests: Vec<Digest>) {
+        let (Some(connection), Some(active)) = (self.connection(session), &self.active) else { return };
+        let (out, blobs) = (connection.out.clone(), Arc::clone(&active.blobs));
+        tokio::spawn(async move {
+            for digest in digests {
+                let Some(blob) = blobs.get(&digest) else { return };
+                let total = blob.len() as u64;
+                let mut offset = 0;
+                loop {
+                    let end = (offset + BLOB_CHUNK).min(blob.len());
+                    let data = blob.slice(offset..end);
+                    let chunk = ToWorker::Blob { digest: digest.clone(), total, offset: offset as u64, data };
+                    if out.send(chunk).await.is_err() {
+                        return;
+                    }
+                    offset = end;
+                    if offset == blob.len() {
+                        break;
+                    }
+                }
+            }
+        });
+    }
+
+    /// Says goodbye to everybody and waits, a moment, for them to go.
+    async fn close(&mut self, inputs: &mut mpsc::Receiver<Input>) {
+        if self.active.is_some() {
+            self.tell(Event::Abort);
+            self.carry_out();
+            if let Some(active) = self.active.take() {
+                drop(active.request.reply.send(Err(RunError::Closed)));
+            }
+        }
+        for connection in self.connections.values() {
+            // full: it does not read, and sees the end of the connection instead
+            drop(connection.out.try_send(ToWorker::Goodbye { text: "the master is done".into() }));
+        }
+        let gone = async {
+            while self.connections.values().any(|c| c.session.is_some()) {
+                match inputs.recv().await {
+                    Some(Input::Closed { connection, .. }) => {
+                        self.connections.remove(&connection);
+                    }
+                    Some(Input::Message { connection, message: ToMaster::Goodbye { .. }, .. }) => {
+                        self.connections.remove(&connection);
+                    }
+                    Some(_) => {}
+                    None => return,
+                }
+            }
+        };
+        // whoever does not go is left
+        drop(tokio::time::timeout(CLOSE_WITHIN, gone).await);
+    }
+}

@@ -1,0 +1,388 @@
+//! What the cluster measured: every frame, counted once by its key.
+//!
+//! Pure: no clock. Frames of a session must come in sequence; a gap is refused (and not
+//! acknowledged, so the worker sends again), a repetition changes nothing. Hence the order in
+//! which frames of different sessions arrive, and how often, does not matter.
+
+mod records;
+mod timeline;
+
+use crate::run::TimelineRow;
+use ld_shared::frame::{Frame, Odometers};
+use ld_shared::id::{RunId, SessionId};
+use ld_shared::latency::Latency;
+use ld_shared::record::Record;
+use ld_shared::sample::Phase;
+use ld_shared::snapshot::{Row, Snapshot};
+use ld_shared::time::RunTime;
+use records::Sampler;
+use std::collections::BTreeMap;
+use timeline::Timeline;
+
+/// Every frame of a run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ledger {
+    run: RunId,
+    sessions: BTreeMap<SessionId, SessionLedger>,
+    total: Snapshot,
+    unmarked: Snapshot,
+    /// Response times so far, all phases but the hooks.
+    response: Latency,
+    timeline: Timeline,
+    samplers: [Sampler; 2],
+    closed: bool,
+}
+
+/// One session's part.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SessionLedger {
+    /// Frames counted so far: seqs 1..=`seq`.
+    pub seq: u64,
+    /// First second that no counted frame covers.
+    pub to_second: u32,
+    /// Run time at which the newest counted span was closed.
+    pub sealed_at: RunTime,
+    /// Counters at the end of the newest counted span.
+    pub odometers: Odometers,
+    /// Requests that ended by the merged histograms, per phase.
+    pub ended: [u64; 3],
+    /// Most users at once.
+    pub users_max: u64,
+    /// Most users at once in the newest span.
+    pub users: u64,
+    /// Greatest CPU share of one core in one second, in thousandths.
+    pub cpu_max_permille: u32,
+    /// The wait of its cores to be polled.
+    pub scheduler_lag: Latency,
+    /// First start − start instant, ns.
+    pub start_skew: Option<u64>,
+    /// Requests that its record sampler saw: successes, failures.
+    pub records_seen: [u64; 2],
+    /// Its last frame is in.
+    pub finished: bool,
+}
+
+/// What became of a frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Put {
+    /// Counted now.
+    New,
+    /// Counted before: nothing changed. Acknowledge it again.
+    Duplicate,
+    /// Not counted: nothing changed.
+    Refused(FrameFault),
+}
+
+/// Why a frame is not counted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FrameFault {
+    /// It belongs to another run, or the run is closed.
+    #[error("frame of a run that is not open")]
+    OtherRun,
+    /// Nobody of that identity takes part.
+    #[error("frame of session {0}, which takes no part in this run")]
+    UnknownSession(SessionId),
+    /// A frame before it is missing.
+    #[error("frame {seq} after {counted}: expected {}", counted + 1)]
+    Gap {
+        /// Its number.
+        seq: u64,
+        /// Frames counted so far.
+        counted: u64,
+    },
+    /// It follows the session's last frame.
+    #[error("frame after the session's last one")]
+    AfterLast,
+    /// It describes a time that is not over.
+    #[error("frame describes second {second} while run time is {} s", now.as_secs())]
+    Future {
+        /// The second.
+        second: u32,
+        /// Run time now.
+        now: RunTime,
+    },
+    /// Its span does not follow that of the frame before.
+    #[error("frame spans from second {from}, expected {expected}")]
+    Span {
+        /// Its first second.
+        from: u32,
+        /// The one that follows the frame before.
+        expected: u32,
+    },
+    /// A cumulative counter fell.
+    #[error("frame with a cumulative counter lower than before")]
+    FallingOdometer,
+}
+
+/// Clocks may disagree so much before a span counts as lying in the future.
+const FUTURE_SLACK: u64 = 2 * ld_shared::time::SECOND;
+
+impl Ledger {
+    /// An empty ledger that keeps at most `keep` records of successes and of failures.
+    pub fn new(run: RunId, keep: u64) -> Self {
+        Self {
+            run,
+            sessions: BTreeMap::new(),
+            total: Snapshot::default(),
+            unmarked: Snapshot::default(),
+            response: Latency::default(),
+            timeline: Timeline::default(),
+            samplers: [Sampler::new(keep), Sampler::new(keep)],
+            closed: false,
+        }
+    }
+
+    /// `session` takes part: its frames count.
+    pub fn admit(&mut self, session: SessionId) {
+        self.sessions.entry(session).or_default();
+    }
+
+    /// Nothing counts from now on.
+    pub fn close(&mut self) {
+        self.closed = true;
+    }
+
+    /// Counts a frame once. `now` is run time.
+    pub fn put(&mut self, frame: Frame, sealed_at: RunTime, now: RunTime) -> Put {
+        let Frame { key, mut body } = frame;
+        if self.closed || key.run != self.run {
+            return Put::Refused(FrameFault::OtherRun);
+        }
+        let Some(session) = self.sessions.get_mut(&key.session) else {
+            return Put::Refused(FrameFault::UnknownSession(key.session));
+        };
+        if key.seq <= session.seq {
+            return Put::Duplicate;
+        }
+        if let Some(fault) = session.fault_of(key.seq, &body, now) {
+            return Put::Refused(fault);
+        }
+        session.seq = key.seq;
+        session.to_second = session.to_second.max(body.to_second);
+        session.sealed_at = session.sealed_at.max(sealed_at);
+        session.odometers = body.odometers;
+        session.finished = body.last;
+        for (ended, phase) in session.ended.iter_mut().zip(&body.counts.phases) {
+            *ended += phase.succeeded() + phase.failed();
+        }
+        let generator = &body.generator;
+        session.users = generator.users_max;
+        session.users_max = session.users_max.max(generator.users_max);
+        session.cpu_max_permille = session.cpu_max_permille.max(generator.cpu_max_permille);
+        session.scheduler_lag.merge(&generator.scheduler_lag);
+        session.start_skew = session.start_skew.or(generator.start_skew);
+        session.records_seen = generator.records_seen;
+
+        let rows = std::mem::take(&mut body.counts.rows);
+        let marked = rows.values().any(|row| row.bound_cores > 0);
+        let response = response(&body.counts);
+        self.timeline.add(body.from_second, body.to_second, &rows, &response, marked);
+        self.response.merge(&response);
+        self.total.merge(&body.counts);
+        if !marked {
+            self.unmarked.merge(&body.counts);
+        }
+        for record in body.records {
+            self.samplers[usize::from(record.error.is_some())].offer(record);
+        }
+        Put::New
+    }
+
+    /// Records with priorities (successes, failures) at or above these are not wanted any more.
+    pub fn record_limits(&self) -> [u64; 2] {
+        [self.samplers[0].limit(), self.samplers[1].limit()]
+    }
+
+    /// One session's part.
+    pub fn session(&self, session: SessionId) -> Option<&SessionLedger> {
+        self.sessions.get(&session)
+    }
+
+    /// Everything that ended so far; its rows are in [`Self::timeline`].
+    pub fn total(&self) -> &Snapshot {
+        &self.total
+    }
+
+    /// Response times so far.
+    pub fn response(&self) -> &Latency {
+        &self.response
+    }
+
+    /// Counts of the newest second that every one of `sessions` has reported.
+    pub fn newest_common_row(&self, sessions: impl Iterator<Item = SessionId>) -> Option<(u32, Row)> {
+        let covered = sessions.filter_map(|s| self.sessions.get(&s)).map(|s| s.to_second).min()?;
+        let second = covered.checked_sub(1)?;
+        Some((second, self.timeline.row(second)?))
+    }
+
+    /// Counts starts that nobody made: they belong to no frame.
+    pub fn add_row(&mut self, second: u32, row: &Row) {
+        self.timeline.add_row(second, row);
+    }
+
+    /// Everything, rows included: total, unmarked, timeline.
+    pub fn snapshots(&self, end: RunTime) -> (Snapshot, Snapshot, BTreeMap<u32, TimelineRow>) {
+        let (mut total, mut unmarked) = (self.total.clone(), self.unmarked.clone());
+        total.rows = self.timeline.rows();
+        unmarked.rows = self.timeline.unmarked_rows();
+        (total, unmarked, self.timeline.finish(end))
+    }
+
+    /// Kept records in order of their ends, and how many requests they were chosen from.
+    pub fn records(&self) -> (Vec<Record>, [u64; 2]) {
+        let mut records: Vec<Record> = self.samplers.iter().flat_map(Sampler::records).cloned().collect();
+        records.sort_by_key(|record| (record.ended_at, record.priority));
+        let mut seen = [0; 2];
+        for session in self.sessions.values() {
+            seen[0] += session.records_seen[0];
+            seen[1] += session.records_seen[1];
+        }
+        (records, seen)
+    }
+}
+
+impl SessionLedger {
+    /// Requests whose fate is known, per phase: ended, cut off at the end of the drain, or never sent.
+    pub fn settled(&self) -> [u64; 3] {
+        Phase::ALL.map(|phase| {
+            let odometer = self.odometers.phase(phase);
+            self.ended[phase.index()] + odometer.requests_in_flight + odometer.requests_unsent
+        })
+    }
+
+    fn fault_of(&self, seq: u64, body: &ld_shared::frame::FrameBody, now: RunTime) -> Option<FrameFault> {
+        let newest = body.to_second.saturating_sub(1).max(body.counts.rows.keys().next_back().copied().unwrap_or(0));
+        if self.finished {
+            return Some(FrameFault::AfterLast);
+        }
+        if seq != self.seq + 1 {
+            return Some(FrameFault::Gap { seq, counted: self.seq });
+        }
+        if u64::from(newest) * ld_shared::time::SECOND > now.0.saturating_add(FUTURE_SLACK) {
+            return Some(FrameFault::Future { second: newest, now });
+        }
+        // the last span may share its second with the one before, if that was cut short
+        if body.from_second + 1 < self.to_second {
+            return Some(FrameFault::Span { from: body.from_second, expected: self.to_second });
+        }
+        let fell = !body.odometers.is_after(&self.odometers);
+        fell.then_some(FrameFault::FallingOdometer)
+    }
+}
+
+/// Response times of everything outside the hooks.
+fn response(counts: &Snapshot) -> Latency {
+    let mut response = counts.phase(Phase::Main).response();
+    response.merge(&counts.phase(Phase::Warmup).response());
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ld_shared::frame::{FrameBody, FrameKey};
+    use ld_shared::sample::SeriesKey;
+    use proptest::prelude::*;
+    use std::sync::Arc;
+
+    const NOW: RunTime = RunTime(1_000 * ld_shared::time::SECOND);
+
+    fn frames(session: u64, samples: &[Vec<u64>]) -> Vec<Frame> {
+        let mut odometers = Odometers::default();
+        let body = |(index, values): (usize, &Vec<u64>)| {
+            let second = index as u32;
+            let mut body = FrameBody { from_second: second, to_second: second + 1, ..FrameBody::default() };
+            let key = SeriesKey { name: "n".into(), request_type: "GET".into(), scenario: "s".into() };
+            let mut row = Row { bound_cores: u64::from(values.len() == 3), ..Row::default() };
+            for value in values {
+                body.counts.phase_mut(Phase::Main).series_mut(&key).succeeded.record(*value);
+                row.succeeded += 1;
+                odometers.phases[0].requests_started += 1;
+                let record = Record {
+                    priority: value.wrapping_mul(0x9E37_79B9_7F4A_7C15),
+                    ended_at: *value,
+                    phase: Phase::Main,
+                    request_type: "GET".into(),
+                    url: "u".into(),
+                    name: Arc::from("n"),
+                    status: None,
+                    response_us: *value,
+                    body_bytes: 0,
+                    error: None,
+                    answer: None,
+                };
+                body.records.push(record);
+            }
+            body.counts.rows.insert(second, row);
+            body.odometers = odometers;
+            body.last = index + 1 == samples.len();
+            let key = FrameKey { run: RunId("r".into()), session: SessionId(session), seq: u64::from(second) + 1 };
+            Frame { key, body }
+        };
+        samples.iter().enumerate().map(body).collect()
+    }
+
+    fn ledger() -> Ledger {
+        let mut ledger = Ledger::new(RunId("r".into()), 10);
+        ledger.admit(SessionId(1));
+        ledger.admit(SessionId(2));
+        ledger
+    }
+
+    proptest! {
+        #[test]
+        fn any_multiset_in_any_order_gives_the_same_ledger(
+            a in prop::collection::vec(prop::collection::vec(0u64..100_000, 0..5), 1..6),
+            b in prop::collection::vec(prop::collection::vec(0u64..100_000, 0..5), 1..6),
+            order in prop::collection::vec(any::<prop::sample::Index>(), 0..60),
+        ) {
+            let all: Vec<Frame> = frames(1, &a).into_iter().chain(frames(2, &b)).collect();
+            let mut straight = ledger();
+            for frame in &all {
+                prop_assert_eq!(straight.put(frame.clone(), RunTime(0), NOW), Put::New);
+            }
+            let mut shaken = ledger();
+            for index in order {
+                let _any = shaken.put(index.get(&all).clone(), RunTime(0), NOW);
+            }
+            // what was refused for a gap was not acknowledged, so it is sent again
+            for frame in &all {
+                prop_assert!(!matches!(shaken.put(frame.clone(), RunTime(0), NOW), Put::Refused(_)));
+            }
+            prop_assert_eq!(&shaken.snapshots(NOW).0, &straight.snapshots(NOW).0);
+            prop_assert_eq!(shaken.records(), straight.records());
+            let samples: usize = a.iter().chain(&b).map(Vec::len).sum();
+            prop_assert_eq!(straight.total().phase(Phase::Main).succeeded(), samples as u64);
+            let rows: u64 = straight.snapshots(NOW).0.rows.values().map(|r| r.succeeded).sum();
+            prop_assert_eq!(rows, samples as u64);
+            let unmarked: usize = a.iter().chain(&b).map(Vec::len).filter(|n| *n != 3).sum();
+            prop_assert_eq!(straight.snapshots(NOW).1.phase(Phase::Main).succeeded(), unmarked as u64);
+        }
+    }
+
+    #[test]
+    fn faulty_frames_change_nothing() {
+        let good = frames(1, &[vec![1, 2], vec![3]]);
+        let mut ledger = ledger();
+        assert_eq!(ledger.put(good[0].clone(), RunTime(0), NOW), Put::New);
+        let before = ledger.clone();
+        let with = |change: fn(&mut Frame)| {
+            let mut frame = good[1].clone();
+            change(&mut frame);
+            frame
+        };
+        let cases = [
+            (with(|f| f.key.run = RunId("other".into())), FrameFault::OtherRun),
+            (with(|f| f.key.session = SessionId(9)), FrameFault::UnknownSession(SessionId(9))),
+            (with(|f| f.key.seq = 3), FrameFault::Gap { seq: 3, counted: 1 }),
+            (with(|f| f.body.to_second = 2_000), FrameFault::Future { second: 1_999, now: NOW }),
+            (with(|f| f.body.odometers = Odometers::default()), FrameFault::FallingOdometer),
+        ];
+        for (frame, fault) in cases {
+            assert_eq!(ledger.put(frame, RunTime(0), NOW), Put::Refused(fault));
+            assert_eq!(ledger, before);
+        }
+        ledger.close();
+        assert_eq!(ledger.put(good[1].clone(), RunTime(0), NOW), Put::Refused(FrameFault::OtherRun));
+    }
+}

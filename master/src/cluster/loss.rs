@@ -1,0 +1,98 @@
+//! What a worker that died may have done, and nobody will know: an upper bound. Pure.
+//!
+//! Known of it are E, the requests whose end stands in counted frames, and H, its starts by its
+//! newest report at run time t_H. It may have started more until t_x, when its connection ended
+//! or, if it fell silent, its lease.
+
+use super::assign::own_due;
+use ld_shared::lanes::LaneSet;
+use ld_shared::load::Load;
+use ld_shared::plan::{Mode, Plan, ScenarioPlan};
+use ld_shared::time::{RunTime, SECOND};
+
+/// What is known of a dead session.
+#[derive(Clone, Copy, Debug)]
+pub struct Known {
+    /// E: requests whose end is counted.
+    pub settled: u64,
+    /// H: requests started by the newest report.
+    pub started: u64,
+    /// Iterations started or dropped by the newest report.
+    pub iterations: u64,
+    /// Run time of the newest report.
+    pub reported_at: RunTime,
+    /// t_x: it started nothing later.
+    pub until: RunTime,
+    /// Highest rate of starts between two reports, per second.
+    pub top_rate: f64,
+    /// Most users or open iterations that were reported.
+    pub users: u64,
+}
+
+/// Requests whose end nobody knows, at most.
+pub fn bound(plan: &Plan, lanes: &LaneSet, known: &Known) -> u64 {
+    let certain = known.started.saturating_sub(known.settled);
+    if known.until <= known.reported_at {
+        return certain;
+    }
+    let single = plan.scenarios.iter().all(|s| matches!(s.load, Load::Open(_)) && one_request(s));
+    if single {
+        let due = |from, to| plan.scenarios.iter().map(|s| own_due(plan, s, lanes, from, to)).sum::<u64>();
+        // due before the report, not started then, and not yet too late to be started afterwards
+        let second_before = RunTime(known.reported_at.0.saturating_sub(SECOND));
+        let late = due(RunTime(0), known.reported_at).saturating_sub(known.iterations);
+        let backlog = late.min(due(second_before, known.reported_at));
+        // the newest arrival may have been counted as an iteration and not yet as a request
+        let begun = known.iterations.saturating_sub(known.started).min(known.users);
+        // `until` itself is included, hence one nanosecond more
+        return certain + backlog + begun + due(known.reported_at, RunTime(known.until.0.saturating_add(1)));
+    }
+    let seconds = RunTime(known.until.0 - known.reported_at.0).as_secs();
+    let users = plan.scenarios.iter().map(|s| own_users(plan, s, lanes, known)).sum::<u64>();
+    certain + users + (2.0 * known.top_rate * seconds).ceil() as u64
+}
+
+/// Whether an iteration is one request.
+fn one_request(scenario: &ScenarioPlan) -> bool {
+    scenario.mode == Mode::Weighted || scenario.tasks.len() <= 1
+}
+
+fn own_users(plan: &Plan, scenario: &ScenarioPlan, lanes: &LaneSet, known: &Known) -> u64 {
+    match &scenario.load {
+        Load::Closed(load) => {
+            let peak = load.peak(known.until.min(plan.end()));
+            lanes.count_between(scenario.first_number, scenario.first_number + peak)
+        }
+        Load::Open(_) => known.users + own_due(plan, scenario, lanes, known.reported_at, known.until),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::assign::tests::{closed, open, plan};
+    use super::*;
+    use ld_shared::load::Arrivals;
+
+    #[test]
+    fn bounds_by_model() {
+        let known = Known {
+            settled: 90,
+            started: 100,
+            iterations: 100,
+            reported_at: RunTime::from_secs(1.0),
+            until: RunTime::from_secs(1.5),
+            top_rate: 100.0,
+            users: 3,
+        };
+        let full = LaneSet::full();
+        // 10 certain, 20 users, 2 · 100/s · 0.5 s
+        assert_eq!(bound(&plan(vec![closed(20.0)]), &full, &known), 10 + 20 + 100);
+        // 10 certain, arrivals due at 1.00, 1.01, .., 1.50
+        let open = plan(vec![open(100.0, Arrivals::Constant, 1_000)]);
+        assert_eq!(bound(&open, &full, &known), 10 + 51);
+        // 7 of those due had not been started at the report
+        let late = Known { started: 93, iterations: 93, settled: 93, ..known };
+        assert_eq!(bound(&open, &full, &late), 7 + 51);
+        assert_eq!(bound(&open, &full, &Known { until: known.reported_at, ..known }), 10);
+    }
+}

@@ -1,0 +1,164 @@
+//! Who is there: every worker from its welcome until it leaves or falls silent. Pure: no clock.
+
+use ld_shared::id::{SessionId, WorkerName};
+use ld_shared::message::{ClockReport, GONE_AFTER, Hello, LATE_AFTER, PROTOCOL_VERSION, Refusal, RefusalCode};
+use ld_shared::time::Mono;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Most workers that a master takes.
+pub const MOST_WORKERS: usize = 10_000;
+
+/// The workers that are there.
+#[derive(Clone, Debug, Default)]
+pub struct Registry {
+    members: BTreeMap<SessionId, Member>,
+    joined: u64,
+}
+
+/// One worker that is there.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// The name under which it is shown.
+    pub name: WorkerName,
+    /// Its load cores.
+    pub cores: u32,
+    /// What it knows of our clock.
+    pub clock: Option<ClockReport>,
+    /// When its newest beat that we answered came in.
+    pub answered: Mono,
+}
+
+impl Registry {
+    /// Takes a worker in, or says why not and what to do.
+    pub fn join(&mut self, now: Mono, hello: &Hello) -> Result<(SessionId, WorkerName), Refusal> {
+        if hello.protocol != PROTOCOL_VERSION {
+            let text = format!(
+                "{} speaks protocol version {} and this master speaks {PROTOCOL_VERSION}: \
+                 install the same LoadDensity release on both",
+                hello.build, hello.protocol
+            );
+            return Err(Refusal { code: RefusalCode::Version, text, retry: false });
+        }
+        if hello.name.is_empty() || hello.name.len() > 100 || hello.name.contains(char::is_control) {
+            let text = "a worker's name has 1 to 100 bytes and no control characters: choose another --name".into();
+            return Err(Refusal { code: RefusalCode::Hello, text, retry: false });
+        }
+        if self.members.len() >= MOST_WORKERS {
+            let text = format!("this master has {MOST_WORKERS} workers, which is as many as it takes");
+            return Err(Refusal { code: RefusalCode::Full, text, retry: true });
+        }
+        self.joined += 1;
+        let session = SessionId(self.joined);
+        let name = self.free_name(&hello.name);
+        let member = Member { name: name.clone(), cores: hello.cores.max(1), clock: None, answered: now };
+        self.members.insert(session, member);
+        Ok((session, name))
+    }
+
+    fn free_name(&self, wanted: &str) -> WorkerName {
+        let taken = |name: &str| self.members.values().any(|member| &*member.name.0 == name);
+        let numbered = (2..).map(|n| format!("{wanted}#{n}"));
+        let name = std::iter::once(wanted.to_owned()).chain(numbered).find(|name| !taken(name));
+        WorkerName(name.expect("numbers do not end").into())
+    }
+
+    /// A beat of `session` came in at `received` and is answered.
+    pub fn beat(&mut self, session: SessionId, received: Mono, clock: Option<ClockReport>) {
+        if let Some(member) = self.members.get_mut(&session) {
+            member.answered = member.answered.max(received);
+            member.clock = clock.or(member.clock);
+        }
+    }
+
+    /// Takes a worker out.
+    pub fn leave(&mut self, session: SessionId) -> Option<Member> {
+        self.members.remove(&session)
+    }
+
+    /// Workers whose newest answered beat is too old: they may start nothing any more.
+    pub fn gone(&self, now: Mono) -> Vec<SessionId> {
+        let gone = |(_, member): &(&SessionId, &Member)| now >= member.answered.after(GONE_AFTER);
+        self.members.iter().filter(gone).map(|(session, _)| *session).collect()
+    }
+
+    /// Whether a worker is silent for so long that people should know.
+    pub fn is_late(&self, session: SessionId, now: Mono) -> bool {
+        self.members.get(&session).is_some_and(|member| now >= member.answered.after(LATE_AFTER))
+    }
+
+    /// When [`Self::gone`] has something new at the earliest.
+    pub fn deadline(&self) -> Option<Mono> {
+        self.members.values().map(|member| member.answered.after(GONE_AFTER)).min()
+    }
+
+    /// The master itself slept for `lag`: nobody's silence in it counts.
+    pub fn extend(&mut self, lag: Duration) {
+        for member in self.members.values_mut() {
+            member.answered = member.answered.after(lag);
+        }
+    }
+
+    /// Everybody, in the order of joining.
+    pub fn members(&self) -> impl Iterator<Item = (SessionId, &Member)> {
+        self.members.iter().map(|(session, member)| (*session, member))
+    }
+
+    /// One worker.
+    pub fn member(&self, session: SessionId) -> Option<&Member> {
+        self.members.get(&session)
+    }
+
+    /// How many are there.
+    pub fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Whether nobody is there.
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hello(name: &str) -> Hello {
+        Hello { protocol: PROTOCOL_VERSION, build: "ld-worker 9".into(), name: name.into(), cores: 2 }
+    }
+
+    #[test]
+    fn names_are_told_apart_and_free_again() {
+        let mut registry = Registry::default();
+        let names: Vec<String> = (0..3).map(|_| registry.join(Mono(0), &hello("w")).unwrap().1.to_string()).collect();
+        assert_eq!(names, ["w", "w#2", "w#3"]);
+        registry.leave(SessionId(1));
+        let (session, name) = registry.join(Mono(0), &hello("w")).unwrap();
+        assert_eq!((session, &*name.0), (SessionId(4), "w"));
+    }
+
+    #[test]
+    fn another_version_is_refused_with_both_named() {
+        let mut registry = Registry::default();
+        let refusal = registry.join(Mono(0), &Hello { protocol: 77, ..hello("w") }).unwrap_err();
+        assert!(refusal.text.contains("77") && refusal.text.contains("speaks 1"), "{}", refusal.text);
+        assert!(!refusal.retry);
+        assert!(registry.join(Mono(0), &hello("")).is_err());
+    }
+
+    #[test]
+    fn silence_makes_late_then_gone() {
+        let second = |s: f64| Mono((s * 1e9) as u64);
+        let mut registry = Registry::default();
+        let (session, _) = registry.join(second(10.0), &hello("w")).unwrap();
+        registry.beat(session, second(11.0), None);
+        assert!(!registry.is_late(session, second(11.9)));
+        assert!(registry.is_late(session, second(12.0)));
+        assert!(registry.gone(second(13.99)).is_empty());
+        assert_eq!(registry.deadline(), Some(second(14.0)));
+        assert_eq!(registry.gone(second(14.0)), [session]);
+        registry.extend(Duration::from_secs(10));
+        assert!(registry.gone(second(23.9)).is_empty());
+    }
+}

@@ -1,0 +1,270 @@
+//! What master and workers say to each other, typed: the same over gRPC and in one process.
+//!
+//! The order of messages, their deadlines and units are told in `cluster.proto`; [`crate::wire`]
+//! converts.
+
+use crate::frame::{Frame, Odometers};
+use crate::id::{Digest, RunId, SessionId};
+use crate::plan::Pool;
+use crate::shard::Shard;
+use crate::time::{Mono, RunTime};
+use bytes::Bytes;
+use std::ops::Range;
+use std::time::Duration;
+
+/// Version of the contract. A worker of another one is refused.
+pub const PROTOCOL_VERSION: u32 = 1;
+/// Most bytes of a blob in one message.
+pub const BLOB_CHUNK: usize = 256 * 1024;
+/// Heartbeats are this far apart.
+pub const BEAT_EVERY: Duration = Duration::from_millis(200);
+/// A worker may start requests until it sent its newest answered beat plus this.
+pub const LEASE: Duration = Duration::from_millis(2_500);
+/// A worker whose newest answered beat is older than this is shown as late.
+pub const LATE_AFTER: Duration = Duration::from_secs(1);
+/// A worker whose newest answered beat is older than this is gone.
+pub const GONE_AFTER: Duration = Duration::from_secs(3);
+/// Frames that may be offered and not yet acknowledged.
+pub const FRAME_WINDOW: usize = 4;
+/// How long preparing a plan may take on a worker.
+pub const PREPARE_WITHIN: Duration = Duration::from_secs(60);
+/// Messages that a link holds in one direction before its peer counts as stuck.
+pub const LINK_QUEUE: usize = 64;
+
+/// What a worker says.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ToMaster {
+    /// Introduces itself.
+    Hello(Hello),
+    /// The blobs of a plan that it lacks.
+    NeedBlobs {
+        /// The run.
+        run: RunId,
+        /// Their digests.
+        digests: Vec<Digest>,
+    },
+    /// It can start at an instant.
+    Ready {
+        /// The run.
+        run: RunId,
+        /// Load cores.
+        cores: u32,
+        /// Open files that load may use.
+        capacity: u64,
+    },
+    /// It cannot run this plan.
+    CannotPrepare {
+        /// The run.
+        run: RunId,
+        /// Why.
+        text: String,
+    },
+    /// It will start at the start instant of this attempt.
+    Armed {
+        /// The run.
+        run: RunId,
+        /// The attempt.
+        attempt: u32,
+    },
+    /// It lives.
+    Beat(Beat),
+    /// Its users will soon need tickets.
+    WantTickets {
+        /// The run.
+        run: RunId,
+        /// The pool.
+        pool: Pool,
+        /// How many, at least.
+        want: u64,
+    },
+    /// Measurements. Travels on the stream of results.
+    Frame {
+        /// The frame.
+        frame: Box<Frame>,
+        /// Run time at which its span was closed.
+        sealed_at: RunTime,
+    },
+    /// It leaves on purpose.
+    Goodbye {
+        /// Why.
+        text: String,
+    },
+}
+
+/// A worker introduces itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hello {
+    /// Its [`PROTOCOL_VERSION`].
+    pub protocol: u32,
+    /// Its build, for people.
+    pub build: String,
+    /// The label that it wants.
+    pub name: String,
+    /// Load cores, at least 1.
+    pub cores: u32,
+}
+
+/// A heartbeat.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Beat {
+    /// Ascends.
+    pub number: u64,
+    /// When it was sent, on the worker's clock.
+    pub sent_at: Mono,
+    /// What the worker knows of the master's clock.
+    pub clock: Option<ClockReport>,
+    /// Where its load stands.
+    pub run: Option<RunBeat>,
+}
+
+/// A worker's estimate of the master's clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClockReport {
+    /// Master − worker, ns.
+    pub offset: i64,
+    /// Bound on its error: half of the round trip, ns.
+    pub error: u64,
+}
+
+/// Where a worker's load stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunBeat {
+    /// The run.
+    pub run: RunId,
+    /// Run time at which the odometers were read.
+    pub at: RunTime,
+    /// They.
+    pub odometers: Odometers,
+    /// Most users at once in the newest span.
+    pub users: u64,
+    /// CPU share of the busiest load core in the newest span, in thousandths.
+    pub cpu_permille: u32,
+    /// p99 of the wait to be polled in the newest span, µs.
+    pub lag_us: u64,
+}
+
+/// What the master says.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ToWorker {
+    /// The worker is in.
+    Welcome {
+        /// Its identity.
+        session: SessionId,
+        /// Proves it on the stream of results.
+        secret: Bytes,
+        /// The name under which it is shown.
+        name: String,
+    },
+    /// The worker is not let in.
+    Refused(Refusal),
+    /// Get ready for a run.
+    Prepare {
+        /// The run.
+        run: RunId,
+        /// Digest of the plan's canonical JSON, which is one of the blobs.
+        plan: Digest,
+        /// Digests of all blobs.
+        blobs: Vec<Digest>,
+    },
+    /// A part of a blob; parts ascend without gaps.
+    Blob {
+        /// Of the whole blob.
+        digest: Digest,
+        /// Length of the whole blob.
+        total: u64,
+        /// Where this part begins.
+        offset: u64,
+        /// The part.
+        data: Bytes,
+    },
+    /// Start at an instant.
+    Arm {
+        /// The run.
+        run: RunId,
+        /// Raised with each new start instant.
+        attempt: u32,
+        /// The start instant on the master's clock.
+        t0: Mono,
+        /// What to run.
+        shard: Box<Shard>,
+    },
+    /// Start nothing more; open requests may take the plan's `graceful_stop`.
+    Stop {
+        /// The run.
+        run: RunId,
+    },
+    /// Cut open requests off; the last frame still comes.
+    Abort {
+        /// The run.
+        run: RunId,
+    },
+    /// The run is over for the master.
+    RunClosed {
+        /// The run.
+        run: RunId,
+    },
+    /// Answer to a heartbeat.
+    BeatReply(BeatReply),
+    /// Tickets that nobody else gets.
+    Tickets {
+        /// The run.
+        run: RunId,
+        /// The pool.
+        pool: Pool,
+        /// They; may be empty.
+        tickets: Range<u64>,
+        /// There are none after these.
+        exhausted: bool,
+    },
+    /// Every frame up to `seq` is counted. Travels on the stream of results.
+    FrameAck {
+        /// The run.
+        run: RunId,
+        /// The highest frame that was counted.
+        seq: u64,
+        /// Records with these priorities or higher (successes, failures) are not wanted.
+        record_limits: [u64; 2],
+    },
+    /// The master is done with this worker.
+    Goodbye {
+        /// Why.
+        text: String,
+    },
+}
+
+/// Answer to a heartbeat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BeatReply {
+    /// That of the heartbeat.
+    pub number: u64,
+    /// That of the heartbeat: worker's clock.
+    pub sent_at: Mono,
+    /// When it was read: master's clock.
+    pub received_at: Mono,
+    /// When it was answered: master's clock.
+    pub replied_at: Mono,
+}
+
+/// Why a worker is not let in, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The cause.
+    pub code: RefusalCode,
+    /// A sentence that says what to do.
+    pub text: String,
+    /// Whether trying again unchanged can succeed.
+    pub retry: bool,
+}
+
+/// Cause of a refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefusalCode {
+    /// Another protocol version.
+    Version,
+    /// The hello breaks the contract.
+    Hello,
+    /// The master has as many workers as it can take.
+    Full,
+    /// The master is about to end.
+    Closing,
+}

@@ -1,0 +1,525 @@
+//! Frames on the wire: names in a table of strings, histograms as varints.
+
+use super::{WireError, length, v1};
+use crate::frame::{Frame, FrameBody, FrameKey, Generator, Odometers, PhaseOdometer};
+use crate::id::{RunId, SessionId};
+use crate::latency::Latency;
+use crate::record::{Answer, Record};
+use crate::sample::{FailureKind, MAX_NAMES, MAX_REASONS, Phase, SeriesKey};
+use crate::snapshot::{FailureCount, PhaseSnapshot, Row, Series, Snapshot};
+use crate::time::RunTime;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+const KINDS: [(FailureKind, v1::FailureKind); 9] = [
+    (FailureKind::Dns, v1::FailureKind::Dns),
+    (FailureKind::Connect, v1::FailureKind::Connect),
+    (FailureKind::Tls, v1::FailureKind::Tls),
+    (FailureKind::Closed, v1::FailureKind::Closed),
+    (FailureKind::Timeout, v1::FailureKind::Timeout),
+    (FailureKind::Protocol, v1::FailureKind::Protocol),
+    (FailureKind::Status, v1::FailureKind::Status),
+    (FailureKind::Assertion, v1::FailureKind::Assertion),
+    (FailureKind::Request, v1::FailureKind::Request),
+];
+
+/// Most seconds that one frame may describe rows of.
+const MAX_ROWS: usize = 100_000;
+
+/// The wire form of a frame whose span was closed at `sealed_at`.
+pub fn frame_to_wire(frame: &Frame, sealed_at: RunTime) -> v1::Frame {
+    let mut table = Table::default();
+    let body = &frame.body;
+    let phases = body.counts.phases.iter().map(|phase| phase_to_wire(phase, &mut table)).collect();
+    v1::Frame {
+        run: frame.key.run.0.to_string(),
+        session: frame.key.session.0,
+        seq: frame.key.seq,
+        from_second: body.from_second,
+        to_second: body.to_second,
+        phases,
+        strings: table.strings,
+        rows: body.counts.rows.iter().map(|(second, row)| row_to_wire(*second, row)).collect(),
+        odometers: Some(odometers_to_wire(&body.odometers)),
+        generator: Some(generator_to_wire(&body.generator)),
+        records: body.records.iter().map(record_to_wire).collect(),
+        last: body.last,
+        sealed_at_ns: sealed_at.0,
+    }
+}
+
+/// The frame of a wire form, with the run time at which its span was closed.
+pub fn frame_from_wire(frame: v1::Frame) -> Result<(Frame, RunTime), WireError> {
+    let strings: Vec<Arc<str>> = frame.strings.into_iter().map(Arc::from).collect();
+    length("phases", frame.phases.len(), frame.phases.len() == 3, "3")?;
+    length("rows", frame.rows.len(), frame.rows.len() <= MAX_ROWS, "at most 100000")?;
+    let mut counts = Snapshot::default();
+    for (mine, theirs) in counts.phases.iter_mut().zip(&frame.phases) {
+        *mine = phase_from_wire(theirs, &strings)?;
+    }
+    for row in &frame.rows {
+        if counts.rows.insert(row.second, row_from_wire(row)?).is_some() {
+            return Err(WireError::Twice("second"));
+        }
+    }
+    if frame.from_second > frame.to_second {
+        return Err(WireError::Range { what: "from_second", got: u64::from(frame.from_second) });
+    }
+    let generator = frame.generator.ok_or(WireError::Missing("generator"))?;
+    let body = FrameBody {
+        from_second: frame.from_second,
+        to_second: frame.to_second,
+        counts,
+        odometers: odometers_from_wire(&frame.odometers.ok_or(WireError::Missing("odometers"))?)?,
+        generator: generator_from_wire(&generator)?,
+        records: frame.records.into_iter().map(record_from_wire).collect::<Result<_, _>>()?,
+        last: frame.last,
+    };
+    let key = FrameKey { run: RunId(frame.run.into()), session: SessionId(frame.session), seq: frame.seq };
+    Ok((Frame { key, body }, RunTime(frame.sealed_at_ns)))
+}
+
+#[derive(Default)]
+struct Table {
+    strings: Vec<String>,
+    known: BTreeMap<Arc<str>, u32>,
+}
+
+impl Table {
+    fn index(&mut self, text: &Arc<str>) -> u32 {
+        if let Some(index) = self.known.get(text) {
+            return *index;
+        }
+        let index = self.strings.len() as u32;
+        self.strings.push(text.to_string());
+        self.known.insert(Arc::clone(text), index);
+        index
+    }
+}
+
+fn histogram(latency: &Latency) -> bytes::Bytes {
+    latency.encoded().into()
+}
+
+fn histogram_from(bytes: &[u8], what: &'static str) -> Result<Latency, WireError> {
+    let mut latency = Latency::default();
+    latency.merge_encoded(bytes).map_err(|source| WireError::Histogram { what, source })?;
+    Ok(latency)
+}
+
+fn phase_to_wire(phase: &PhaseSnapshot, table: &mut Table) -> v1::Phase {
+    let series = phase
+        .series
+        .iter()
+        .map(|(key, series)| v1::Series {
+            name: table.index(&key.name),
+            request_type: table.index(&key.request_type),
+            scenario: table.index(&key.scenario),
+            succeeded: histogram(&series.succeeded),
+            failed: histogram(&series.failed),
+            bytes_sent: series.bytes_sent,
+            bytes_received: series.bytes_received,
+            first_at_ns: series.first_at,
+        })
+        .collect();
+    let failures = phase
+        .failures
+        .iter()
+        .map(|((key, reason), failure)| v1::FailureGroup {
+            name: table.index(&key.name),
+            request_type: table.index(&key.request_type),
+            scenario: table.index(&key.scenario),
+            reason: table.index(reason),
+            kind: kind_to_wire(failure.kind) as i32,
+            count: failure.count,
+            first_at_ns: failure.first_at,
+            last_at_ns: failure.last_at,
+        })
+        .collect();
+    v1::Phase {
+        series,
+        failures,
+        service: histogram(&phase.service),
+        lag: histogram(&phase.lag),
+        timing: phase.timing.iter().map(histogram).collect(),
+    }
+}
+
+fn phase_from_wire(phase: &v1::Phase, strings: &[Arc<str>]) -> Result<PhaseSnapshot, WireError> {
+    let text = |index: u32| {
+        strings.get(index as usize).cloned().ok_or(WireError::Range { what: "string index", got: u64::from(index) })
+    };
+    // one more for `(other)`
+    length("series", phase.series.len(), phase.series.len() <= MAX_NAMES + 1, "at most 1001")?;
+    let most = (MAX_NAMES + 1) * (MAX_REASONS + 1);
+    length("failures", phase.failures.len(), phase.failures.len() <= most, "at most 201 a series")?;
+    length("timing", phase.timing.len(), phase.timing.len() == 6, "6")?;
+    let mut out = PhaseSnapshot {
+        service: histogram_from(&phase.service, "service time")?,
+        lag: histogram_from(&phase.lag, "lag")?,
+        ..PhaseSnapshot::default()
+    };
+    for (mine, theirs) in out.timing.iter_mut().zip(&phase.timing) {
+        *mine = histogram_from(theirs, "a timing part")?;
+    }
+    for entry in &phase.series {
+        let key = SeriesKey {
+            name: text(entry.name)?,
+            request_type: text(entry.request_type)?,
+            scenario: text(entry.scenario)?,
+        };
+        let series = Series {
+            succeeded: histogram_from(&entry.succeeded, "successes")?,
+            failed: histogram_from(&entry.failed, "failures")?,
+            bytes_sent: entry.bytes_sent,
+            bytes_received: entry.bytes_received,
+            first_at: entry.first_at_ns,
+        };
+        if out.series.insert(key, series).is_some() {
+            return Err(WireError::Twice("series"));
+        }
+    }
+    for entry in &phase.failures {
+        let key = SeriesKey {
+            name: text(entry.name)?,
+            request_type: text(entry.request_type)?,
+            scenario: text(entry.scenario)?,
+        };
+        let count = FailureCount {
+            kind: kind_from_wire(entry.kind)?,
+            count: entry.count,
+            first_at: entry.first_at_ns,
+            last_at: entry.last_at_ns,
+        };
+        if out.failures.insert((key, text(entry.reason)?), count).is_some() {
+            return Err(WireError::Twice("failure reason"));
+        }
+    }
+    Ok(out)
+}
+
+fn kind_to_wire(kind: FailureKind) -> v1::FailureKind {
+    KINDS.iter().find(|(typed, _)| *typed == kind).map(|(_, wire)| *wire).expect("the table has every kind")
+}
+
+fn kind_from_wire(kind: i32) -> Result<FailureKind, WireError> {
+    let known = KINDS.iter().find(|(_, wire)| *wire as i32 == kind);
+    known.map(|(typed, _)| *typed).ok_or(WireError::Range { what: "failure kind", got: u64::from(kind as u32) })
+}
+
+fn dropped_from(dropped: &[u64]) -> Result<[u64; 4], WireError> {
+    // an old peer's empty list is not accepted either: the contract says four
+    dropped.try_into().map_err(|_| WireError::Length { what: "dropped", got: dropped.len(), expected: "4" })
+}
+
+fn row_to_wire(second: u32, row: &Row) -> v1::Row {
+    v1::Row {
+        second,
+        requests_started: row.requests_started,
+        succeeded: row.succeeded,
+        failed: row.failed,
+        dropped: row.dropped.to_vec(),
+        iterations: row.iterations,
+        user_ms: row.user_ms,
+        cpu_ms: row.cpu_ms,
+        bound_cores: row.bound_cores,
+    }
+}
+
+fn row_from_wire(row: &v1::Row) -> Result<Row, WireError> {
+    Ok(Row {
+        requests_started: row.requests_started,
+        succeeded: row.succeeded,
+        failed: row.failed,
+        dropped: dropped_from(&row.dropped)?,
+        iterations: row.iterations,
+        user_ms: row.user_ms,
+        cpu_ms: row.cpu_ms,
+        bound_cores: row.bound_cores,
+    })
+}
+
+pub(super) fn odometers_to_wire(odometers: &Odometers) -> v1::Odometers {
+    let phase = |p: &PhaseOdometer| v1::PhaseOdometer {
+        due: p.due,
+        iterations: p.iterations,
+        dropped: p.dropped.to_vec(),
+        requests_started: p.requests_started,
+        requests_written: p.requests_written,
+        requests_ended: p.requests_ended,
+        requests_in_flight: p.requests_in_flight,
+        requests_unsent: p.requests_unsent,
+    };
+    v1::Odometers { phases: odometers.phases.iter().map(phase).collect() }
+}
+
+pub(super) fn odometers_from_wire(odometers: &v1::Odometers) -> Result<Odometers, WireError> {
+    length("odometers", odometers.phases.len(), odometers.phases.len() == 3, "3")?;
+    let mut out = Odometers::default();
+    for (mine, theirs) in out.phases.iter_mut().zip(&odometers.phases) {
+        *mine = PhaseOdometer {
+            due: theirs.due,
+            iterations: theirs.iterations,
+            dropped: dropped_from(&theirs.dropped)?,
+            requests_started: theirs.requests_started,
+            requests_written: theirs.requests_written,
+            requests_ended: theirs.requests_ended,
+            requests_in_flight: theirs.requests_in_flight,
+            requests_unsent: theirs.requests_unsent,
+        };
+    }
+    Ok(out)
+}
+
+fn generator_to_wire(generator: &Generator) -> v1::Generator {
+    v1::Generator {
+        cores: generator.cores,
+        cpu_max_permille: generator.cpu_max_permille,
+        scheduler_lag: histogram(&generator.scheduler_lag),
+        throttled_ms: generator.throttled_ms,
+        users_max: generator.users_max,
+        successes_seen: generator.records_seen[0],
+        failures_seen: generator.records_seen[1],
+        start_skew_ns: generator.start_skew,
+    }
+}
+
+fn generator_from_wire(generator: &v1::Generator) -> Result<Generator, WireError> {
+    Ok(Generator {
+        cores: generator.cores,
+        cpu_max_permille: generator.cpu_max_permille,
+        scheduler_lag: histogram_from(&generator.scheduler_lag, "scheduler lag")?,
+        throttled_ms: generator.throttled_ms,
+        users_max: generator.users_max,
+        records_seen: [generator.successes_seen, generator.failures_seen],
+        start_skew: generator.start_skew_ns,
+    })
+}
+
+fn record_to_wire(record: &Record) -> v1::Record {
+    let header = |(name, value): &(String, String)| v1::Header { name: name.clone(), value: value.clone() };
+    v1::Record {
+        priority: record.priority,
+        ended_at_ns: record.ended_at,
+        phase: record.phase.index() as u32,
+        request_type: record.request_type.to_string(),
+        url: record.url.to_string(),
+        name: record.name.to_string(),
+        status: record.status.map(u32::from),
+        response_us: record.response_us,
+        body_bytes: record.body_bytes,
+        error: record.error.as_ref().map(ToString::to_string),
+        answer: record.answer.as_ref().map(|answer| v1::Answer {
+            headers: answer.headers.iter().map(header).collect(),
+            body: answer.body.clone().into(),
+        }),
+    }
+}
+
+fn record_from_wire(record: v1::Record) -> Result<Record, WireError> {
+    let phase = Phase::ALL.get(record.phase as usize);
+    let status =
+        |status: u32| u16::try_from(status).map_err(|_| WireError::Range { what: "status", got: u64::from(status) });
+    Ok(Record {
+        priority: record.priority,
+        ended_at: record.ended_at_ns,
+        phase: *phase.ok_or(WireError::Range { what: "phase", got: u64::from(record.phase) })?,
+        request_type: record.request_type.into(),
+        url: record.url.into(),
+        name: record.name.into(),
+        status: record.status.map(status).transpose()?,
+        response_us: record.response_us,
+        body_bytes: record.body_bytes,
+        error: record.error.map(Into::into),
+        answer: record.answer.map(|answer| {
+            Arc::new(Answer {
+                headers: answer.headers.into_iter().map(|h| (h.name, h.value)).collect(),
+                body: answer.body.to_vec(),
+            })
+        }),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn latency() -> impl Strategy<Value = Latency> {
+        prop::collection::vec(0u64..5_000_000_000, 0..6).prop_map(|values| {
+            let mut latency = Latency::default();
+            values.iter().for_each(|v| latency.record(*v));
+            latency
+        })
+    }
+
+    fn key() -> impl Strategy<Value = SeriesKey> {
+        (0u8..4, 0u8..2, 0u8..2).prop_map(|(n, t, s)| SeriesKey {
+            name: format!("name{n}").into(),
+            request_type: format!("T{t}").into(),
+            scenario: format!("name{s}").into(),
+        })
+    }
+
+    fn phase() -> impl Strategy<Value = PhaseSnapshot> {
+        let series = (latency(), latency(), any::<[u64; 3]>()).prop_map(|(succeeded, failed, n)| Series {
+            succeeded,
+            failed,
+            bytes_sent: n[0],
+            bytes_received: n[1],
+            first_at: n[2],
+        });
+        let failure = (0usize..9, any::<[u64; 3]>()).prop_map(|(kind, n)| FailureCount {
+            kind: KINDS[kind].0,
+            count: n[0],
+            first_at: n[1],
+            last_at: n[2],
+        });
+        let reason = (0u8..3).prop_map(|r| Arc::<str>::from(format!("reason {r}")));
+        (
+            prop::collection::btree_map(key(), series, 0..4),
+            latency(),
+            latency(),
+            prop::collection::vec(latency(), 6),
+            prop::collection::btree_map((key(), reason), failure, 0..4),
+        )
+            .prop_map(|(series, service, lag, timing, failures)| PhaseSnapshot {
+                series,
+                service,
+                lag,
+                timing: timing.try_into().unwrap(),
+                failures,
+            })
+    }
+
+    fn odometers() -> impl Strategy<Value = Odometers> {
+        any::<[[u64; 11]; 3]>().prop_map(|n| Odometers {
+            phases: n.map(|n| PhaseOdometer {
+                due: n[0],
+                iterations: n[1],
+                dropped: [n[2], n[3], n[4], n[5]],
+                requests_started: n[6],
+                requests_written: n[7],
+                requests_ended: n[8],
+                requests_in_flight: n[9],
+                requests_unsent: n[10],
+            }),
+        })
+    }
+
+    fn row() -> impl Strategy<Value = Row> {
+        any::<[u64; 11]>().prop_map(|n| Row {
+            requests_started: n[0],
+            succeeded: n[1],
+            failed: n[2],
+            dropped: [n[3], n[4], n[5], n[6]],
+            iterations: n[7],
+            user_ms: n[8],
+            cpu_ms: n[9],
+            bound_cores: n[10],
+        })
+    }
+
+    fn record() -> impl Strategy<Value = Record> {
+        let answer = (any::<Vec<(String, String)>>(), any::<Vec<u8>>())
+            .prop_map(|(headers, body)| Arc::new(Answer { headers, body }));
+        (
+            any::<[u64; 4]>(),
+            0usize..3,
+            any::<String>(),
+            any::<Option<u16>>(),
+            any::<Option<String>>(),
+            prop::option::of(answer),
+        )
+            .prop_map(|(n, phase, text, status, error, answer)| Record {
+                priority: n[0],
+                ended_at: n[1],
+                phase: Phase::ALL[phase],
+                request_type: "GET".into(),
+                url: text.as_str().into(),
+                name: text.into(),
+                status,
+                response_us: n[2],
+                body_bytes: n[3],
+                error: error.map(Into::into),
+                answer,
+            })
+    }
+
+    pub(crate) fn body() -> impl Strategy<Value = FrameBody> {
+        let generator = (any::<[u64; 4]>(), latency(), any::<Option<u64>>()).prop_map(|(n, lag, skew)| Generator {
+            cores: n[0] as u32,
+            cpu_max_permille: n[1] as u32,
+            scheduler_lag: lag,
+            throttled_ms: n[2],
+            users_max: n[3],
+            records_seen: [n[0], n[1]],
+            start_skew: skew,
+        });
+        (
+            (0u32..1000, 0u32..10, any::<bool>()),
+            (phase(), phase(), phase()),
+            prop::collection::btree_map(0u32..1000, row(), 0..4),
+            odometers(),
+            generator,
+            prop::collection::vec(record(), 0..3),
+        )
+            .prop_map(|((from, span, last), phases, rows, odometers, generator, records)| FrameBody {
+                from_second: from,
+                to_second: from + span,
+                counts: Snapshot { phases: phases.into(), rows },
+                odometers,
+                generator,
+                records,
+                last,
+            })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn the_wire_keeps_everything(body in body(), session: u64, seq: u64, sealed: u64) {
+            use prost::Message as _;
+            let key = FrameKey { run: RunId("r".into()), session: SessionId(session), seq };
+            let frame = Frame { key, body };
+            let bytes = frame_to_wire(&frame, RunTime(sealed)).encode_to_vec();
+            let read = frame_from_wire(v1::Frame::decode(bytes.as_slice()).unwrap()).unwrap();
+            prop_assert_eq!(read, (frame, RunTime(sealed)));
+        }
+    }
+
+    #[test]
+    fn what_breaks_the_contract_is_refused() {
+        let key = FrameKey { run: RunId("r".into()), session: SessionId(1), seq: 1 };
+        let mut body = FrameBody { to_second: 1, ..FrameBody::default() };
+        let series = SeriesKey { name: "n".into(), request_type: "GET".into(), scenario: "s".into() };
+        body.counts.phases[0].series_mut(&series).succeeded.record(5);
+        let good = frame_to_wire(&Frame { key, body }, RunTime(0));
+        type Spoil = fn(&mut v1::Frame);
+        let cases: [(Spoil, WireError); 8] = [
+            (|f| f.phases.truncate(2), WireError::Length { what: "phases", got: 2, expected: "3" }),
+            (|f| f.phases[0].series[0].name = 9, WireError::Range { what: "string index", got: 9 }),
+            (
+                // count 2, but one sample in the buckets
+                |f| f.phases[0].series[0].succeeded = bytes::Bytes::from_static(&[2, 10, 5, 5, 5, 1]),
+                WireError::Histogram { what: "successes", source: crate::latency::DecodeError::Count },
+            ),
+            (|f| f.phases[0].series = vec![f.phases[0].series[0].clone(); 2], WireError::Twice("series")),
+            (|f| f.odometers = None, WireError::Missing("odometers")),
+            (|f| f.from_second = 7, WireError::Range { what: "from_second", got: 7 }),
+            (
+                |f| f.rows.push(v1::Row { dropped: vec![1], ..v1::Row::default() }),
+                WireError::Length { what: "dropped", got: 1, expected: "4" },
+            ),
+            (
+                |f| f.phases[0].series = vec![f.phases[0].series[0].clone(); MAX_NAMES + 2],
+                WireError::Length { what: "series", got: MAX_NAMES + 2, expected: "at most 1001" },
+            ),
+        ];
+        for (spoil, expected) in cases {
+            let mut bad = good.clone();
+            spoil(&mut bad);
+            assert_eq!(frame_from_wire(bad), Err(expected));
+        }
+    }
+}

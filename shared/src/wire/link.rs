@@ -1,0 +1,381 @@
+//! Messages of the two streams.
+
+use super::frame::{odometers_from_wire, odometers_to_wire};
+use super::{WireError, frame_from_wire, frame_to_wire, length, v1};
+use crate::id::{Digest, Epoch, RunId, SessionId};
+use crate::lanes::LaneSet;
+use crate::message::{Beat, BeatReply, ClockReport, Hello, Refusal, RefusalCode, RunBeat, ToMaster, ToWorker};
+use crate::plan::Pool;
+use crate::shard::Shard;
+use crate::time::{Mono, RunTime};
+use bytes::Bytes;
+use v1::{from_master, from_worker, results_from_master as results_down, results_from_worker as results_up};
+
+/// A worker's message as `Control` carries it; `None` if it travels on `Results`.
+pub fn control_to_master(message: &ToMaster) -> Option<v1::FromWorker> {
+    use from_worker::Message as M;
+    let message = match message {
+        ToMaster::Hello(hello) => M::Hello(v1::Hello {
+            protocol_version: hello.protocol,
+            build: hello.build.clone(),
+            name: hello.name.clone(),
+            cores: hello.cores,
+        }),
+        ToMaster::NeedBlobs { run, digests } => {
+            M::NeedBlobs(v1::NeedBlobs { run: run.to_string(), digests: texts(digests) })
+        }
+        ToMaster::Ready { run, cores, capacity } => {
+            M::Ready(v1::Ready { run: run.to_string(), cores: *cores, capacity: *capacity })
+        }
+        ToMaster::CannotPrepare { run, text } => {
+            M::CannotPrepare(v1::CannotPrepare { run: run.to_string(), text: text.clone() })
+        }
+        ToMaster::Armed { run, attempt } => M::Armed(v1::Armed { run: run.to_string(), attempt: *attempt }),
+        ToMaster::Beat(beat) => M::Heartbeat(v1::Heartbeat {
+            number: beat.number,
+            sent_at_ns: beat.sent_at.0,
+            clock_offset_ns: beat.clock.map(|clock| clock.offset),
+            clock_error_ns: beat.clock.map_or(0, |clock| clock.error),
+            run: beat.run.as_ref().map(|run| v1::RunBeat {
+                run: run.run.to_string(),
+                at_ns: run.at.0,
+                odometers: Some(odometers_to_wire(&run.odometers)),
+                users: run.users,
+                cpu_permille: run.cpu_permille,
+                lag_us: run.lag_us,
+            }),
+        }),
+        ToMaster::WantTickets { run, pool, want } => {
+            M::TicketRequest(v1::TicketRequest { run: run.to_string(), pool: Some(pool_to(*pool)), want: *want })
+        }
+        ToMaster::Goodbye { text } => M::Goodbye(v1::Goodbye { text: text.clone() }),
+        ToMaster::Frame { .. } => return None,
+    };
+    Some(v1::FromWorker { message: Some(message) })
+}
+
+/// A worker's message as `Results` carries it; `None` if it travels on `Control`.
+pub fn results_to_master(message: &ToMaster) -> Option<v1::ResultsFromWorker> {
+    let ToMaster::Frame { frame, sealed_at } = message else { return None };
+    let frame = results_up::Message::Frame(frame_to_wire(frame, *sealed_at));
+    Some(v1::ResultsFromWorker { message: Some(frame) })
+}
+
+/// The first message on `Results`.
+pub fn attach_to_master(session: SessionId, secret: Bytes) -> v1::ResultsFromWorker {
+    let attach = results_up::Message::Attach(v1::Attach { session: session.0, secret });
+    v1::ResultsFromWorker { message: Some(attach) }
+}
+
+/// A worker's message on `Control`.
+pub fn control_from_worker(message: v1::FromWorker) -> Result<ToMaster, WireError> {
+    use from_worker::Message as M;
+    Ok(match message.message.ok_or(WireError::Missing("content"))? {
+        M::Hello(hello) => ToMaster::Hello(Hello {
+            protocol: hello.protocol_version,
+            build: hello.build,
+            name: hello.name,
+            cores: hello.cores,
+        }),
+        M::NeedBlobs(need) => ToMaster::NeedBlobs { run: run(need.run), digests: digests(need.digests)? },
+        M::Ready(ready) => ToMaster::Ready { run: run(ready.run), cores: ready.cores, capacity: ready.capacity },
+        M::CannotPrepare(cannot) => ToMaster::CannotPrepare { run: run(cannot.run), text: cannot.text },
+        M::Armed(armed) => ToMaster::Armed { run: run(armed.run), attempt: armed.attempt },
+        M::Heartbeat(beat) => {
+            let error = beat.clock_error_ns;
+            ToMaster::Beat(Beat {
+                number: beat.number,
+                sent_at: Mono(beat.sent_at_ns),
+                clock: beat.clock_offset_ns.map(|offset| ClockReport { offset, error }),
+                run: beat.run.map(run_beat).transpose()?,
+            })
+        }
+        M::TicketRequest(request) => {
+            ToMaster::WantTickets { run: run(request.run), pool: pool_from(request.pool)?, want: request.want }
+        }
+        M::Goodbye(goodbye) => ToMaster::Goodbye { text: goodbye.text },
+    })
+}
+
+/// A worker's message on `Results`: the proof of a session, or a frame.
+pub fn results_from_worker(message: v1::ResultsFromWorker) -> Result<Result<(SessionId, Bytes), ToMaster>, WireError> {
+    match message.message.ok_or(WireError::Missing("content"))? {
+        results_up::Message::Attach(attach) => Ok(Ok((SessionId(attach.session), attach.secret))),
+        results_up::Message::Frame(frame) => {
+            let (frame, sealed_at) = frame_from_wire(frame)?;
+            Ok(Err(ToMaster::Frame { frame: Box::new(frame), sealed_at }))
+        }
+    }
+}
+
+/// The master's message as `Control` carries it; `None` if it travels on `Results`.
+pub fn control_to_worker(message: &ToWorker) -> Option<v1::FromMaster> {
+    use from_master::Message as M;
+    let name = |run: &RunId| v1::RunName { run: run.to_string() };
+    let message = match message {
+        ToWorker::Welcome { session, secret, name } => {
+            M::Welcome(v1::Welcome { session: session.0, secret: secret.clone(), name: name.clone() })
+        }
+        ToWorker::Refused(refusal) => M::Refused(v1::Refused {
+            code: code_to(refusal.code) as i32,
+            text: refusal.text.clone(),
+            retry: refusal.retry,
+        }),
+        ToWorker::Prepare { run, plan, blobs } => {
+            M::Prepare(v1::Prepare { run: run.to_string(), plan: plan.to_string(), blobs: texts(blobs) })
+        }
+        ToWorker::Blob { digest, total, offset, data } => M::BlobChunk(v1::BlobChunk {
+            digest: digest.to_string(),
+            total: *total,
+            offset: *offset,
+            data: data.clone(),
+        }),
+        ToWorker::Arm { run, attempt, t0, shard } => {
+            M::Arm(v1::Arm { run: run.to_string(), attempt: *attempt, t0_ns: t0.0, shard: Some(shard_to(shard)) })
+        }
+        ToWorker::Stop { run } => M::Stop(name(run)),
+        ToWorker::Abort { run } => M::Abort(name(run)),
+        ToWorker::RunClosed { run } => M::RunClosed(name(run)),
+        ToWorker::BeatReply(reply) => M::HeartbeatReply(v1::HeartbeatReply {
+            number: reply.number,
+            sent_at_ns: reply.sent_at.0,
+            received_at_ns: reply.received_at.0,
+            replied_at_ns: reply.replied_at.0,
+        }),
+        ToWorker::Tickets { run, pool, tickets, exhausted } => M::TicketGrant(v1::TicketGrant {
+            run: run.to_string(),
+            pool: Some(pool_to(*pool)),
+            from: tickets.start,
+            to: tickets.end,
+            exhausted: *exhausted,
+        }),
+        ToWorker::Goodbye { text } => M::Goodbye(v1::Goodbye { text: text.clone() }),
+        ToWorker::FrameAck { .. } => return None,
+    };
+    Some(v1::FromMaster { message: Some(message) })
+}
+
+/// The master's message as `Results` carries it; `None` if it travels on `Control`.
+pub fn results_to_worker(message: &ToWorker) -> Option<v1::ResultsFromMaster> {
+    let ToWorker::FrameAck { run, seq, record_limits } = message else { return None };
+    let ack = results_down::Message::FrameAck(v1::FrameAck {
+        run: run.to_string(),
+        seq: *seq,
+        success_record_limit: record_limits[0],
+        failure_record_limit: record_limits[1],
+    });
+    Some(v1::ResultsFromMaster { message: Some(ack) })
+}
+
+/// The master's message on `Control`.
+pub fn control_from_master(message: v1::FromMaster) -> Result<ToWorker, WireError> {
+    use from_master::Message as M;
+    Ok(match message.message.ok_or(WireError::Missing("content"))? {
+        M::Welcome(welcome) => {
+            ToWorker::Welcome { session: SessionId(welcome.session), secret: welcome.secret, name: welcome.name }
+        }
+        M::Refused(refused) => {
+            ToWorker::Refused(Refusal { code: code_from(refused.code), text: refused.text, retry: refused.retry })
+        }
+        M::Prepare(prepare) => {
+            ToWorker::Prepare { run: run(prepare.run), plan: digest(prepare.plan)?, blobs: digests(prepare.blobs)? }
+        }
+        M::BlobChunk(chunk) => {
+            ToWorker::Blob { digest: digest(chunk.digest)?, total: chunk.total, offset: chunk.offset, data: chunk.data }
+        }
+        M::Arm(arm) => ToWorker::Arm {
+            run: run(arm.run),
+            attempt: arm.attempt,
+            t0: Mono(arm.t0_ns),
+            shard: Box::new(shard_from(arm.shard.ok_or(WireError::Missing("shard"))?)?),
+        },
+        M::Stop(name) => ToWorker::Stop { run: run(name.run) },
+        M::Abort(name) => ToWorker::Abort { run: run(name.run) },
+        M::RunClosed(name) => ToWorker::RunClosed { run: run(name.run) },
+        M::HeartbeatReply(reply) => ToWorker::BeatReply(BeatReply {
+            number: reply.number,
+            sent_at: Mono(reply.sent_at_ns),
+            received_at: Mono(reply.received_at_ns),
+            replied_at: Mono(reply.replied_at_ns),
+        }),
+        M::TicketGrant(grant) => {
+            if grant.from > grant.to {
+                return Err(WireError::Range { what: "first ticket", got: grant.from });
+            }
+            ToWorker::Tickets {
+                run: run(grant.run),
+                pool: pool_from(grant.pool)?,
+                tickets: grant.from..grant.to,
+                exhausted: grant.exhausted,
+            }
+        }
+        M::Goodbye(goodbye) => ToWorker::Goodbye { text: goodbye.text },
+    })
+}
+
+/// The master's message on `Results`.
+pub fn results_from_master(message: v1::ResultsFromMaster) -> Result<ToWorker, WireError> {
+    let results_down::Message::FrameAck(ack) = message.message.ok_or(WireError::Missing("content"))?;
+    Ok(ToWorker::FrameAck {
+        run: run(ack.run),
+        seq: ack.seq,
+        record_limits: [ack.success_record_limit, ack.failure_record_limit],
+    })
+}
+
+fn run(run: String) -> RunId {
+    RunId(run.into())
+}
+
+fn texts(digests: &[Digest]) -> Vec<String> {
+    digests.iter().map(ToString::to_string).collect()
+}
+
+fn digest(text: String) -> Result<Digest, WireError> {
+    length("digest", text.len(), text.len() == 64, "64 hexadecimal digits")?;
+    Ok(Digest(text.into()))
+}
+
+fn digests(texts: Vec<String>) -> Result<Vec<Digest>, WireError> {
+    length("digests", texts.len(), texts.len() <= 10_000, "at most 10000")?;
+    texts.into_iter().map(digest).collect()
+}
+
+fn run_beat(beat: v1::RunBeat) -> Result<RunBeat, WireError> {
+    Ok(RunBeat {
+        run: run(beat.run),
+        at: RunTime(beat.at_ns),
+        odometers: odometers_from_wire(&beat.odometers.ok_or(WireError::Missing("odometers"))?)?,
+        users: beat.users,
+        cpu_permille: beat.cpu_permille,
+        lag_us: beat.lag_us,
+    })
+}
+
+fn pool_to(pool: Pool) -> v1::Pool {
+    match pool {
+        Pool::Iterations => v1::Pool { source: None },
+        Pool::Source(index) => v1::Pool { source: Some(index) },
+    }
+}
+
+fn pool_from(pool: Option<v1::Pool>) -> Result<Pool, WireError> {
+    Ok(pool.ok_or(WireError::Missing("pool"))?.source.map_or(Pool::Iterations, Pool::Source))
+}
+
+fn shard_to(shard: &Shard) -> v1::Shard {
+    v1::Shard {
+        plan: shard.plan.to_string(),
+        lanes: shard.lanes.to_bitmap().into(),
+        epoch: shard.epoch.0,
+        from_ns: shard.from.0,
+        max_in_flight: shard.max_in_flight.clone(),
+    }
+}
+
+fn shard_from(shard: v1::Shard) -> Result<Shard, WireError> {
+    let lanes = LaneSet::from_bitmap(&shard.lanes);
+    Ok(Shard {
+        plan: digest(shard.plan)?,
+        lanes: lanes.ok_or(WireError::Length { what: "lanes", got: shard.lanes.len(), expected: "2048" })?,
+        epoch: Epoch(shard.epoch),
+        from: RunTime(shard.from_ns),
+        max_in_flight: shard.max_in_flight,
+    })
+}
+
+fn code_to(code: RefusalCode) -> v1::RefusalCode {
+    match code {
+        RefusalCode::Version => v1::RefusalCode::Version,
+        RefusalCode::Hello => v1::RefusalCode::Hello,
+        RefusalCode::Full => v1::RefusalCode::Full,
+        RefusalCode::Closing => v1::RefusalCode::Closing,
+    }
+}
+
+fn code_from(code: i32) -> RefusalCode {
+    match v1::RefusalCode::try_from(code) {
+        Ok(v1::RefusalCode::Version) => RefusalCode::Version,
+        Ok(v1::RefusalCode::Full) => RefusalCode::Full,
+        Ok(v1::RefusalCode::Closing) => RefusalCode::Closing,
+        // a newer master's code: the text says what it means
+        Ok(v1::RefusalCode::Hello | v1::RefusalCode::Unspecified) | Err(_) => RefusalCode::Hello,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::Odometers;
+    use crate::lanes::deal;
+
+    #[test]
+    fn every_message_of_a_worker_round_trips() {
+        let run = RunId("run".into());
+        let beat = RunBeat {
+            run: run.clone(),
+            at: RunTime(5),
+            odometers: Odometers::default(),
+            users: 1,
+            cpu_permille: 2,
+            lag_us: 3,
+        };
+        let messages = [
+            ToMaster::Hello(Hello { protocol: 1, build: "b".into(), name: "w".into(), cores: 2 }),
+            ToMaster::NeedBlobs { run: run.clone(), digests: vec![Digest::of(b"x")] },
+            ToMaster::Ready { run: run.clone(), cores: 2, capacity: 3 },
+            ToMaster::CannotPrepare { run: run.clone(), text: "why".into() },
+            ToMaster::Armed { run: run.clone(), attempt: 2 },
+            ToMaster::Beat(Beat { number: 1, sent_at: Mono(7), clock: None, run: None }),
+            ToMaster::Beat(Beat {
+                number: 1,
+                sent_at: Mono(7),
+                clock: Some(ClockReport { offset: -4, error: 5 }),
+                run: Some(beat),
+            }),
+            ToMaster::WantTickets { run: run.clone(), pool: Pool::Iterations, want: 3 },
+            ToMaster::WantTickets { run, pool: Pool::Source(0), want: 3 },
+            ToMaster::Goodbye { text: "bye".into() },
+        ];
+        for message in messages {
+            assert_eq!(control_from_worker(control_to_master(&message).unwrap()), Ok(message.clone()));
+            assert_eq!(results_to_master(&message), None);
+        }
+    }
+
+    #[test]
+    fn every_message_of_the_master_round_trips() {
+        let run = RunId("run".into());
+        let digest = Digest::of(b"x");
+        let shard = Shard {
+            plan: digest.clone(),
+            lanes: deal(&[1, 2])[1].clone(),
+            epoch: Epoch(3),
+            from: RunTime(4),
+            max_in_flight: vec![5, 6],
+        };
+        let refused = |code| ToWorker::Refused(Refusal { code, text: "t".into(), retry: true });
+        let reply = BeatReply { number: 1, sent_at: Mono(2), received_at: Mono(3), replied_at: Mono(4) };
+        let messages = [
+            ToWorker::Welcome { session: SessionId(1), secret: Bytes::from_static(b"s"), name: "w".into() },
+            refused(RefusalCode::Version),
+            refused(RefusalCode::Hello),
+            refused(RefusalCode::Full),
+            refused(RefusalCode::Closing),
+            ToWorker::Prepare { run: run.clone(), plan: digest.clone(), blobs: vec![digest.clone()] },
+            ToWorker::Blob { digest, total: 9, offset: 4, data: Bytes::from_static(b"abc") },
+            ToWorker::Arm { run: run.clone(), attempt: 1, t0: Mono(9), shard: Box::new(shard) },
+            ToWorker::Stop { run: run.clone() },
+            ToWorker::Abort { run: run.clone() },
+            ToWorker::RunClosed { run: run.clone() },
+            ToWorker::BeatReply(reply),
+            ToWorker::Tickets { run: run.clone(), pool: Pool::Source(1), tickets: 3..9, exhausted: true },
+            ToWorker::Goodbye { text: "t".into() },
+        ];
+        for message in messages {
+            assert_eq!(control_from_master(control_to_worker(&message).unwrap()), Ok(message.clone()));
+        }
+        let ack = ToWorker::FrameAck { run, seq: 4, record_limits: [1, 2] };
+        assert_eq!(results_from_master(results_to_worker(&ack).unwrap()), Ok(ack));
+    }
+}

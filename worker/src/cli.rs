@@ -1,0 +1,170 @@
+//! The command line of `ld-worker`.
+
+use crate::engine::Engine;
+use crate::limits::load_files;
+use crate::link::{self, grpc::GrpcDial};
+use crate::membership::{Exit, Options};
+use clap::{ArgAction, Parser, ValueEnum};
+use ld_shared::boot::signal::Signals;
+use ld_shared::boot::telemetry::{self, LogFormat};
+use ld_shared::message::{Hello, PROTOCOL_VERSION};
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (cluster protocol 1)");
+const BUILD: &str = concat!("ld-worker ", env!("CARGO_PKG_VERSION"));
+const EXAMPLES: &str = "\
+Examples:
+  ld-worker --master 10.0.0.10:5557            join, make load, end with the master
+  ld-worker --master 10.0.0.10:5557 --stay     outlive the master: wait for the next one
+  ld-worker --master host:5557 --cores 2 --name rack-7
+
+Exit codes: 0 done, 130 ended by the user while it made load, 3 could not do its work, 2 wrong arguments";
+
+/// Makes load for an `ld-master`: joins it, and needs nothing else.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "ld-worker", version = VERSION, after_help = EXAMPLES)]
+pub struct Arguments {
+    /// The master's address.
+    #[arg(long, env = "LD_WORKER_MASTER", value_name = "HOST:PORT", value_parser = address)]
+    pub master: String,
+    /// The name under which it is shown [default: the host's name]
+    #[arg(long, env = "LD_WORKER_NAME")]
+    pub name: Option<String>,
+    /// Load cores [default: all]
+    #[arg(long, env = "LD_WORKER_CORES", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub cores: Option<u32>,
+    /// Stay when the master goes, and wait for the next one.
+    #[arg(long, env = "LD_WORKER_STAY")]
+    pub stay: bool,
+    /// How long to go without hearing from a master: `60s`, `500ms`, `2m`.
+    #[arg(long, env = "LD_WORKER_MASTER_TIMEOUT", default_value = "60s", value_name = "TIME", value_parser = duration)]
+    pub master_timeout: Duration,
+    /// Form of log lines.
+    #[arg(long, env = "LD_WORKER_LOG", value_enum, default_value_t = Log::Text)]
+    pub log: Log,
+    /// Say more; twice: every message.
+    #[arg(short, long, action = ArgAction::Count)]
+    pub verbose: u8,
+    /// Say nothing but errors.
+    #[arg(short, long, conflicts_with = "verbose")]
+    pub quiet: bool,
+}
+
+/// Form of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Log {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+fn address(text: &str) -> Result<String, String> {
+    let parts = text.rsplit_once(':').filter(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+    parts.map(|_| text.to_owned()).ok_or_else(|| "expected HOST:PORT, for example 10.0.0.10:5557".to_owned())
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let units = [("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3_600.0), ("", 1.0)];
+    let seconds = units.into_iter().find_map(|(unit, factor)| {
+        let number: f64 = text.strip_suffix(unit)?.parse().ok()?;
+        Some(number * factor).filter(|seconds| (0.0..=1e9).contains(seconds))
+    });
+    seconds.map(Duration::from_secs_f64).ok_or_else(|| "expected a time like 60s, 500ms or 2m".to_owned())
+}
+
+/// Runs `ld-worker` with the process's arguments.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let format = match arguments.log {
+        Log::Text => LogFormat::Text,
+        Log::Json => LogFormat::Json,
+    };
+    // joining, losing and leaving a master are what one wants to see of a worker
+    telemetry::start(format, if arguments.quiet { -1 } else { 1 + arguments.verbose.min(2) as i8 });
+    match run(arguments) {
+        Ok(Exit::Done(text)) => {
+            tracing::info!("{text}");
+            ExitCode::SUCCESS
+        }
+        Ok(Exit::Interrupted) => ExitCode::from(130),
+        Ok(Exit::Failed(text)) => fail(&text),
+        Err(error) => fail(&format!("cannot start: {error}")),
+    }
+}
+
+fn fail(text: &str) -> ExitCode {
+    // with a closed stderr the exit code still says it
+    writeln!(std::io::stderr(), "error: {text}").ok();
+    ExitCode::from(3)
+}
+
+fn run(arguments: Arguments) -> std::io::Result<Exit> {
+    let all = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as u32;
+    let hello = Hello {
+        protocol: PROTOCOL_VERSION,
+        build: BUILD.into(),
+        name: arguments.name.unwrap_or_else(host_name),
+        cores: arguments.cores.unwrap_or(all),
+    };
+    let options = Options {
+        hello,
+        capacity: load_files(),
+        stay: arguments.stay,
+        master_timeout: arguments.master_timeout,
+        master: arguments.master.clone(),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let exit = runtime.block_on(async {
+        let mut signals = Signals::listen()?;
+        let (signal, requests) = mpsc::channel(4);
+        tokio::spawn(async move {
+            let mut known = 0;
+            loop {
+                known = signals.beyond(known).await;
+                if signal.send(()).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(link::run::<Engine>(options, GrpcDial { master: arguments.master }, requests).await)
+    });
+    // a task that still waits, for example for a name look-up, must not hold the process
+    runtime.shutdown_background();
+    exit
+}
+
+/// Name of this machine, or `worker`.
+fn host_name() -> String {
+    #[cfg(unix)]
+    let name = rustix::system::uname().nodename().to_str().ok().map(str::to_owned);
+    #[cfg(not(unix))]
+    let name: Option<String> = None;
+    name.filter(|name| !name.is_empty()).unwrap_or_else(|| "worker".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_understood() {
+        use clap::CommandFactory as _;
+        Arguments::command().debug_assert();
+        let parsed = Arguments::try_parse_from(["ld-worker", "--master", "h:1", "--master-timeout", "500ms", "--stay"]);
+        let parsed = parsed.unwrap();
+        assert_eq!((parsed.master.as_str(), parsed.master_timeout), ("h:1", Duration::from_millis(500)));
+        assert!(parsed.stay);
+        for bad in ["h", ":1", "h:99999"] {
+            assert!(Arguments::try_parse_from(["ld-worker", "--master", bad]).is_err(), "{bad}");
+        }
+        for (text, seconds) in [("60s", 60.0), ("2m", 120.0), ("3", 3.0), ("1h", 3_600.0)] {
+            assert_eq!(duration(text), Ok(Duration::from_secs_f64(seconds)));
+        }
+        assert!(duration("-1s").is_err() && duration("soon").is_err());
+        assert!(VERSION.contains(&format!("protocol {PROTOCOL_VERSION}")));
+    }
+}

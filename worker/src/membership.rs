@@ -1,0 +1,645 @@
+//! One worker's side of the cluster: joins, prepares, starts, beats, holds a lease, drains.
+//!
+//! A pure state machine: `on(now, event, &mut effects)` and `deadline()`. The shell in
+//! [`crate::link`] moves bytes, stamps the clock and drives the engine.
+
+use crate::spool::Spool;
+use bytes::{Bytes, BytesMut};
+use ld_shared::clock_estimate::ClockEstimate;
+use ld_shared::frame::{Frame, FrameBody, FrameKey};
+use ld_shared::id::{Digest, RunId, SessionId};
+use ld_shared::message::{BEAT_EVERY, Hello, LEASE, ToMaster, ToWorker};
+use ld_shared::plan::Pool;
+use ld_shared::shard::Shard;
+use ld_shared::time::{Mono, RunTime};
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
+use std::time::Duration;
+
+/// Between two attempts to reach the master.
+const REDIAL_EVERY: Duration = Duration::from_millis(500);
+/// The first beats come faster, so that the clock is known before the first run.
+const QUICK_BEATS: u64 = 8;
+const QUICK_BEAT_EVERY: Duration = Duration::from_millis(20);
+/// How long the master may take to answer the hello.
+const GREET_WITHIN: Duration = Duration::from_secs(5);
+/// The engine is started so long before the start instant: later, the instant could not be
+/// replaced by a new one; earlier is of no use.
+const START_AHEAD: Duration = Duration::from_millis(50);
+/// After `graceful_stop`, how long the engine may take for its last span.
+const DRAIN_SLACK: Duration = Duration::from_secs(2);
+/// After an abort, how long the engine may take for its last span, and the master to count it.
+const ABORT_WITHIN: Duration = Duration::from_secs(3);
+
+/// How a worker behaves.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// What it says of itself.
+    pub hello: Hello,
+    /// Open files that load may use.
+    pub capacity: u64,
+    /// It outlives its master.
+    pub stay: bool,
+    /// How long it goes without hearing from a master.
+    pub master_timeout: Duration,
+    /// The master, as messages name it.
+    pub master: String,
+}
+
+/// What happens to a worker.
+#[derive(Debug)]
+pub enum Event {
+    /// A connection stands.
+    Connected,
+    /// There is no connection, or none any more: what was seen.
+    Disconnected(String),
+    /// The master said something; replies to beats with the instant at which they were read.
+    Message(ToWorker),
+    /// The engine of this run is ready, or cannot be.
+    Prepared(RunId, Result<Ready, String>),
+    /// The engine completed a span.
+    Span(Box<FrameBody>),
+    /// Users will soon need tickets.
+    WantTickets(Pool, u64),
+    /// Somebody asked the worker to end (the second time: at once).
+    Signal,
+    /// A deadline passed.
+    Tick,
+}
+
+/// What the membership must know of a plan that is ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ready {
+    /// How long open requests may take at the end.
+    pub graceful_stop: Duration,
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Open a connection.
+    Dial,
+    /// Close it.
+    Hangup,
+    /// Send a message.
+    Send(ToMaster),
+    /// Stamp and send a beat of this number, with the odometers of the run, if there is one.
+    Beat {
+        /// Its number.
+        number: u64,
+        /// The run and its start instant on the own clock.
+        run: Option<(RunId, Mono)>,
+    },
+    /// Prepare an engine.
+    Prepare {
+        /// The run.
+        run: RunId,
+        /// Digest of the plan.
+        plan: Digest,
+        /// Every blob, the plan's among them.
+        blobs: BTreeMap<Digest, Bytes>,
+    },
+    /// Start the engine.
+    Start {
+        /// What to run.
+        shard: Box<Shard>,
+        /// The start instant on the own clock.
+        t0: Mono,
+    },
+    /// Users may start requests until then.
+    Lease(Mono),
+    /// Let the engine drain.
+    StopLoad,
+    /// Cut the engine off.
+    AbortLoad,
+    /// Forget the engine.
+    DropLoad,
+    /// Hand tickets to the engine.
+    Grant(Pool, Range<u64>, bool),
+    /// Hand record limits to the engine.
+    RecordLimits([u64; 2]),
+    /// Tell people: a state changed.
+    Say(String),
+    /// The worker is done.
+    Exit(Exit),
+}
+
+/// How a worker ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// As it should: its master is done, or somebody ended it while it made no load.
+    Done(String),
+    /// Somebody ended it while it made load.
+    Interrupted,
+    /// It could not do its work: why, and what to do.
+    Failed(String),
+}
+
+/// One worker.
+#[derive(Debug)]
+pub struct Membership {
+    options: Options,
+    link: Link,
+    heard: Mono,
+    clock: ClockEstimate,
+    lease: Option<Mono>,
+    beats: u64,
+    next_beat: Mono,
+    run: Option<Run>,
+    ending: Ending,
+    /// Why the newest connection ended or did not come about.
+    seen: String,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Link {
+    /// Nothing is there; dial then.
+    Down {
+        redial: Mono,
+    },
+    Dialing,
+    /// The hello is sent.
+    Greeting {
+        until: Mono,
+    },
+    Joined {
+        session: SessionId,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Ending {
+    Not,
+    /// Once this run is over.
+    Asked {
+        made_load: bool,
+    },
+    Aborted {
+        until: Mono,
+    },
+}
+
+#[derive(Debug)]
+struct Run {
+    run: RunId,
+    stage: Stage,
+    spool: Spool,
+    graceful_stop: Duration,
+    /// The master of this run is lost: what it measures goes nowhere.
+    orphaned: bool,
+}
+
+#[derive(Debug)]
+enum Stage {
+    Fetching {
+        plan: Digest,
+        missing: VecDeque<Digest>,
+        blobs: BTreeMap<Digest, Bytes>,
+        partial: BytesMut,
+    },
+    Preparing,
+    Ready,
+    /// Armed: the engine is started a moment before `t0`.
+    Armed {
+        shard: Box<Shard>,
+        t0: Mono,
+    },
+    Running {
+        t0: Mono,
+    },
+    /// Nothing starts any more; the engine is cut off at `until`, forgotten later.
+    Draining {
+        t0: Mono,
+        until: Mono,
+        aborted: bool,
+    },
+    /// The last span is here: what remains is to deliver it.
+    Spent {
+        t0: Mono,
+    },
+}
+
+impl Run {
+    fn t0(&self) -> Option<Mono> {
+        match &self.stage {
+            Stage::Running { t0 } | Stage::Draining { t0, .. } | Stage::Spent { t0 } => Some(*t0),
+            Stage::Fetching { .. } | Stage::Preparing | Stage::Ready | Stage::Armed { .. } => None,
+        }
+    }
+}
+
+impl Membership {
+    /// A worker that dials at once.
+    pub fn new(now: Mono, options: Options) -> Self {
+        Self {
+            options,
+            link: Link::Down { redial: now },
+            heard: now,
+            clock: ClockEstimate::default(),
+            lease: None,
+            beats: 0,
+            next_beat: now,
+            run: None,
+            ending: Ending::Not,
+            seen: String::new(),
+        }
+    }
+
+    /// When [`Event::Tick`] is due. There is always such an instant.
+    pub fn deadline(&self) -> Mono {
+        let link = match self.link {
+            // a lost master's run drains first
+            Link::Down { .. } if self.run.is_some() => Mono(u64::MAX),
+            Link::Down { redial } => redial,
+            // dialling is bounded by the shell, which dials with a time-out
+            Link::Dialing if self.options.stay => Mono(u64::MAX),
+            Link::Dialing => self.heard.after(self.patience()),
+            Link::Greeting { until } => until,
+            Link::Joined { .. } => self.next_beat.min(self.heard.after(self.patience())),
+        };
+        let run = self.run.as_ref().map(|run| match &run.stage {
+            Stage::Armed { t0, .. } => start_at(*t0),
+            Stage::Draining { until, .. } => *until,
+            Stage::Fetching { .. } | Stage::Preparing | Stage::Ready | Stage::Running { .. } | Stage::Spent { .. } => {
+                Mono(u64::MAX)
+            }
+        });
+        let ending = match self.ending {
+            Ending::Aborted { until } => until,
+            Ending::Not | Ending::Asked { .. } => Mono(u64::MAX),
+        };
+        link.min(run.unwrap_or(Mono(u64::MAX))).min(ending)
+    }
+
+    /// How long silence may last. Never shorter than a lease, or a busy master would be given up.
+    fn patience(&self) -> Duration {
+        self.options.master_timeout.max(LEASE)
+    }
+
+    /// Takes an event.
+    pub fn on(&mut self, now: Mono, event: Event, effects: &mut Vec<Effect>) {
+        match event {
+            Event::Connected => {
+                self.link = Link::Greeting { until: now.after(GREET_WITHIN) };
+                effects.push(Effect::Send(ToMaster::Hello(self.options.hello.clone())));
+            }
+            Event::Disconnected(seen) => self.on_disconnected(now, &seen, effects),
+            Event::Message(message) => self.on_message(now, message, effects),
+            Event::Prepared(run, result) => self.on_prepared(&run, result, effects),
+            Event::Span(body) => self.on_span(now, body, effects),
+            Event::WantTickets(pool, want) => {
+                if let Some(run) = self.run.as_ref().filter(|run| !run.orphaned) {
+                    effects.push(Effect::Send(ToMaster::WantTickets { run: run.run.clone(), pool, want }));
+                }
+            }
+            Event::Signal => self.on_signal(now, effects),
+            Event::Tick => {}
+        }
+        self.advance(now, effects);
+    }
+
+    fn on_disconnected(&mut self, now: Mono, seen: &str, effects: &mut Vec<Effect>) {
+        seen.clone_into(&mut self.seen);
+        let joined = matches!(self.link, Link::Joined { .. });
+        if joined {
+            effects.push(Effect::Say(format!("connection to the master {} ended: {seen}", self.options.master)));
+        }
+        self.link = Link::Down { redial: now.after(REDIAL_EVERY) };
+        self.lease = None;
+        self.clock = ClockEstimate::default();
+        self.lose_run(now, effects);
+    }
+
+    /// The master of the run is lost: users stop, what is open ends, nothing can be delivered.
+    fn lose_run(&mut self, now: Mono, effects: &mut Vec<Effect>) {
+        let Some(run) = &mut self.run else { return };
+        run.orphaned = true;
+        match run.stage {
+            Stage::Running { .. } => self.stop_load(now, effects),
+            Stage::Draining { .. } => {}
+            Stage::Fetching { .. } | Stage::Preparing | Stage::Ready | Stage::Armed { .. } | Stage::Spent { .. } => {
+                self.drop_run(effects)
+            }
+        }
+    }
+
+    fn drop_run(&mut self, effects: &mut Vec<Effect>) {
+        if self.run.take().is_some() {
+            effects.push(Effect::DropLoad);
+        }
+    }
+
+    fn stop_load(&mut self, now: Mono, effects: &mut Vec<Effect>) {
+        let Some(run) = &mut self.run else { return };
+        match run.stage {
+            Stage::Running { t0 } => {
+                let until = now.after(run.graceful_stop).after(DRAIN_SLACK);
+                run.stage = Stage::Draining { t0, until, aborted: false };
+                effects.push(Effect::StopLoad);
+            }
+            Stage::Draining { .. } | Stage::Spent { .. } => {}
+            Stage::Fetching { .. } | Stage::Preparing | Stage::Ready | Stage::Armed { .. } => self.drop_run(effects),
+        }
+    }
+
+    fn abort_load(&mut self, now: Mono, effects: &mut Vec<Effect>) {
+        let Some(run) = &mut self.run else { return };
+        match run.stage {
+            Stage::Running { t0 } | Stage::Draining { t0, aborted: false, .. } => {
+                run.stage = Stage::Draining { t0, until: now.after(ABORT_WITHIN), aborted: true };
+                effects.push(Effect::AbortLoad);
+            }
+            Stage::Draining { aborted: true, .. } | Stage::Spent { .. } => {}
+            Stage::Fetching { .. } | Stage::Preparing | Stage::Ready | Stage::Armed { .. } => self.drop_run(effects),
+        }
+    }
+
+    fn on_message(&mut self, now: Mono, message: ToWorker, effects: &mut Vec<Effect>) {
+        self.heard = now;
+        let ours = |run: &RunId| self.run.as_ref().is_some_and(|have| have.run == *run && !have.orphaned);
+        match message {
+            ToWorker::Welcome { session, name, .. } => {
+                self.link = Link::Joined { session };
+                (self.beats, self.next_beat) = (0, now);
+                effects.push(Effect::Say(format!("joined the master {} as {name}", self.options.master)));
+            }
+            ToWorker::Refused(refusal) => {
+                let text = format!("the master {} refused this worker: {}", self.options.master, refusal.text);
+                effects.push(Effect::Hangup);
+                if refusal.retry {
+                    effects.push(Effect::Say(text));
+                    self.link = Link::Down { redial: now.after(REDIAL_EVERY) };
+                } else {
+                    effects.push(Effect::Exit(Exit::Failed(text)));
+                }
+            }
+            ToWorker::Prepare { run, plan, blobs } => self.on_prepare(run, plan, blobs, effects),
+            ToWorker::Blob { digest, total, offset, data } => {
+                self.on_blob(&digest, total, offset, &data, effects);
+            }
+            ToWorker::Arm { run, attempt, t0, shard } if ours(&run) => self.on_arm(now, attempt, t0, shard, effects),
+            ToWorker::Stop { run } if ours(&run) => self.stop_load(now, effects),
+            ToWorker::Abort { run } if ours(&run) => self.abort_load(now, effects),
+            ToWorker::RunClosed { run } if ours(&run) => self.drop_run(effects),
+            ToWorker::BeatReply(reply) => {
+                self.clock.add(&reply, now);
+                let until = reply.sent_at.after(LEASE);
+                if self.lease.is_none_or(|have| have < until) {
+                    self.lease = Some(until);
+                    effects.push(Effect::Lease(until));
+                }
+            }
+            ToWorker::Tickets { run, pool, tickets, exhausted } if ours(&run) => {
+                effects.push(Effect::Grant(pool, tickets, exhausted));
+            }
+            ToWorker::FrameAck { run, seq, record_limits } if ours(&run) => {
+                if let Some(run) = &mut self.run {
+                    run.spool.acknowledge(seq);
+                }
+                effects.push(Effect::RecordLimits(record_limits));
+                self.offer(effects);
+            }
+            ToWorker::Goodbye { text } => self.on_goodbye(now, &text, effects),
+            // late messages of a run that is over here
+            ToWorker::Arm { .. }
+            | ToWorker::Stop { .. }
+            | ToWorker::Abort { .. }
+            | ToWorker::RunClosed { .. }
+            | ToWorker::Tickets { .. }
+            | ToWorker::FrameAck { .. } => {}
+        }
+    }
+
+    fn on_goodbye(&mut self, now: Mono, text: &str, effects: &mut Vec<Effect>) {
+        if self.options.stay {
+            effects.push(Effect::Say(format!("the master {} said goodbye: {text}", self.options.master)));
+            effects.push(Effect::Hangup);
+            self.link = Link::Down { redial: now.after(REDIAL_EVERY) };
+            self.lease = None;
+            self.lose_run(now, effects);
+        } else {
+            self.drop_run(effects);
+            effects.push(Effect::Exit(Exit::Done(format!("the master said goodbye: {text}"))));
+        }
+    }
+
+    fn on_prepare(&mut self, run: RunId, plan: Digest, blobs: Vec<Digest>, effects: &mut Vec<Effect>) {
+        if self.ending != Ending::Not {
+            return;
+        }
+        if self.run.as_ref().is_some_and(|run| run.orphaned) {
+            let text = "it still drains a run whose master was lost".into();
+            effects.push(Effect::Send(ToMaster::CannotPrepare { run, text }));
+            return;
+        }
+        self.drop_run(effects);
+        let mut missing: VecDeque<Digest> = VecDeque::new();
+        for digest in blobs {
+            if !missing.contains(&digest) {
+                missing.push_back(digest);
+            }
+        }
+        let digests = missing.iter().cloned().collect();
+        effects.push(Effect::Send(ToMaster::NeedBlobs { run: run.clone(), digests }));
+        let stage = Stage::Fetching { plan, missing, blobs: BTreeMap::new(), partial: BytesMut::new() };
+        let (spool, graceful_stop) = (Spool::default(), Duration::ZERO);
+        self.run = Some(Run { run, stage, spool, graceful_stop, orphaned: false });
+    }
+
+    fn on_blob(&mut self, digest: &Digest, total: u64, offset: u64, data: &Bytes, effects: &mut Vec<Effect>) {
+        let Some(run) = &mut self.run else { return };
+        let Stage::Fetching { plan, missing, blobs, partial } = &mut run.stage else { return };
+        let expected = missing.front() == Some(digest) && offset == partial.len() as u64;
+        if !expected || offset + data.len() as u64 > total {
+            let text = format!("blob {digest} arrived out of order");
+            effects.push(Effect::Send(ToMaster::CannotPrepare { run: run.run.clone(), text }));
+            self.drop_run(effects);
+            return;
+        }
+        partial.extend_from_slice(data);
+        if (partial.len() as u64) < total {
+            return;
+        }
+        let blob = std::mem::take(partial).freeze();
+        missing.pop_front();
+        if Digest::of(&blob) != *digest {
+            let text = format!("blob {digest} arrived damaged");
+            effects.push(Effect::Send(ToMaster::CannotPrepare { run: run.run.clone(), text }));
+            self.drop_run(effects);
+            return;
+        }
+        blobs.insert(digest.clone(), blob);
+        if missing.is_empty() {
+            let (plan, blobs) = (plan.clone(), std::mem::take(blobs));
+            run.stage = Stage::Preparing;
+            effects.push(Effect::Prepare { run: run.run.clone(), plan, blobs });
+        }
+    }
+
+    fn on_prepared(&mut self, id: &RunId, result: Result<Ready, String>, effects: &mut Vec<Effect>) {
+        let preparing = |run: &&mut Run| run.run == *id && matches!(run.stage, Stage::Preparing);
+        let Some(run) = self.run.as_mut().filter(preparing) else { return };
+        match result {
+            Ok(ready) => {
+                run.graceful_stop = ready.graceful_stop;
+                run.stage = Stage::Ready;
+                let (cores, capacity) = (self.options.hello.cores, self.options.capacity);
+                effects.push(Effect::Send(ToMaster::Ready { run: id.clone(), cores, capacity }));
+            }
+            Err(text) => {
+                effects.push(Effect::Send(ToMaster::CannotPrepare { run: id.clone(), text }));
+                self.drop_run(effects);
+            }
+        }
+    }
+
+    fn on_arm(&mut self, now: Mono, attempt: u32, t0: Mono, shard: Box<Shard>, effects: &mut Vec<Effect>) {
+        let Some(t0) = self.clock.to_own(t0) else { return };
+        let Some(run) = &mut self.run else { return };
+        // an instant that has passed, or comes after the engine was started, is not confirmed
+        if t0 > now && matches!(run.stage, Stage::Ready | Stage::Armed { .. }) {
+            run.stage = Stage::Armed { shard, t0 };
+            effects.push(Effect::Send(ToMaster::Armed { run: run.run.clone(), attempt }));
+        }
+    }
+
+    fn on_span(&mut self, now: Mono, body: Box<FrameBody>, effects: &mut Vec<Effect>) {
+        let Some(run) = &mut self.run else { return };
+        let last = body.last;
+        if run.orphaned {
+            if last {
+                self.drop_run(effects);
+            }
+            return;
+        }
+        let Some(t0) = run.t0() else { return };
+        run.spool.put(body, RunTime::from(now.since(t0)));
+        if last {
+            run.stage = Stage::Spent { t0 };
+        }
+        self.offer(effects);
+    }
+
+    fn offer(&mut self, effects: &mut Vec<Effect>) {
+        let Link::Joined { session } = self.link else { return };
+        let Some(run) = &mut self.run else { return };
+        while let Some((seq, body, sealed_at)) = run.spool.offer() {
+            let key = FrameKey { run: run.run.clone(), session, seq };
+            let frame = Box::new(Frame { key, body: *body });
+            effects.push(Effect::Send(ToMaster::Frame { frame, sealed_at }));
+        }
+    }
+
+    fn on_signal(&mut self, now: Mono, effects: &mut Vec<Effect>) {
+        match self.ending {
+            Ending::Not => {
+                let made_load = self.run.as_ref().is_some_and(|run| run.t0().is_some());
+                self.ending = Ending::Asked { made_load };
+                if made_load {
+                    effects.push(Effect::Say("ending: open requests may finish; once more aborts".into()));
+                }
+                self.stop_load(now, effects);
+            }
+            Ending::Asked { .. } => {
+                self.ending = Ending::Aborted { until: now.after(ABORT_WITHIN) };
+                self.abort_load(now, effects);
+            }
+            Ending::Aborted { .. } => effects.push(Effect::Exit(Exit::Interrupted)),
+        }
+    }
+
+    fn advance(&mut self, now: Mono, effects: &mut Vec<Effect>) {
+        self.advance_run(now, effects);
+        self.advance_link(now, effects);
+        let delivered = self.run.as_ref().is_none_or(|run| run.spool.is_done());
+        match self.ending {
+            Ending::Not => {}
+            Ending::Asked { made_load } if delivered => self.leave(made_load, effects),
+            Ending::Asked { .. } => {}
+            Ending::Aborted { until } if delivered || now >= until => self.leave(true, effects),
+            Ending::Aborted { .. } => {}
+        }
+    }
+
+    fn leave(&mut self, made_load: bool, effects: &mut Vec<Effect>) {
+        if matches!(self.link, Link::Joined { .. }) {
+            effects.push(Effect::Send(ToMaster::Goodbye { text: "ended by the user".into() }));
+        }
+        let done = Exit::Done("ended by the user".into());
+        effects.push(Effect::Exit(if made_load { Exit::Interrupted } else { done }));
+    }
+
+    fn advance_run(&mut self, now: Mono, effects: &mut Vec<Effect>) {
+        let Some(run) = &mut self.run else { return };
+        match &run.stage {
+            Stage::Armed { t0, .. } if now >= start_at(*t0) => {
+                let t0 = *t0;
+                let armed = std::mem::replace(&mut run.stage, Stage::Running { t0 });
+                if let Stage::Armed { shard, .. } = armed {
+                    effects.push(Effect::Start { shard, t0 });
+                }
+            }
+            Stage::Draining { until, aborted, .. } if now >= *until => {
+                if *aborted {
+                    // even the last span did not come: there is nothing to wait for
+                    self.drop_run(effects);
+                } else {
+                    self.abort_load(now, effects);
+                }
+            }
+            Stage::Fetching { .. }
+            | Stage::Preparing
+            | Stage::Ready
+            | Stage::Armed { .. }
+            | Stage::Running { .. }
+            | Stage::Draining { .. }
+            | Stage::Spent { .. } => {}
+        }
+    }
+
+    fn advance_link(&mut self, now: Mono, effects: &mut Vec<Effect>) {
+        let silent = now >= self.heard.after(self.patience());
+        let joined = matches!(self.link, Link::Joined { .. });
+        if silent && (joined || !self.options.stay) {
+            let seconds = self.patience().as_secs_f64();
+            let why = if self.seen.is_empty() { String::new() } else { format!(" ({})", self.seen) };
+            let text = format!("nothing was heard of the master {} for {seconds} s{why}", self.options.master);
+            effects.push(Effect::Hangup);
+            if self.options.stay {
+                self.on_disconnected(now, &text, effects);
+            } else {
+                self.drop_run(effects);
+                effects.push(Effect::Exit(Exit::Failed(text)));
+            }
+            return;
+        }
+        match self.link {
+            Link::Down { redial } if now >= redial && self.run.is_none() => {
+                self.link = Link::Dialing;
+                effects.push(Effect::Dial);
+            }
+            Link::Greeting { until } if now >= until => {
+                effects.push(Effect::Hangup);
+                self.link = Link::Down { redial: now.after(REDIAL_EVERY) };
+            }
+            Link::Joined { .. } if now >= self.next_beat => {
+                self.beats += 1;
+                let every = if self.beats < QUICK_BEATS { QUICK_BEAT_EVERY } else { BEAT_EVERY };
+                self.next_beat = now.after(every);
+                let run = self.run.as_ref().filter(|run| !run.orphaned);
+                let run = run.and_then(|run| Some((run.run.clone(), run.t0()?)));
+                effects.push(Effect::Beat { number: self.beats, run });
+            }
+            Link::Down { .. } | Link::Dialing | Link::Greeting { .. } | Link::Joined { .. } => {}
+        }
+    }
+
+    /// What is known of the master's clock.
+    pub fn clock(&self) -> Option<ld_shared::message::ClockReport> {
+        self.clock.report()
+    }
+}
+
+fn start_at(t0: Mono) -> Mono {
+    Mono(t0.0.saturating_sub(START_AHEAD.as_nanos() as u64))
+}
