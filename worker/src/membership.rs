@@ -271,9 +271,11 @@ impl Membership {
         link.min(run.unwrap_or(Mono(u64::MAX))).min(ending)
     }
 
-    /// How long silence may last. Never shorter than a lease, or a busy master would be given up.
+    /// How long silence may last. Of a master that is there never shorter than a lease, or a busy
+    /// one would be given up.
     fn patience(&self) -> Duration {
-        self.options.master_timeout.max(LEASE)
+        let joined = matches!(self.link, Link::Joined { .. });
+        if joined { self.options.master_timeout.max(LEASE) } else { self.options.master_timeout }
     }
 
     /// Takes an event.

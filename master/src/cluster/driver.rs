@@ -10,7 +10,7 @@ use crate::run::{Measured, Progress};
 use bytes::Bytes;
 use ld_shared::boot::clock;
 use ld_shared::id::{Digest, RunId, SessionId};
-use ld_shared::message::{BLOB_CHUNK, BeatReply, Refusal, RefusalCode, ToMaster, ToWorker};
+use ld_shared::message::{BLOB_CHUNK, BeatReply, LEASE, Refusal, RefusalCode, ToMaster, ToWorker};
 use ld_shared::time::Mono;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -250,8 +250,9 @@ impl Driver {
     fn tick(&mut self, now: Mono) {
         for session in self.registry.gone(now) {
             let how = format!("nothing was heard of it for {:?}", ld_shared::message::GONE_AFTER);
-            // silent: it may have gone on until its lease ended, which is now at the latest
-            self.lose(session, now, how);
+            // silent: it may have gone on until its lease ended
+            let until = self.registry.member(session).map_or(now, |member| member.answered.after(LEASE));
+            self.lose(session, until.min(now), how);
         }
         if let Some(active) = &mut self.active {
             // nobody waits for the result any more: the handle's future was dropped
