@@ -21,6 +21,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 pub(super) type ConnectionId = u64;
 
 /// What comes in.
+#[expect(clippy::large_enum_variant, reason = "beats pass through by value; nothing is kept")]
 pub(super) enum Input {
     /// A connection stands; what is sent to it goes to `out`.
     Opened { connection: ConnectionId, out: mpsc::Sender<ToWorker> },
@@ -147,7 +148,7 @@ impl Driver {
                 reply.send(found).ok();
             }
             Input::Message { connection, at, message } => self.on_message(connection, at, message),
-            Input::Closed { connection, seen } => self.on_closed(connection, seen),
+            Input::Closed { connection, seen } => self.on_closed(connection, &seen),
             Input::Run(request) => self.start(*request),
             Input::Close(_) => {}
         }
@@ -201,7 +202,7 @@ impl Driver {
         }
     }
 
-    fn on_closed(&mut self, id: ConnectionId, seen: String) {
+    fn on_closed(&mut self, id: ConnectionId, seen: &str) {
         let Some(connection) = self.connections.remove(&id) else { return };
         if let Some((session, _)) = connection.session {
             self.lose(session, clock::mono(), format!("its connection ended ({seen})"));
@@ -355,10 +356,10 @@ impl Driver {
         let gone = async {
             while self.connections.values().any(|c| c.session.is_some()) {
                 match inputs.recv().await {
-                    Some(Input::Closed { connection, .. }) => {
-                        self.connections.remove(&connection);
-                    }
-                    Some(Input::Message { connection, message: ToMaster::Goodbye { .. }, .. }) => {
+                    Some(
+                        Input::Closed { connection, .. }
+                        | Input::Message { connection, message: ToMaster::Goodbye { .. }, .. },
+                    ) => {
                         self.connections.remove(&connection);
                     }
                     Some(_) => {}
