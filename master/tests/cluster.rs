@@ -1,5 +1,7 @@
 //! Runs over real links (channels and gRPC on loopback) with a double of the engine.
 
+#![expect(clippy::unwrap_used, reason = "a test may fail")]
+
 use ld_master::cluster::{Cluster, ClusterError, ClusterOptions, RunControl, RunError, RunOrder};
 use ld_master::run::{Ending, Measured, Progress};
 use ld_shared::boot::clock;

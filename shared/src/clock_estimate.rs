@@ -25,10 +25,11 @@ impl ClockEstimate {
         let Some(round_trip) = away.checked_sub(there) else { return };
         let out = i128::from(reply.received_at.0) - i128::from(reply.sent_at.0);
         let back = i128::from(reply.replied_at.0) - i128::from(read_at.0);
+        let Ok(offset) = i64::try_from(out.midpoint(back)) else { return };
         if self.exchanges.len() == EXCHANGES {
             self.exchanges.pop_front();
         }
-        self.exchanges.push_back((round_trip, ((out + back) / 2) as i64));
+        self.exchanges.push_back((round_trip, offset));
     }
 
     /// Offset (other − own) and the bound on its error; `None` before the first exchange.
@@ -58,7 +59,7 @@ mod tests {
             let mut estimate = ClockEstimate::default();
             let mut own = 10_000_000_000_000u64;
             for (number, (out, back, held)) in delays.into_iter().enumerate() {
-                let there = |own: u64| Mono((own as i64 + offset) as u64);
+                let there = |own: u64| Mono(own.checked_add_signed(offset).unwrap());
                 let reply = BeatReply {
                     number: number as u64,
                     sent_at: Mono(own),

@@ -27,11 +27,15 @@ pub const GONE_AFTER: Duration = Duration::from_secs(3);
 /// Frames that may be offered and not yet acknowledged.
 pub const FRAME_WINDOW: usize = 4;
 /// How long preparing a plan may take on a worker.
-pub const PREPARE_WITHIN: Duration = Duration::from_secs(60);
+pub const PREPARE_WITHIN: Duration = Duration::from_mins(1);
 /// Messages that a link holds in one direction before its peer counts as stuck.
 pub const LINK_QUEUE: usize = 64;
 
 /// What a worker says.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the large one is the beat, which comes five times a second and must not allocate"
+)]
 #[derive(Clone, Debug, PartialEq)]
 pub enum ToMaster {
     /// Introduces itself.

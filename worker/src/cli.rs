@@ -84,7 +84,15 @@ pub fn main() -> ExitCode {
         Log::Json => LogFormat::Json,
     };
     // joining, losing and leaving a master are what one wants to see of a worker
-    telemetry::start(format, if arguments.quiet { -1 } else { 1 + arguments.verbose.min(2) as i8 });
+    telemetry::start(
+        format,
+        match (arguments.quiet, arguments.verbose) {
+            (true, _) => -1,
+            (false, 0) => 1,
+            (false, 1) => 2,
+            (false, 2..) => 3,
+        },
+    );
     match run(arguments) {
         Ok(Exit::Done(text)) => {
             tracing::info!("{text}");

@@ -125,13 +125,10 @@ pub async fn run<L: LoadMaker>(options: Options, mut dial: impl Dial, mut signal
                 }
             }
             event = shell.next() => event,
-            signal = signals.recv(), if signals_open => match signal {
-                Some(()) => Event::Signal,
-                None => {
-                    signals_open = false;
-                    continue;
-                }
-            },
+            signal = signals.recv(), if signals_open => {
+                signals_open = signal.is_some();
+                if signals_open { Event::Signal } else { Event::Tick }
+            }
             () = wake => Event::Tick,
         };
         membership.on(clock::mono(), event, &mut effects);

@@ -75,6 +75,7 @@ pub struct Ready {
 }
 
 /// What is to be done.
+#[expect(clippy::large_enum_variant, reason = "passed on at once by value; nothing is kept")]
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
     /// Open a connection.
@@ -180,6 +181,7 @@ enum Ending {
 }
 
 #[derive(Debug)]
+#[expect(clippy::struct_field_names, reason = "its id is called run wherever it goes")]
 struct Run {
     run: RunId,
     stage: Stage,
@@ -271,9 +273,11 @@ impl Membership {
         link.min(run.unwrap_or(Mono(u64::MAX))).min(ending)
     }
 
-    /// How long silence may last. Never shorter than a lease, or a busy master would be given up.
+    /// How long silence may last. Of a master that is there never shorter than a lease, or a busy
+    /// one would be given up.
     fn patience(&self) -> Duration {
-        self.options.master_timeout.max(LEASE)
+        let joined = matches!(self.link, Link::Joined { .. });
+        if joined { self.options.master_timeout.max(LEASE) } else { self.options.master_timeout }
     }
 
     /// Takes an event.
@@ -318,7 +322,7 @@ impl Membership {
             Stage::Running { .. } => self.stop_load(now, effects),
             Stage::Draining { .. } => {}
             Stage::Fetching { .. } | Stage::Preparing | Stage::Ready | Stage::Armed { .. } | Stage::Spent { .. } => {
-                self.drop_run(effects)
+                self.drop_run(effects);
             }
         }
     }
@@ -553,11 +557,9 @@ impl Membership {
         self.advance_link(now, effects);
         let delivered = self.run.as_ref().is_none_or(|run| run.spool.is_done());
         match self.ending {
-            Ending::Not => {}
             Ending::Asked { made_load } if delivered => self.leave(made_load, effects),
-            Ending::Asked { .. } => {}
             Ending::Aborted { until } if delivered || now >= until => self.leave(true, effects),
-            Ending::Aborted { .. } => {}
+            Ending::Not | Ending::Asked { .. } | Ending::Aborted { .. } => {}
         }
     }
 

@@ -10,7 +10,7 @@ use crate::run::{Measured, Progress};
 use bytes::Bytes;
 use ld_shared::boot::clock;
 use ld_shared::id::{Digest, RunId, SessionId};
-use ld_shared::message::{BLOB_CHUNK, BeatReply, Refusal, RefusalCode, ToMaster, ToWorker};
+use ld_shared::message::{BLOB_CHUNK, BeatReply, LEASE, Refusal, RefusalCode, ToMaster, ToWorker};
 use ld_shared::time::Mono;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,6 +21,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 pub(super) type ConnectionId = u64;
 
 /// What comes in.
+#[expect(clippy::large_enum_variant, reason = "beats pass through by value; nothing is kept")]
 pub(super) enum Input {
     /// A connection stands; what is sent to it goes to `out`.
     Opened { connection: ConnectionId, out: mpsc::Sender<ToWorker> },
@@ -147,7 +148,7 @@ impl Driver {
                 reply.send(found).ok();
             }
             Input::Message { connection, at, message } => self.on_message(connection, at, message),
-            Input::Closed { connection, seen } => self.on_closed(connection, seen),
+            Input::Closed { connection, seen } => self.on_closed(connection, &seen),
             Input::Run(request) => self.start(*request),
             Input::Close(_) => {}
         }
@@ -201,7 +202,7 @@ impl Driver {
         }
     }
 
-    fn on_closed(&mut self, id: ConnectionId, seen: String) {
+    fn on_closed(&mut self, id: ConnectionId, seen: &str) {
         let Some(connection) = self.connections.remove(&id) else { return };
         if let Some((session, _)) = connection.session {
             self.lose(session, clock::mono(), format!("its connection ended ({seen})"));
@@ -250,8 +251,9 @@ impl Driver {
     fn tick(&mut self, now: Mono) {
         for session in self.registry.gone(now) {
             let how = format!("nothing was heard of it for {:?}", ld_shared::message::GONE_AFTER);
-            // silent: it may have gone on until its lease ended, which is now at the latest
-            self.lose(session, now, how);
+            // silent: it may have gone on until its lease ended
+            let until = self.registry.member(session).map_or(now, |member| member.answered.after(LEASE));
+            self.lose(session, until.min(now), how);
         }
         if let Some(active) = &mut self.active {
             // nobody waits for the result any more: the handle's future was dropped
@@ -354,10 +356,10 @@ impl Driver {
         let gone = async {
             while self.connections.values().any(|c| c.session.is_some()) {
                 match inputs.recv().await {
-                    Some(Input::Closed { connection, .. }) => {
-                        self.connections.remove(&connection);
-                    }
-                    Some(Input::Message { connection, message: ToMaster::Goodbye { .. }, .. }) => {
+                    Some(
+                        Input::Closed { connection, .. }
+                        | Input::Message { connection, message: ToMaster::Goodbye { .. }, .. },
+                    ) => {
                         self.connections.remove(&connection);
                     }
                     Some(_) => {}

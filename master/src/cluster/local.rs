@@ -29,7 +29,7 @@ pub(super) fn spawn<L: LoadMaker>(
         capacity,
         stay: false,
         // its master is this process: it cannot be gone while this waits
-        master_timeout: Duration::from_secs(60),
+        master_timeout: Duration::from_mins(1),
         master: "in this process".into(),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

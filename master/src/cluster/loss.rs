@@ -1,7 +1,7 @@
 //! What a worker that died may have done, and nobody will know: an upper bound. Pure.
 //!
 //! Known of it are E, the requests whose end stands in counted frames, and H, its starts by its
-//! newest report at run time t_H. It may have started more until t_x, when its connection ended
+//! newest report at run time `t_H`. It may have started more until `t_x`, when its connection ended
 //! or, if it fell silent, its lease.
 
 use super::assign::own_due;
@@ -21,7 +21,7 @@ pub struct Known {
     pub iterations: u64,
     /// Run time of the newest report.
     pub reported_at: RunTime,
-    /// t_x: it started nothing later.
+    /// `t_x`: it started nothing later.
     pub until: RunTime,
     /// Highest rate of starts between two reports, per second.
     pub top_rate: f64,

@@ -348,7 +348,9 @@ mod tests {
     fn latency() -> impl Strategy<Value = Latency> {
         prop::collection::vec(0u64..5_000_000_000, 0..6).prop_map(|values| {
             let mut latency = Latency::default();
-            values.iter().for_each(|v| latency.record(*v));
+            for value in values {
+                latency.record(value);
+            }
             latency
         })
     }
@@ -490,12 +492,12 @@ mod tests {
 
     #[test]
     fn what_breaks_the_contract_is_refused() {
+        type Spoil = fn(&mut v1::Frame);
         let key = FrameKey { run: RunId("r".into()), session: SessionId(1), seq: 1 };
         let mut body = FrameBody { to_second: 1, ..FrameBody::default() };
         let series = SeriesKey { name: "n".into(), request_type: "GET".into(), scenario: "s".into() };
         body.counts.phases[0].series_mut(&series).succeeded.record(5);
         let good = frame_to_wire(&Frame { key, body }, RunTime(0));
-        type Spoil = fn(&mut v1::Frame);
         let cases: [(Spoil, WireError); 8] = [
             (|f| f.phases.truncate(2), WireError::Length { what: "phases", got: 2, expected: "3" }),
             (|f| f.phases[0].series[0].name = 9, WireError::Range { what: "string index", got: 9 }),

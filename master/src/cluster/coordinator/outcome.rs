@@ -146,6 +146,7 @@ impl Coordinator {
         for (index, settled) in settled.iter().enumerate() {
             let odometer = &mut fate.odometers.phases[index];
             odometer.requests_in_flight = ledger.odometers.phases[index].requests_in_flight;
+            odometer.requests_ended = ledger.odometers.phases[index].requests_ended;
             odometer.requests_unsent = ledger.odometers.phases[index].requests_unsent;
             odometer.requests_started = settled + fate.lost[index];
         }
