@@ -6,10 +6,10 @@ mod doctor;
 mod documents;
 mod session;
 
+use crate::cluster::{Cluster, ClusterOptions};
 use crate::command::with_causes;
 use crate::console::Console;
 use crate::run::verdict::exit;
-use crate::cluster::{Cluster, ClusterOptions};
 use crate::target::{self, TargetArgs};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use ld_shared::boot::signal::Signals;
@@ -307,6 +307,15 @@ mod tests {
         }
         let alone = Cli::try_parse_from(["ld-master", "run", "x.json"]).unwrap();
         assert_eq!(alone.global.cluster().bind, None, "no port without workers");
+    }
+
+    #[test]
+    fn flags_of_subcommands_are_not_those_of_all() {
+        let line = ["ld-master", "target", "--arrivals", "a.log", "--seed", "3", "--log", "json", "-v"];
+        let cli = Cli::try_parse_from(line).unwrap();
+        assert!(matches!(cli.global.log, Form::Json));
+        let Some(Command::Target(args)) = cli.command else { panic!("{:?}", cli.command) };
+        assert_eq!((args.log, args.seed), (Some("a.log".into()), 3));
     }
 
     #[test]
