@@ -144,6 +144,6 @@ impl App {
              or go on with fewer by \"on_missing_workers\": \"start\""
                 .to_owned()
         });
-        CommandError { exit_code, help, ..CommandError::of("LoadDensityTestException", error) }
+        CommandError { help, exit_code, ..CommandError::of("LoadDensityTestException", error) }
     }
 }
