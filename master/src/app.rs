@@ -1,5 +1,6 @@
 //! [`App`]: all that a command may touch.
 
+use crate::cluster::{Cluster, RunControl, RunError, RunOrder};
 use crate::command::CommandError;
 use crate::command::start_test::{Compiled, CsvSource};
 use crate::console::Console;
@@ -9,7 +10,6 @@ use crate::run::result::RunResult;
 use crate::run::thresholds;
 use crate::run::verdict::{Verdict, exit};
 use crate::run::{Progress, Run};
-use crate::cluster::{Cluster, RunControl, RunOrder};
 use crate::table;
 use ld_shared::boot::signal::Signals;
 use ld_shared::id::Digest;
@@ -136,8 +136,14 @@ impl App {
         std::future::pending().await
     }
 
-    fn not_run(&self, error: &dyn std::error::Error) -> CommandError {
+    fn not_run(&self, error: &RunError) -> CommandError {
         let exit_code = if self.ended_by_user() { exit::ENDED_BY_USER } else { exit::NOT_RUN };
-        CommandError { exit_code, ..CommandError::of("LoadDensityTestException", error) }
+        let missing = matches!(error, RunError::MissingWorkers { .. });
+        let help = missing.then(|| {
+            "start workers with `ld-worker --master HOST:PORT`, wait longer with --wait, \
+             or go on with fewer by \"on_missing_workers\": \"start\""
+                .to_owned()
+        });
+        CommandError { help, exit_code, ..CommandError::of("LoadDensityTestException", error) }
     }
 }

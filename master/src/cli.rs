@@ -6,10 +6,10 @@ mod doctor;
 mod documents;
 mod session;
 
+use crate::cluster::{Cluster, ClusterOptions};
 use crate::command::with_causes;
 use crate::console::Console;
 use crate::run::verdict::exit;
-use crate::cluster::{Cluster, ClusterOptions};
 use crate::target::{self, TargetArgs};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use ld_shared::boot::signal::Signals;
@@ -223,7 +223,7 @@ fn run_target(console: &Console, args: &TargetArgs) -> u8 {
 /// Coordination only: workers may join; the web port, from which tests are started, is not there yet.
 fn stay_up(global: &Global, console: &Console) -> u8 {
     let bind = global.bind.unwrap_or(DEFAULT_BIND);
-    let options = ClusterOptions { bind: Some(bind), ..global.cluster() };
+    let options = ClusterOptions { bind: Some(bind), local_cores: None, ..global.cluster() };
     session::block_on(console, async |mut signals| {
         let cluster = match Cluster::open(options).await {
             Ok(cluster) => cluster,
@@ -245,12 +245,18 @@ fn stay_up(global: &Global, console: &Console) -> u8 {
 const DEFAULT_BIND: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 5557);
 
 impl Global {
+    /// Load cores of this process: none if workers are expected, for they make the load.
+    fn local_cores(&self) -> Option<usize> {
+        let all = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        (self.expected_workers == 0).then(|| self.cores.map_or(all, |cores| cores as usize))
+    }
+
     /// What the cluster is opened with: a port only if workers are expected or a port was named.
     fn cluster(&self) -> ClusterOptions {
         ClusterOptions {
             bind: self.bind.or((self.expected_workers > 0).then_some(DEFAULT_BIND)),
-            local_cores: self.cores.map(|n| n as usize),
-            expected_workers: self.expected_workers,
+            local_cores: self.local_cores(),
+            expected_workers: self.expected_workers.max(1),
             wait: self.wait,
         }
     }
@@ -305,8 +311,17 @@ mod tests {
             let cli = Cli::try_parse_from(line.split(' ')).unwrap();
             assert_eq!(cli.global.cluster().bind, Some(DEFAULT_BIND), "{line}");
         }
-        let alone = Cli::try_parse_from(["ld-master", "run", "x.json"]).unwrap();
-        assert_eq!(alone.global.cluster().bind, None, "no port without workers");
+        let alone = Cli::try_parse_from(["ld-master", "run", "x.json", "--cores", "3"]).unwrap().global.cluster();
+        assert_eq!((alone.bind, alone.local_cores), (None, Some(3)), "no port without workers, and load from here");
+    }
+
+    #[test]
+    fn flags_of_subcommands_are_not_those_of_all() {
+        let line = ["ld-master", "target", "--arrivals", "a.log", "--seed", "3", "--log", "json", "-v"];
+        let cli = Cli::try_parse_from(line).unwrap();
+        assert!(matches!(cli.global.log, Form::Json));
+        let Some(Command::Target(args)) = cli.command else { panic!("{:?}", cli.command) };
+        assert_eq!((args.log, args.seed), (Some("a.log".into()), 3));
     }
 
     #[test]

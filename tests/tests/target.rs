@@ -114,7 +114,7 @@ fn shares_of_failures_repeat_with_the_seed() {
 fn as_a_program_it_prints_its_address_and_its_counts() {
     let folder = tempfile::tempdir().unwrap();
     let mut command = command("ld-master", folder.path());
-    command.args(["target", "--listen", "[::1]:0", "--log", "log"]);
+    command.args(["target", "--listen", "[::1]:0", "--arrivals", "log"]);
     let mut target = Process::start("ld-master target", command);
     let line = target.line_with("listening http://");
     let address: SocketAddr = line.trim().strip_prefix("listening http://").unwrap().parse().unwrap();

@@ -3,13 +3,13 @@
 
 use super::{Global, Outputs};
 use crate::app::App;
+use crate::cluster::Cluster;
 use crate::command::{CommandError, Entry, commands, with_causes};
 use crate::console::Console;
 use crate::report::{self, files};
 use crate::run::result::RunResult;
 use crate::run::verdict::{Verdict, exit};
 use crate::script::{self, CommandSpec, Document};
-use crate::cluster::Cluster;
 use ld_shared::boot::signal::Signals;
 use ld_shared::fault::Fault;
 use serde_json::{Value, json};

@@ -5,6 +5,7 @@
 
 use super::Measured;
 use super::result::Totals;
+use ld_shared::frame::PhaseOdometer;
 use ld_shared::sample::Phase;
 use ld_shared::snapshot::DropReason;
 use serde::Serialize;
@@ -69,8 +70,7 @@ impl Conservation {
         let ended = measured.total.phase(phase);
         let (succeeded, failed) = (ended.succeeded(), ended.failed());
         let lost = measured.lost_by_phase[phase.index()];
-        // what a limit of this machine stopped before a byte left is no request of the target's
-        let requests_started = counted.requests_started - counted.requests_unsent;
+        let requests_started = sent(counted);
         let dropped = counted.dropped.iter().sum();
         let by = |reason: DropReason| (reason.name(), counted.dropped[reason.index()]);
         Self {
@@ -93,6 +93,12 @@ impl Conservation {
     pub fn holds(measured: &Measured) -> bool {
         Phase::ALL.iter().all(|phase| Self::of(measured, *phase).ok)
     }
+}
+
+/// Requests started. What a limit of this machine stopped before a byte left is no request of the
+/// target's: it counts as dropped.
+pub(crate) fn sent(counted: &PhaseOdometer) -> u64 {
+    counted.requests_started.saturating_sub(counted.requests_unsent)
 }
 
 /// The warm-up: the same ledgers, and its totals.

@@ -2,7 +2,7 @@
 //!
 //! A pure function of what the cluster measured and of how it was judged: [`RunResult::of`].
 
-use super::conservation::{Conservation, Warmup};
+use super::conservation::{Conservation, Warmup, sent};
 use super::timeline::{self, Second};
 use super::verdict::Verdict;
 use super::{Measured, Run};
@@ -339,7 +339,7 @@ struct Window {
 
 impl Window {
     fn add(&mut self, measured: &Measured) {
-        self.started += measured.odometers.phase(Phase::Main).requests_started;
+        self.started += sent(measured.odometers.phase(Phase::Main));
         self.seconds += measured.main_seconds();
     }
 

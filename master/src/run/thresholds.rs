@@ -2,6 +2,7 @@
 //! generator was the limit.
 
 use super::Measured;
+use super::conservation::sent;
 use super::verdict::Threshold as Judged;
 use crate::format;
 use ld_shared::sample::Phase;
@@ -30,7 +31,7 @@ fn all(measured: &Measured) -> Facts<'_> {
     let counted = measured.odometers.phase(Phase::Main);
     Facts {
         main: measured.total.phase(Phase::Main),
-        started: counted.requests_started,
+        started: sent(counted),
         due: counted.due,
         dropped: counted.dropped.iter().sum(),
         seconds: measured.main_seconds(),

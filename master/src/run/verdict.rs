@@ -2,6 +2,7 @@
 
 use super::conservation::Conservation;
 use super::{Ending, Measured};
+use crate::format;
 use ld_shared::sample::Phase;
 use serde::Serialize;
 
@@ -137,6 +138,7 @@ impl Verdict {
         }
         let (failed, ended) = (main.failed(), main.failed() + main.succeeded());
         if failed > 0 && !thresholds.iter().any(|t| t.about_failures) {
+            let [failed, ended] = [failed, ended].map(format::count);
             found(exit::FAILED, format!("{failed} of {ended} requests failed"));
         }
         if !Conservation::holds(measured) {

@@ -39,7 +39,8 @@ pub struct TargetArgs {
     #[arg(long = "slow-client", value_name = "IP=DELAY", value_parser = parse_slow_client)]
     pub slow_clients: Vec<(IpAddr, Duration)>,
     /// One line an arrival: id, ns since start, client, method, path, status, planned delay in ns
-    #[arg(long, value_name = "FILE")]
+    // not `--log`: that is the form of log lines, before and after every subcommand
+    #[arg(id = "arrivals", long = "arrivals", value_name = "FILE")]
     pub log: Option<PathBuf>,
     /// One line an answer: id of its arrival, delay imposed in ns
     #[arg(long, value_name = "FILE")]
