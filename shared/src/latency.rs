@@ -313,7 +313,9 @@ mod tests {
 
     fn of(values: &[u64]) -> Latency {
         let mut latency = Latency::default();
-        values.iter().for_each(|v| latency.record(*v));
+        for v in values {
+            latency.record(*v);
+        }
         latency
     }
 

@@ -139,12 +139,11 @@ impl User {
     async fn step(&mut self, task: &Task, intended: &mut Option<u64>) -> ControlFlow<()> {
         for source in &task.once_sources {
             if !self.scope.has_row(*source) {
-                match self.core.shared.tickets.take(Pool::Source(*source)).await {
-                    Some(row) => self.scope.set_row(*source, Row::At(row)),
-                    None => {
-                        self.scope.set_row(*source, Row::Exhausted);
-                        self.scenario.at_end(&self.core, *source)?;
-                    }
+                if let Some(row) = self.core.shared.tickets.take(Pool::Source(*source)).await {
+                    self.scope.set_row(*source, Row::At(row))
+                } else {
+                    self.scope.set_row(*source, Row::Exhausted);
+                    self.scenario.at_end(&self.core, *source)?;
                 }
             }
         }

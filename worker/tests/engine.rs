@@ -1,5 +1,7 @@
 //! The engine against a real server on loopback: every start and every end is accounted for.
 
+#![expect(clippy::unwrap_used, reason = "tests panic")]
+
 use ld_shared::boot::clock::mono;
 use ld_shared::frame::{FrameBody, PhaseOdometer};
 use ld_shared::id::{Digest, Epoch};

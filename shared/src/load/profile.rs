@@ -29,7 +29,7 @@ impl Segment {
     /// Area below the line over its first `length` nanoseconds, in value × seconds.
     fn area(&self, length: u64) -> f64 {
         let end = self.value(self.start + length);
-        (self.from + end) / 2.0 * (length as f64 / SECOND as f64)
+        f64::midpoint(self.from, end) * (length as f64 / SECOND as f64)
     }
 }
 

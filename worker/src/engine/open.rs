@@ -118,16 +118,16 @@ impl Pool {
             let (id, _) = self.cursor.borrow_mut().take()?;
             core.recorder.iteration_due(core.recorder.phase_at(due));
             if core.shared.limits.lease_over(now) {
-                self.drop_arrival(core, due, DropReason::NoOwner, now);
+                Self::drop_arrival(core, due, DropReason::NoOwner, now);
             } else if now - due > TOO_LATE {
-                self.drop_arrival(core, due, DropReason::GeneratorLate, now);
+                Self::drop_arrival(core, due, DropReason::GeneratorLate, now);
             } else {
                 return Some((id, due));
             }
         }
     }
 
-    fn drop_arrival(&self, core: &Core, due: u64, reason: DropReason, now: u64) {
+    fn drop_arrival(core: &Core, due: u64, reason: DropReason, now: u64) {
         core.recorder.iteration_dropped(core.recorder.phase_at(due), reason, now);
     }
 
@@ -159,16 +159,15 @@ impl Pool {
     fn serve(self: &Rc<Self>, core: &Rc<Core>, now: u64) {
         while let Some((id, due)) = self.take(core, now) {
             if !self.take_slot(core) {
-                self.drop_arrival(core, due, DropReason::InFlightCap, now);
+                Self::drop_arrival(core, due, DropReason::InFlightCap, now);
                 continue;
             }
             let desk = self.idle.borrow_mut().pop();
-            match desk {
-                Some(desk) => desk.give(Job::Serve(id, due)),
-                None => {
-                    let work = serve_arrivals(Rc::clone(core), Rc::clone(self), (id, due));
-                    core.users.borrow_mut().spawn_local(work);
-                }
+            if let Some(desk) = desk {
+                desk.give(Job::Serve(id, due))
+            } else {
+                let work = serve_arrivals(Rc::clone(core), Rc::clone(self), (id, due));
+                core.users.borrow_mut().spawn_local(work);
             }
         }
     }
@@ -176,7 +175,7 @@ impl Pool {
     /// Starting is over: what was due before and never came up is dropped.
     pub(crate) fn close(&self, core: &Core, now: u64) {
         while let Some((_, due)) = self.take(core, now.min(core.shared.limits.end())) {
-            self.drop_arrival(core, due, DropReason::GeneratorLate, now);
+            Self::drop_arrival(core, due, DropReason::GeneratorLate, now);
         }
         self.closed.set(true);
     }
@@ -229,7 +228,7 @@ async fn serve_arrivals(core: Rc<Core>, pool: Rc<Pool>, first: (ArrivalId, u64))
             if pool.is_full(&core) {
                 // these came due while nobody could start them
                 while let Some((_, due)) = pool.take(&core, now) {
-                    pool.drop_arrival(&core, due, DropReason::InFlightCap, now);
+                    Pool::drop_arrival(&core, due, DropReason::InFlightCap, now);
                 }
             } else {
                 next = pool.take(&core, now);

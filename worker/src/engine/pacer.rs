@@ -37,7 +37,7 @@ impl Pacer {
         use ld_shared::time::SECOND;
         use rustix::time::{Itimerspec, TimerfdTimerFlags, Timespec, timerfd_settime};
         let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let value = Timespec { tv_sec: (at / SECOND) as i64, tv_nsec: (at % SECOND) as i64 };
+        let value = Timespec { tv_sec: (at / SECOND).cast_signed(), tv_nsec: (at % SECOND).cast_signed() };
         // armed anew each time and never read: setting it makes the next expiry a new edge
         let armed = timerfd_settime(
             &self.timer,

@@ -91,15 +91,14 @@ impl Scenario {
         let mut total = 0_u64;
         for task in &own.tasks {
             let key = task.user.as_ref().unwrap_or(&own.user);
-            let protocol = match keys.iter().position(|k| k == key) {
-                Some(known) => known,
-                None => {
-                    let driver = crate::protocol::driver(key)
-                        .ok_or_else(|| PrepareError(format!("this worker knows no user `{key}`")))?;
-                    scenario.protocols.push((driver.new)(Rc::clone(&core.context), own)?);
-                    keys.push(Arc::clone(key));
-                    keys.len() - 1
-                }
+            let protocol = if let Some(known) = keys.iter().position(|k| k == key) {
+                known
+            } else {
+                let driver = crate::protocol::driver(key)
+                    .ok_or_else(|| PrepareError(format!("this worker knows no user `{key}`")))?;
+                scenario.protocols.push((driver.new)(Rc::clone(&core.context), own)?);
+                keys.push(Arc::clone(key));
+                keys.len() - 1
             };
             let task_compiled = scenario.task(&core.context.bindings, own, task, protocol)?;
             scenario.tasks.push(task_compiled);
@@ -124,12 +123,11 @@ impl Scenario {
             None => Name::Fixed(self.series(&users.default_name(compiled.as_ref()), &request_type)),
             Some(text) => {
                 let template = Template::compile(text, bindings);
-                match template.literal() {
-                    Some(name) => Name::Fixed(self.series(name, &request_type)),
-                    None => {
-                        sources.extend(template.sources());
-                        Name::Rendered(template, RefCell::default())
-                    }
+                if let Some(name) = template.literal() {
+                    Name::Fixed(self.series(name, &request_type))
+                } else {
+                    sources.extend(template.sources());
+                    Name::Rendered(template, RefCell::default())
                 }
             }
         };
@@ -137,7 +135,7 @@ impl Scenario {
         let condition = |p: &Option<ld_shared::predicate::Predicate>| p.as_ref().map(|p| p.compile(bindings));
         let (run_if, skip_if) = (condition(&task.run_if), condition(&task.skip_if));
         sources.extend(checks.sources());
-        sources.extend(run_if.iter().chain(&skip_if).flat_map(|c| c.sources()));
+        sources.extend(run_if.iter().chain(&skip_if).flat_map(ld_shared::predicate::Condition::sources));
         sources.sort_unstable();
         sources.dedup();
         sources.retain(|s| matches!(self.plan.sources[*s as usize].dealing, Dealing::Once(_)));
