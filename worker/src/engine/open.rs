@@ -204,7 +204,9 @@ pub(crate) async fn pace(core: Rc<Core>, pools: Vec<Rc<Pool>>) {
             pool.serve(&core, mono().0);
         }
     }
-    pools.iter().for_each(|pool| pool.retire());
+    for pool in &pools {
+        pool.retire();
+    }
 }
 
 /// A pooled user: in this model just a warm connection. Every arrival starts from its base scope.
