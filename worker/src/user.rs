@@ -140,7 +140,7 @@ impl User {
         for source in &task.once_sources {
             if !self.scope.has_row(*source) {
                 if let Some(row) = self.core.shared.tickets.take(Pool::Source(*source)).await {
-                    self.scope.set_row(*source, Row::At(row))
+                    self.scope.set_row(*source, Row::At(row));
                 } else {
                     self.scope.set_row(*source, Row::Exhausted);
                     self.scenario.at_end(&self.core, *source)?;

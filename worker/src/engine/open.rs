@@ -164,7 +164,7 @@ impl Pool {
             }
             let desk = self.idle.borrow_mut().pop();
             if let Some(desk) = desk {
-                desk.give(Job::Serve(id, due))
+                desk.give(Job::Serve(id, due));
             } else {
                 let work = serve_arrivals(Rc::clone(core), Rc::clone(self), (id, due));
                 core.users.borrow_mut().spawn_local(work);
