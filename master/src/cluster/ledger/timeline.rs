@@ -66,9 +66,12 @@ impl Timeline {
                 entry.unmarked.merge(row);
             }
         }
-        let entry = self.entry(from);
-        entry.merge_response(response);
-        entry.span = entry.span.max(to.saturating_sub(from));
+        // frames after the last second carry records and no span
+        if from < to {
+            let entry = self.entry(from);
+            entry.merge_response(response);
+            entry.span = entry.span.max(to - from);
+        }
         self.bound();
     }
 
