@@ -79,10 +79,15 @@ pub fn bytes(n: u64) -> String {
     unreachable!("the last unit returns")
 }
 
-/// At most `width` characters, the last one `…` if some were cut.
+/// At most `width` characters, with a `…` where some were cut: in front of URLs, which tell
+/// themselves apart by their ends, behind everything else.
 pub fn cut(text: &str, width: usize) -> String {
-    if text.chars().count() <= width {
+    let length = text.chars().count();
+    if length <= width {
         return text.to_owned();
+    }
+    if text.contains("://") {
+        return std::iter::once('…').chain(text.chars().skip(length + 1 - width.max(1))).collect();
     }
     text.chars().take(width.saturating_sub(1)).chain(['…']).collect()
 }
@@ -104,5 +109,6 @@ mod tests {
         assert_eq!([0, 999, 1_200, 3_400_000_000].map(bytes), ["0 B", "999 B", "1.2 kB", "3.4 GB"]);
         assert_eq!(cut("kürzer", 6), "kürzer");
         assert_eq!(cut("zu langer Name", 6), "zu la…");
+        assert_eq!(cut("http://host/path/a", 8), "…/path/a");
     }
 }

@@ -161,12 +161,13 @@ impl Latency {
         if self.count == 0 { 0.0 } else { self.sum as f64 / self.count as f64 }
     }
 
-    /// Nearest-rank percentile in µs, as the highest value of its bucket (at most `max`); `p` in
-    /// 0..=100. Without samples 0.
+    /// Percentile in µs, as the highest value of its bucket (at most `max`); `p` in 0..=100. Without
+    /// samples 0.
+    ///
+    /// The rank is `⌊p/100 · count + ½⌋`, at least 1: the rule of `HdrHistogram`, so that whoever
+    /// decodes [`Self::to_hdr`] elsewhere reads the percentiles that are printed here.
     pub fn percentile(&self, p: f64) -> u64 {
-        // 99.9 % of 1,000 is rank 999, although 0.999 × 1000 is 999.0000000000001 in floats
-        let exact = p / 100.0 * self.count as f64;
-        let rank = ((exact - exact * 1e-12).ceil() as u64).clamp(1, self.count.max(1));
+        let rank = ((p * self.count as f64 / 100.0 + 0.5) as u64).clamp(1, self.count.max(1));
         let mut seen = 0;
         for (bucket, count) in self.buckets() {
             seen += count;
@@ -373,11 +374,11 @@ mod tests {
         }
 
         #[test]
-        fn percentiles_are_nearest_rank_to_three_digits(values in prop::collection::vec(0u64..10_000_000, 1..200), p in 0.0f64..100.0) {
+        fn percentiles_are_values_of_their_rank_to_three_digits(values in prop::collection::vec(0u64..10_000_000, 1..200), p in 0.0f64..100.0) {
             let latency = of(&values);
             let mut sorted = values.clone();
             sorted.sort_unstable();
-            let rank = ((p / 100.0 * values.len() as f64).ceil() as usize).clamp(1, values.len());
+            let rank = ((p * values.len() as f64 / 100.0 + 0.5) as usize).clamp(1, values.len());
             let exact = sorted[rank - 1];
             let got = latency.percentile(p);
             prop_assert!(got >= exact && got - exact <= exact / 1000 + 1, "{} {}", got, exact);
