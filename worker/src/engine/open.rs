@@ -25,6 +25,11 @@ const GRAIN: u64 = 30_000;
 /// An arrival that is later than this is dropped: no backlog is fired as a burst after a freeze.
 const TOO_LATE: u64 = SECOND;
 
+/// While arrivals wait for the pool to grow, the pacer looks this often.
+const GROWING: u64 = 200_000;
+/// A pacer that wakes later than this is on a core that has all it can do.
+const BUSY: u64 = 500_000;
+
 /// One scenario's arrivals and users on one core.
 pub(crate) struct Pool {
     scenario: Rc<Scenario>,
@@ -34,6 +39,20 @@ pub(crate) struct Pool {
     idle: RefCell<Vec<Rc<Desk>>>,
     poisson: bool,
     closed: Cell<bool>,
+    users: Cell<u32>,
+    growth: Cell<Growth>,
+}
+
+/// How many users a pool may still add, and the instant of that count, ns of this node's clock.
+///
+/// A new user brings a new connection, which costs many times a request. A pool that made one for
+/// every arrival that finds nobody idle would, at a high rate, do nothing but connect, and never
+/// catch up. So it grows by at most a quarter (or 8 users) a millisecond, and not at all while
+/// the core is behind its own work: arrivals wait for a user that finishes, and their lag shows.
+#[derive(Clone, Copy, Default)]
+struct Growth {
+    users: f64,
+    at: u64,
 }
 
 /// Where an idle user waits for its next arrival.
@@ -98,6 +117,8 @@ impl Pool {
             idle: RefCell::default(),
             poisson: load.arrivals == Arrivals::Poisson,
             closed: Cell::new(false),
+            users: Cell::new(0),
+            growth: Cell::default(),
         })
     }
 
@@ -155,9 +176,26 @@ impl Pool {
         core.shared.in_flight[self.index].0.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Starts or drops everything that is due at `now`.
-    fn serve(self: &Rc<Self>, core: &Rc<Core>, now: u64) {
-        while let Some((id, due)) = self.take(core, now) {
+    /// Whether the pool may add a user at `now`; takes the right to it.
+    fn grow(&self, now: u64, busy: bool) -> bool {
+        if busy && self.users.get() > 0 {
+            return false;
+        }
+        let step = f64::from(self.users.get() / 4).max(8.0);
+        let Growth { users, at } = self.growth.get();
+        let users = (users + step * now.saturating_sub(at) as f64 / 1e6).min(step);
+        self.growth.set(Growth { users: if users >= 1.0 { users - 1.0 } else { users }, at: now });
+        users >= 1.0
+    }
+
+    /// Starts or drops what is due at `now`. Returns whether arrivals wait for the pool to grow.
+    fn serve(self: &Rc<Self>, core: &Rc<Core>, now: u64, busy: bool) -> bool {
+        while let Some(due) = self.next(core).filter(|due| *due <= now) {
+            let stuck = self.idle.borrow().is_empty() && !self.is_full(core);
+            if stuck && now - due <= TOO_LATE && !self.grow(now, busy) {
+                return true;
+            }
+            let Some((id, due)) = self.take(core, now) else { return false };
             if !self.take_slot(core) {
                 Self::drop_arrival(core, due, DropReason::InFlightCap, now);
                 continue;
@@ -166,10 +204,12 @@ impl Pool {
             if let Some(desk) = desk {
                 desk.give(Job::Serve(id, due));
             } else {
+                self.users.set(self.users.get() + 1);
                 let work = serve_arrivals(Rc::clone(core), Rc::clone(self), (id, due));
                 core.users.borrow_mut().spawn_local(work);
             }
         }
+        false
     }
 
     /// Starting is over: what was due before and never came up is dropped.
@@ -197,11 +237,16 @@ pub(crate) async fn pace(core: Rc<Core>, pools: Vec<Rc<Pool>>) {
             return;
         }
     };
+    let mut grain = GRAIN;
     while let Some(next) = pools.iter().filter_map(|pool| pool.next(&core)).min() {
-        let now = mono().0;
-        pacer.until(next.max(now + GRAIN)).await;
+        let wake = next.max(mono().0 + grain);
+        pacer.until(wake).await;
+        grain = GRAIN;
         for pool in &pools {
-            pool.serve(&core, mono().0);
+            let now = mono().0;
+            if pool.serve(&core, now, now > wake + BUSY) {
+                grain = GROWING;
+            }
         }
     }
     for pool in &pools {
