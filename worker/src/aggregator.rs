@@ -103,6 +103,7 @@ impl Aggregator {
 
     /// Works until every core is done.
     pub(crate) fn run(mut self) {
+        crate::selfwatch::yield_to_load();
         while let Ok((core, part)) = self.input.recv() {
             match part {
                 Part::Chunk(entries) => {

@@ -32,8 +32,19 @@ pub struct Probe {
     send: u64,
     bytes_sent: u64,
     bytes_received: u64,
-    /// The iteration has not proved yet that this machine can start it.
-    iteration_open: bool,
+    iteration: Iteration,
+}
+
+/// Whether the iteration is counted. Its count as started waits until its first request proved that
+/// this machine can start it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Iteration {
+    /// As started or dropped.
+    Counted,
+    /// Not yet; it is due when it starts (closed model).
+    Begun,
+    /// As due (open model): it has to end as started or dropped.
+    Due,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,7 +95,7 @@ impl Default for Probe {
             send: 0,
             bytes_sent: 0,
             bytes_received: 0,
-            iteration_open: false,
+            iteration: Iteration::Counted,
         }
     }
 }
@@ -103,17 +114,28 @@ impl Probe {
     }
 
     /// An iteration begins. Its count as started waits until its first request proved possible.
-    pub(crate) fn begin_iteration(&mut self, phase: Phase) {
+    /// `was_due`: it has been counted as due (open model); without that it is due when it starts.
+    pub(crate) fn begin_iteration(&mut self, phase: Phase, was_due: bool) {
         self.phase = phase;
-        self.iteration_open = true;
+        self.iteration = if was_due { Iteration::Due } else { Iteration::Begun };
     }
 
     /// The iteration counts as started (idempotent).
     pub(crate) fn iteration_started(&mut self) {
-        if std::mem::take(&mut self.iteration_open)
+        let iteration = std::mem::replace(&mut self.iteration, Iteration::Counted);
+        if iteration != Iteration::Counted
             && let Some(recorder) = &self.recorder
         {
-            recorder.iteration_started(self.phase, mono().0);
+            recorder.iteration_started(self.phase, iteration == Iteration::Due, mono().0);
+        }
+    }
+
+    /// The iteration ends before it started anything: the test or the lease was over.
+    fn iteration_refused(&mut self) {
+        if std::mem::replace(&mut self.iteration, Iteration::Counted) == Iteration::Due
+            && let Some(recorder) = &self.recorder
+        {
+            recorder.iteration_refused(self.phase, mono().0);
         }
     }
 
@@ -201,7 +223,7 @@ impl Probe {
             recorder.request_written(self.phase);
         }
         self.bytes_sent += bytes;
-        if self.iteration_open {
+        if self.iteration != Iteration::Counted {
             self.iteration_started();
         }
     }
@@ -243,12 +265,16 @@ impl Probe {
         let state = std::mem::replace(&mut self.state, State::Idle);
         match state {
             State::Idle => Fate::NotStarted,
-            State::Refused => Fate::Refused,
+            State::Refused => {
+                self.iteration_refused();
+                Fate::Refused
+            }
             State::Unsent => {
                 if let Some(recorder) = &self.recorder {
                     recorder.request_unsent(self.phase);
-                    if std::mem::take(&mut self.iteration_open) {
-                        recorder.iteration_lost_here(self.phase, self.started);
+                    let iteration = std::mem::replace(&mut self.iteration, Iteration::Counted);
+                    if iteration != Iteration::Counted {
+                        recorder.iteration_lost_here(self.phase, iteration == Iteration::Due, self.started);
                     }
                 }
                 Fate::Unsent
@@ -258,9 +284,7 @@ impl Probe {
                 if !self.is_over {
                     self.ended = mono().0;
                 }
-                if self.iteration_open {
-                    self.iteration_started();
-                }
+                self.iteration_started();
                 Fate::Ended
             }
         }
@@ -295,14 +319,13 @@ impl Probe {
 
 impl Drop for Probe {
     fn drop(&mut self) {
-        if let Some(recorder) = &self.recorder {
-            if self.iteration_open && self.state == State::Open {
-                recorder.iteration_started(self.phase, self.started);
-            }
-            if self.state == State::Open {
+        if self.state == State::Open {
+            self.iteration_started();
+            if let Some(recorder) = &self.recorder {
                 recorder.request_cut_off(self.phase);
             }
         }
+        self.iteration_refused();
     }
 }
 

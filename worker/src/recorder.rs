@@ -293,9 +293,12 @@ impl Recorder {
         self.inner.borrow_mut().now.due += 1;
     }
 
-    /// An iteration was started at `now`.
-    pub(crate) fn iteration_started(&self, phase: Phase, now: u64) {
+    /// An iteration was started at `now`; `was_due`: it was counted as due before.
+    pub(crate) fn iteration_started(&self, phase: Phase, was_due: bool, now: u64) {
         self.roll(now);
+        if !was_due {
+            self.iteration_due(phase);
+        }
         bump(&self.atomics(phase).iterations);
         let mut inner = self.inner.borrow_mut();
         inner.now.row.iterations += 1;
@@ -311,8 +314,17 @@ impl Recorder {
         self.inner.borrow_mut().now.row.dropped[reason.index()] += 1;
     }
 
+    /// An iteration that was due never started: its time or its lease ran out.
+    pub(crate) fn iteration_refused(&self, phase: Phase, now: u64) {
+        let reason = if self.limits.lease_over(now) { DropReason::NoOwner } else { DropReason::GeneratorLate };
+        self.iteration_dropped(phase, reason, now);
+    }
+
     /// An iteration could not start for a limit of this machine.
-    pub(crate) fn iteration_lost_here(&self, phase: Phase, now: u64) {
+    pub(crate) fn iteration_lost_here(&self, phase: Phase, was_due: bool, now: u64) {
+        if !was_due {
+            self.iteration_due(phase);
+        }
         self.iteration_dropped(phase, DropReason::LocalError, now);
     }
 

@@ -16,9 +16,79 @@ pub(crate) struct Sampler {
     policy: RecordPolicy,
     rng: KeyedRng,
     limits: RecordLimits,
-    own_limits: [u64; 2],
-    kept: [Vec<Record>; 2],
+    kept: [Kept; 2],
 }
+
+/// The records with the lowest priorities so far: at least the `k` lowest of all.
+///
+/// Choosing among records would move megabytes and stop the core for tens of milliseconds, which
+/// would show as latency; so their priorities lie apart, and the places of those that fall out are
+/// used again.
+struct Kept {
+    records: Vec<Record>,
+    /// Priorities and places of the kept ones.
+    order: Vec<(u64, u32)>,
+    free: Vec<u32>,
+    /// Priorities at or above this are not kept.
+    limit: u64,
+}
+
+impl Kept {
+    fn keep(&mut self, record: Record, k: usize) {
+        if self.records.is_empty() {
+            // untouched memory costs nothing; growing later would copy all of it
+            self.records.reserve_exact(most(k).min(MOST_RESERVED));
+            self.order.reserve_exact(most(k).min(MOST_RESERVED));
+        }
+        let priority = record.priority;
+        let place = match self.free.pop() {
+            Some(place) => {
+                self.records[place as usize] = record;
+                place
+            }
+            None => {
+                self.records.push(record);
+                self.records.len() as u32 - 1
+            }
+        };
+        self.order.push((priority, place));
+        if self.order.len() >= most(k) {
+            self.choose(k);
+        }
+    }
+
+    /// Lets all but the `k` lowest go.
+    fn choose(&mut self, k: usize) {
+        if self.order.len() > k {
+            self.order.select_nth_unstable(k);
+            self.limit = self.order[k].0;
+            self.free.extend(self.order.drain(k..).map(|(_, place)| place));
+        }
+    }
+
+    /// The `k` lowest.
+    fn take(&mut self, k: usize) -> Vec<Record> {
+        self.choose(k);
+        let mut kept = vec![false; self.records.len()];
+        for (_, place) in self.order.drain(..) {
+            kept[place as usize] = true;
+        }
+        self.free.clear();
+        std::mem::take(&mut self.records)
+            .into_iter()
+            .zip(kept)
+            .filter_map(|(record, kept)| kept.then_some(record))
+            .collect()
+    }
+}
+
+/// How many are gathered before the `k` lowest are chosen.
+fn most(k: usize) -> usize {
+    k.saturating_add(k / 4 + 64)
+}
+
+/// Records for which room is made at once.
+const MOST_RESERVED: usize = 1_000_000;
 
 /// What a request that is about to start would be kept as.
 #[derive(Clone, Copy, Debug)]
@@ -36,15 +106,19 @@ impl Sampler {
             policy,
             rng: KeyedRng::new(seed, core, 0x7265_636f_7264_7321),
             limits,
-            own_limits: [if policy.keep == 0 { 0 } else { u64::MAX }; 2],
-            kept: [Vec::new(), Vec::new()],
+            kept: [0, 1].map(|_| Kept {
+                records: Vec::new(),
+                order: Vec::new(),
+                free: Vec::new(),
+                limit: if policy.keep == 0 { 0 } else { u64::MAX },
+            }),
         }
     }
 
     /// Draws a priority.
     pub(crate) fn draw(&mut self) -> Ticket {
         let priority = self.rng.next_u64();
-        let keep = [0, 1].map(|i| priority < self.own_limits[i] && priority < self.limits[i].load(Ordering::Relaxed));
+        let keep = [0, 1].map(|i| priority < self.kept[i].limit && priority < self.limits[i].load(Ordering::Relaxed));
         let body = match self.policy.bodies {
             Bodies::None => [0, 0],
             Bodies::Failed(n) => [0, if keep[1] { n as usize } else { 0 }],
@@ -56,26 +130,13 @@ impl Sampler {
     /// Keeps a record.
     pub(crate) fn keep(&mut self, record: Record) {
         let kind = usize::from(record.error.is_some());
-        let kept = &mut self.kept[kind];
-        kept.push(record);
-        let k = self.policy.keep as usize;
-        if kept.len() >= k.saturating_mul(2).max(64) {
-            kept.select_nth_unstable_by_key(k, |r| r.priority);
-            self.own_limits[kind] = kept[k].priority;
-            kept.truncate(k);
-        }
+        self.kept[kind].keep(record, self.policy.keep as usize);
     }
 
     /// The kept records; at most `keep` successes and `keep` failures.
     pub(crate) fn take(&mut self) -> Vec<Record> {
         let k = self.policy.keep as usize;
-        let mut all = Vec::new();
-        for kept in &mut self.kept {
-            kept.sort_unstable_by_key(|r| r.priority);
-            kept.truncate(k);
-            all.append(kept);
-        }
-        all
+        self.kept.iter_mut().flat_map(|kept| kept.take(k)).collect()
     }
 }
 

@@ -15,6 +15,17 @@ pub(crate) fn thread_cpu() -> u64 {
     0
 }
 
+/// Lets load cores go first: the calling thread's work can wait a little, theirs can't.
+#[cfg(target_os = "linux")]
+pub(crate) fn yield_to_load() {
+    // on Linux this is a thread's own value; where it is refused the thread just stays as it is
+    rustix::process::setpriority_process(None, 10).ok();
+}
+
+/// Lets load cores go first, where the system has priorities of threads.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn yield_to_load() {}
+
 /// Reads for how long the process's cgroup was kept from running.
 #[derive(Debug)]
 pub(crate) struct Throttle {

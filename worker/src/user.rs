@@ -95,10 +95,7 @@ impl User {
         self.sent = false;
         let recorder = &self.core.recorder;
         let phase = recorder.phase_at(due.unwrap_or(now));
-        if due.is_none() {
-            recorder.iteration_due(phase);
-        }
-        self.probe.begin_iteration(phase);
+        self.probe.begin_iteration(phase, due.is_some());
     }
 
     /// The iteration is over.

@@ -182,6 +182,17 @@ async fn arrivals_beyond_the_cap_are_dropped_and_counted() {
 }
 
 #[tokio::test]
+async fn arrivals_that_the_end_overtakes_are_counted() {
+    let (address, _) = server(Duration::from_millis(2));
+    for abort in [false, true] {
+        let end = |engine: &Engine, _| if abort { engine.abort() } else { engine.stop() };
+        let run = run(plan(address, &open(20_000, 60), 60.0), 0, end).await;
+        run.assert_conserved();
+        assert!(run.odometer().dropped[0] > 0, "{:?}", run.odometer());
+    }
+}
+
+#[tokio::test]
 async fn an_aborted_run_counts_what_it_cut_off() {
     let (address, _) = server(Duration::from_secs(3));
     let run = run(plan(address, &closed(5), 60.0), 0, |engine, _| engine.abort()).await;

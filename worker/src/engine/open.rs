@@ -43,6 +43,36 @@ pub(crate) struct Pool {
     growth: Cell<Growth>,
 }
 
+/// An arrival that was counted as due and taken for a user. If nobody comes to start it, it counts
+/// as dropped.
+struct Arrival {
+    core: Rc<Core>,
+    id: ArrivalId,
+    /// When it was due, ns of this node's clock.
+    due: u64,
+    begun: bool,
+}
+
+impl Arrival {
+    fn new(core: &Rc<Core>, (id, due): (ArrivalId, u64)) -> Self {
+        Self { core: Rc::clone(core), id, due, begun: false }
+    }
+
+    /// Its user begins it, and answers for it from now on.
+    fn begin(mut self) -> (ArrivalId, u64) {
+        self.begun = true;
+        (self.id, self.due)
+    }
+}
+
+impl Drop for Arrival {
+    fn drop(&mut self) {
+        if !self.begun {
+            self.core.recorder.iteration_refused(self.core.recorder.phase_at(self.due), mono().0);
+        }
+    }
+}
+
 /// How many users a pool may still add, and the instant of that count, ns of this node's clock.
 ///
 /// A new user brings a new connection, which costs many times a request. A pool that made one for
@@ -62,20 +92,20 @@ struct Desk {
     waker: RefCell<Option<Waker>>,
 }
 
-#[derive(Clone, Copy, Default)]
+#[derive(Default)]
 enum Job {
     #[default]
     None,
-    Serve(ArrivalId, u64),
+    Serve(Arrival),
     /// No arrival will come any more.
     End,
 }
 
 impl Desk {
     /// The next arrival and its due instant; `None` if none will come.
-    async fn job(&self) -> Option<(ArrivalId, u64)> {
+    async fn job(&self) -> Option<Arrival> {
         poll_fn(|context| match self.job.take() {
-            Job::Serve(id, due) => Poll::Ready(Some((id, due))),
+            Job::Serve(arrival) => Poll::Ready(Some(arrival)),
             Job::End => Poll::Ready(None),
             Job::None => {
                 let mut waker = self.waker.borrow_mut();
@@ -202,10 +232,10 @@ impl Pool {
             }
             let desk = self.idle.borrow_mut().pop();
             if let Some(desk) = desk {
-                desk.give(Job::Serve(id, due));
+                desk.give(Job::Serve(Arrival::new(core, (id, due))));
             } else {
                 self.users.set(self.users.get() + 1);
-                let work = serve_arrivals(Rc::clone(core), Rc::clone(self), (id, due));
+                let work = serve_arrivals(Rc::clone(core), Rc::clone(self), Arrival::new(core, (id, due)));
                 core.users.borrow_mut().spawn_local(work);
             }
         }
@@ -255,13 +285,13 @@ pub(crate) async fn pace(core: Rc<Core>, pools: Vec<Rc<Pool>>) {
 }
 
 /// A pooled user: in this model just a warm connection. Every arrival starts from its base scope.
-async fn serve_arrivals(core: Rc<Core>, pool: Rc<Pool>, first: (ArrivalId, u64)) {
+async fn serve_arrivals(core: Rc<Core>, pool: Rc<Pool>, first: Arrival) {
     let mut user = User::new(&core, &pool.scenario);
     let desk = Rc::new(Desk::default());
     let mut job = first;
     loop {
         let slot = Slot { core: &core, pool: &pool, _alive: Alive::new(&core) };
-        let mut next = Some(job);
+        let mut next = Some(job.begin());
         while let Some((id, due)) = next.take() {
             let now = mono().0;
             core.recorder.dispatched(now.saturating_sub(due));
