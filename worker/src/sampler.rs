@@ -41,15 +41,12 @@ impl Kept {
             self.order.reserve_exact(most(k).min(MOST_RESERVED));
         }
         let priority = record.priority;
-        let place = match self.free.pop() {
-            Some(place) => {
-                self.records[place as usize] = record;
-                place
-            }
-            None => {
-                self.records.push(record);
-                self.records.len() as u32 - 1
-            }
+        let place = if let Some(place) = self.free.pop() {
+            self.records[place as usize] = record;
+            place
+        } else {
+            self.records.push(record);
+            self.records.len() as u32 - 1
         };
         self.order.push((priority, place));
         if self.order.len() >= most(k) {
