@@ -65,6 +65,8 @@ pub struct Task {
     fixed: Option<(Rc<Origin>, Box<[u8]>)>,
     method: &'static str,
     name: Arc<str>,
+    /// Its URL as records show it, if that is always the same.
+    fixed_url: Option<Arc<str>>,
     /// The URL as written, for users whose records show it so.
     written: Arc<str>,
     timeout: Option<f64>,
@@ -127,6 +129,7 @@ impl Protocol for Http {
         let verify = fields.verify.unwrap_or(self.tls.verify());
         let host = self.scenario.host.as_deref();
         let recipe = Recipe::compile(&fields, host, verify, bindings, &self.origins).map_err(PrepareError)?;
+        let mut fixed_url = None;
         let fixed = match recipe.fixed_origin() {
             None => None,
             Some(origin) => {
@@ -134,6 +137,7 @@ impl Protocol for Http {
                 let mut scope = Scope::new(bindings);
                 let mut fill = Fill { bindings, scope: &mut scope, origins: &self.origins };
                 recipe.fill(&mut fill, None, &mut bytes).map_err(|failure| PrepareError(failure.to_string()))?;
+                fixed_url = recipe.url(&mut fill).map(Arc::from);
                 Some((origin.clone(), bytes.into_boxed_slice()))
             }
         };
@@ -149,6 +153,7 @@ impl Protocol for Http {
             fixed,
             method: fields.method,
             name: name.into(),
+            fixed_url,
             written: written.into(),
             timeout: fields.timeout,
             follows: fields.follows,
@@ -177,6 +182,9 @@ impl Protocol for Http {
     }
 
     fn url(&self, task: &Task, scope: &mut Scope) -> Arc<str> {
+        if let Some(url) = &task.fixed_url {
+            return Arc::clone(url);
+        }
         let mut fill = Fill { bindings: &self.core.bindings, scope, origins: &self.origins };
         match task.recipe.url(&mut fill) {
             Some(url) => url.into(),

@@ -32,7 +32,7 @@ pub(crate) struct Scenario {
     table: Arc<crate::series::SeriesTable>,
     name: Arc<str>,
     /// Names by number, as far as this core has met them.
-    names: RefCell<HashMap<u16, Arc<str>>>,
+    names: RefCell<Vec<Option<Arc<str>>>>,
 }
 
 /// A task, compiled for one core.
@@ -204,16 +204,23 @@ impl Scenario {
     /// The number of a series of this scenario.
     pub(crate) fn series(&self, name: &str, request_type: &Arc<str>) -> u16 {
         let id = self.table.id(name, request_type, &self.name);
-        self.names
-            .borrow_mut()
-            .entry(id)
-            .or_insert_with(|| if id == OTHER_ID { ld_shared::sample::OTHER.into() } else { name.into() });
+        let mut names = self.names.borrow_mut();
+        if names.len() <= usize::from(id) {
+            names.resize(usize::from(id) + 1, None);
+        }
+        names[usize::from(id)]
+            .get_or_insert_with(|| if id == OTHER_ID { ld_shared::sample::OTHER.into() } else { name.into() });
         id
     }
 
     /// The name of a series that this core has met.
     pub(crate) fn name_of(&self, series: u16) -> Arc<str> {
-        self.names.borrow().get(&series).cloned().unwrap_or_else(|| ld_shared::sample::OTHER.into())
+        self.names
+            .borrow()
+            .get(usize::from(series))
+            .cloned()
+            .flatten()
+            .unwrap_or_else(|| ld_shared::sample::OTHER.into())
     }
 
     /// A source has no row left: what its plan wants.
