@@ -98,7 +98,7 @@ fn list_or_map(tasks: &Value, pointer: &str, scenario: &mut ScenarioPlan, faults
     }
     if matches!(tasks, Value::Array(items) if items.is_empty()) || matches!(tasks, Value::Object(map) if map.is_empty())
     {
-        let fault = Fault::new(pointer, "`tasks` is empty: a test without tasks sends nothing");
+        let fault = Fault::new(pointer, "a test needs at least one task, found none");
         faults.push(fault.help(r#"add a task, like {"method": "get", "request_url": "http://…"}"#));
     }
     for (pointer, map) in entries {
