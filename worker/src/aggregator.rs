@@ -39,7 +39,7 @@ pub(crate) struct Aggregator {
     users: Vec<u64>,
     seen: Vec<[u64; 2]>,
     skew: Vec<Option<u64>>,
-    /// Until when the link wants nothing: the start was given.
+    /// A core has closed a second: the run has begun.
     started: bool,
 }
 
@@ -183,6 +183,7 @@ impl Aggregator {
         }));
         building.row.merge(&part.row);
         building.due += part.due;
+        // milliseconds of CPU in a second are thousandths of a core
         building.cpu_max_permille = building.cpu_max_permille.max(part.row.cpu_ms as u32);
         building.scheduler_lag.merge(&part.scheduler_lag);
         if was_limit(building, &part.dispatch_lag, &part.scheduler_lag, &part.row, part.due) {
