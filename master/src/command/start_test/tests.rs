@@ -206,7 +206,7 @@ fn task_forms_and_coercions() {
         Vec::<String>::new()
     );
     let table = [
-        (json!([]), "`tasks` is empty"),
+        (json!([]), "a test needs at least one task"),
         (json!(null), "a test without `tasks` sends nothing"),
         (json!("x"), "`tasks` is a list or an object, found 'x'"),
         (get.clone(), "`tasks` is a list of tasks, found a single task"),
