@@ -99,6 +99,8 @@ fn plan(seconds: f64, seed: u64) -> Plan {
         first_number: 0,
         mode: Mode::Sequence,
         tasks: Vec::new(),
+        on_start: Vec::new(),
+        on_stop: Vec::new(),
         wait_time: None,
         host: None,
         connections: Connections::PerUser,
@@ -118,6 +120,10 @@ fn plan(seconds: f64, seed: u64) -> Plan {
         graceful_stop: RunTime::from_secs(1.0),
         iterations: None,
         records: RecordPolicy::default(),
+        throttles: Vec::new(),
+        setup: Vec::new(),
+        teardown: Vec::new(),
+        secrets: None,
     }
 }
 

@@ -39,6 +39,51 @@ pub struct Plan {
     pub iterations: Option<u64>,
     /// Which requests are kept.
     pub records: RecordPolicy,
+    /// Limits on the rate of requests; tasks name theirs by index.
+    #[serde(default)]
+    pub throttles: Vec<ThrottlePlan>,
+    /// Run once before the test on one worker, as users of the first scenario; what they extract
+    /// goes to all.
+    #[serde(default)]
+    pub setup: Vec<TaskPlan>,
+    /// Run once after the test on one worker.
+    #[serde(default)]
+    pub teardown: Vec<TaskPlan>,
+    /// Blob with the values of `${secret.NAME}`: a JSON object. Not in the plan, which is stored.
+    pub secrets: Option<Digest>,
+}
+
+/// A limit on the rate of requests that share a key. The number means the cluster.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ThrottlePlan {
+    /// What requests of this limit have in common.
+    pub key: Arc<str>,
+    /// Requests per second over the cluster.
+    pub rate: f64,
+    /// Requests that may follow one another at once after a pause.
+    pub burst: u64,
+}
+
+/// How often a request is tried again, by kind of failure, and how long users pause before.
+///
+/// Pause before retry *n* (from 0): `min(base_delay · backoff_factor^n, max_delay)`, times
+/// `1 ± jitter`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RetryPlan {
+    /// Retries of transport errors and of statuses 408, 425, 429, 502, 503, 504.
+    pub transient: u32,
+    /// Retries of other statuses from 500 on, and of failed assertions.
+    pub flaky: u32,
+    /// Retries of all other failures.
+    pub permanent: u32,
+    /// Seconds.
+    pub base_delay: f64,
+    /// Seconds.
+    pub max_delay: f64,
+    /// Factor from one pause to the next.
+    pub backoff_factor: f64,
+    /// Share of the pause by which it varies, 0..1.
+    pub jitter: f64,
 }
 
 /// One kind of users.
@@ -57,6 +102,12 @@ pub struct ScenarioPlan {
     pub mode: Mode,
     /// Its tasks.
     pub tasks: Vec<TaskPlan>,
+    /// Run by each user before its first iteration.
+    #[serde(default)]
+    pub on_start: Vec<TaskPlan>,
+    /// Run by each user after its last iteration.
+    #[serde(default)]
+    pub on_stop: Vec<TaskPlan>,
     /// Pause after each iteration (closed model), uniform between both ends, seconds.
     pub wait_time: Option<(f64, f64)>,
     /// Default target.
@@ -150,6 +201,10 @@ pub struct TaskPlan {
     pub think_time: Option<(f64, f64)>,
     /// Whether the answer's status counts; `None`: as the scenario says.
     pub status_check: Option<StatusCheck>,
+    /// Index of its limit in [`Plan::throttles`].
+    pub throttle: Option<u32>,
+    /// How it is tried again when it fails.
+    pub retry: Option<RetryPlan>,
     /// The fields that belong to its protocol.
     pub fields: Map<String, Value>,
 }
@@ -195,7 +250,19 @@ pub enum AtEnd {
     StopTest,
 }
 
+impl ScenarioPlan {
+    /// Its tasks, those of its hooks among them.
+    pub fn all_tasks(&self) -> impl Iterator<Item = &TaskPlan> {
+        self.on_start.iter().chain(&self.tasks).chain(&self.on_stop)
+    }
+}
+
 impl Plan {
+    /// Every task: those of the scenarios, of their hooks, and of the test's.
+    pub fn all_tasks(&self) -> impl Iterator<Item = &TaskPlan> {
+        self.setup.iter().chain(self.scenarios.iter().flat_map(ScenarioPlan::all_tasks)).chain(&self.teardown)
+    }
+
     /// The canonical JSON.
     pub fn to_json(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("a plan holds only types with a JSON form")

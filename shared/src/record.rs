@@ -11,11 +11,14 @@ pub struct RecordPolicy {
     pub keep: u64,
     /// Whose bodies are kept.
     pub bodies: Bodies,
+    /// Every request is shipped to the master as well, which writes them to a file.
+    #[serde(default)]
+    pub all: bool,
 }
 
 impl Default for RecordPolicy {
     fn default() -> Self {
-        Self { keep: 100_000, bodies: Bodies::Failed(1024) }
+        Self { keep: 100_000, bodies: Bodies::Failed(1024), all: false }
     }
 }
 

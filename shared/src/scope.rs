@@ -55,8 +55,7 @@ impl Bindings {
                 variable.registered = Some(value.clone()).filter(|value| !value.is_null());
             }
         }
-        let tasks = plan.scenarios.iter().flat_map(|scenario| &scenario.tasks);
-        for extractor in tasks.flat_map(|task| &task.extract) {
+        for extractor in plan.all_tasks().flat_map(|task| &task.extract) {
             if let Some(variable) = bindings.declare(&extractor.var) {
                 variable.extracted = true;
             }

@@ -40,6 +40,8 @@ pub(crate) fn task(assertions: Vec<Assertion>, extract: Vec<Extractor>) -> TaskP
         extract,
         think_time: None,
         status_check: None,
+        throttle: None,
+        retry: None,
         fields: Map::new(),
     }
 }
@@ -62,6 +64,8 @@ pub(crate) fn bindings_with(
         first_number: 0,
         mode: crate::plan::Mode::Sequence,
         tasks: vec![task(vec![], extract)],
+        on_start: Vec::new(),
+        on_stop: Vec::new(),
         wait_time: None,
         host: None,
         connections: crate::plan::Connections::PerUser,
@@ -81,6 +85,10 @@ pub(crate) fn bindings_with(
         graceful_stop: RunTime(0),
         iterations: None,
         records: RecordPolicy::default(),
+        throttles: Vec::new(),
+        setup: Vec::new(),
+        teardown: Vec::new(),
+        secrets: None,
     };
     Bindings::new(&plan, rows)
 }

@@ -161,7 +161,7 @@ mod tests {
     #[test]
     fn the_kept_sample_is_bounded_and_uniform_over_time() {
         let limits: RecordLimits = Arc::new([AtomicU64::new(u64::MAX), AtomicU64::new(u64::MAX)]);
-        let policy = RecordPolicy { keep: 1000, bodies: Bodies::None };
+        let policy = RecordPolicy { keep: 1000, bodies: Bodies::None, all: false };
         let mut sampler = Sampler::new(policy, limits, 3, 0);
         for at in 0..200_000 {
             let ticket = sampler.draw();

@@ -165,6 +165,8 @@ pub(crate) mod tests {
             first_number: 17 * index as u64,
             mode: Mode::Sequence,
             tasks: Vec::new(),
+            on_start: Vec::new(),
+            on_stop: Vec::new(),
             wait_time: None,
             host: None,
             connections: Connections::PerUser,
@@ -184,6 +186,10 @@ pub(crate) mod tests {
             graceful_stop: RunTime::from_secs(5.0),
             iterations: None,
             records: RecordPolicy::default(),
+            throttles: Vec::new(),
+            setup: Vec::new(),
+            teardown: Vec::new(),
+            secrets: None,
         }
     }
 

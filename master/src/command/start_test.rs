@@ -126,6 +126,8 @@ impl StartTest {
             first_number: 0,
             mode: ld_shared::plan::Mode::Sequence,
             tasks: Vec::new(),
+            on_start: Vec::new(),
+            on_stop: Vec::new(),
             wait_time: reader.pause("wait_time"),
             host: reader.text("host").map(Into::into),
             connections: settings::connections(&mut reader),

@@ -31,6 +31,8 @@ pub(crate) fn plan() -> Plan {
         first_number: 0,
         mode: Mode::Sequence,
         tasks: Vec::new(),
+        on_start: Vec::new(),
+        on_stop: Vec::new(),
         wait_time: None,
         host: Some("http://127.0.0.1:8080".into()),
         connections: ld_shared::plan::Connections::PerUser,
@@ -50,6 +52,10 @@ pub(crate) fn plan() -> Plan {
         graceful_stop: RunTime::from_secs(5.0),
         iterations: None,
         records: RecordPolicy::default(),
+        throttles: Vec::new(),
+        setup: Vec::new(),
+        teardown: Vec::new(),
+        secrets: None,
     }
 }
 

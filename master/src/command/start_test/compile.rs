@@ -104,6 +104,10 @@ pub fn compile(test: StartTest, context: &CompileContext<'_>) -> Result<Compiled
         graceful_stop: test.graceful_stop,
         iterations: test.iterations,
         records: test.records,
+        throttles: Vec::new(),
+        setup: Vec::new(),
+        teardown: Vec::new(),
+        secrets: None,
     };
     let bindings = Bindings::new(&plan, rows);
     if plan.variables.len() + extracted(&plan) > usize::from(u16::MAX) {
@@ -136,9 +140,8 @@ fn source_plan(source: &CsvSource) -> (SourcePlan, Bytes) {
 }
 
 fn extracted(plan: &Plan) -> usize {
-    let tasks = plan.scenarios.iter().flat_map(|scenario| &scenario.tasks);
-    let names: BTreeSet<&str> = tasks.flat_map(|task| &task.extract).map(|extractor| &*extractor.var).collect();
-    names.len()
+    let extractors = plan.all_tasks().flat_map(|task| &task.extract);
+    extractors.map(|extractor| &*extractor.var).collect::<BTreeSet<&str>>().len()
 }
 
 fn warn_unresolved(tasks: &Value, bindings: &Bindings, warnings: &mut Vec<String>) {

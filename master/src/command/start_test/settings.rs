@@ -79,7 +79,7 @@ pub(super) fn records(reader: &mut Reader<'_>) -> RecordPolicy {
     let mut policy = RecordPolicy::default();
     if reader.value("records").is_some_and(serde_json::Value::is_string) {
         reader.choice("records", &["none"]);
-        return RecordPolicy { keep: 0, bodies: Bodies::None };
+        return RecordPolicy { keep: 0, bodies: Bodies::None, all: false };
     }
     let Some(mut records) = reader.object("records") else { return policy };
     records.only(&["keep", "bodies"], &["all"]);

@@ -145,6 +145,8 @@ fn task(map: &Map<String, Value>, pointer: &str, scenario: &ScenarioPlan, faults
             Some(_) => Some(StatusCheck::Always),
             None => None,
         },
+        throttle: None,
+        retry: None,
         fields,
     };
     if let Some(driver) = driver {
