@@ -10,6 +10,7 @@ pub mod cluster;
 pub mod command;
 pub mod console;
 pub mod doctor;
+pub mod executor;
 pub mod format;
 pub mod live;
 pub mod report;
