@@ -4,6 +4,7 @@
 //! Commands of reports come from [`REPORTS`]. What an app can run, the table and what was added to
 //! it at run time, are its [`Commands`].
 
+pub mod builtins;
 mod clear_records;
 mod csv_sources;
 mod execute;

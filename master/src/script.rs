@@ -18,7 +18,7 @@ pub mod units;
 pub(crate) use check::MOST_DEEP;
 pub use check::{Checker, check};
 pub use ld_shared::fault::Fault;
-pub(crate) use seed::EXECUTE as EXECUTE_EXCEPTION;
+pub(crate) use seed::{EXECUTE as EXECUTE_EXCEPTION, type_name};
 pub use spec::{CommandSpec, Kind, Parameter, Signature, Vocabulary};
 
 use ld_shared::fault::step;

@@ -123,19 +123,20 @@ impl<'a, V: Vocabulary + ?Sized> Checker<'a, V> {
                         format!("`{name}` takes no `{key}` by name"),
                     );
                     let help = format!("write [\"{name}\", [value, …]]");
-                    let text = format!("{name}() got an unexpected keyword argument '{key}'");
-                    self.faults.push(fault.help(help).raised("TypeError", text));
+                    self.faults.push(fault.help(help).raised("TypeError", seed::no_keyword(name, keywords, key)));
                 }
                 return;
             }
         };
         if !(least..=most).contains(&given) {
-            let wanted = if least == most { least.to_string() } else { format!("{least} to {most}") };
+            let wanted = match (least, most) {
+                (least, usize::MAX) => format!("at least {least}"),
+                (least, most) if least == most => least.to_string(),
+                (least, most) => format!("{least} to {most}"),
+            };
             let message = format!("`{name}` takes {wanted} arguments, found {given}");
-            self.faults.push(
-                Fault::new(action.pointer.as_str(), message)
-                    .raised("TypeError", format!("{name}() takes {wanted} arguments ({given} given)")),
-            );
+            let fault = Fault::new(action.pointer.as_str(), message);
+            self.faults.push(fault.raised("TypeError", seed::arity(name, least, most, given)));
         }
     }
 
