@@ -13,6 +13,7 @@ pub mod doctor;
 pub mod executor;
 pub mod format;
 pub mod live;
+pub mod package;
 pub mod report;
 pub mod run;
 pub mod script;
