@@ -4,6 +4,7 @@
 //! a test becomes [`run::Measured`], that a [`run::result::RunResult`] and [`run::verdict::Verdict`],
 //! and those become [`report`]s.
 
+pub mod api;
 pub mod app;
 pub mod cli;
 pub mod cluster;
