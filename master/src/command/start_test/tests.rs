@@ -1,7 +1,9 @@
+mod scenarios;
+
 use super::*;
 use crate::script::{Arguments, Document, Strictness, check, parse};
 use ld_shared::load::{Arrivals, Load};
-use ld_shared::plan::{AtEnd, Connections, Dealing, Mode};
+use ld_shared::plan::{AtEnd, Connections, Dealing, Mode, StatusCheck};
 use ld_shared::record::Bodies;
 use std::path::PathBuf;
 
