@@ -12,6 +12,7 @@ pub mod console;
 pub mod doctor;
 pub mod format;
 pub mod live;
+pub mod record_file;
 pub mod report;
 pub mod run;
 pub mod script;

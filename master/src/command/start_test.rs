@@ -40,6 +40,8 @@ pub struct StartTest {
     graceful_stop: RunTime,
     iterations: Option<u64>,
     records: RecordPolicy,
+    /// Where all requests go.
+    records_file: Option<String>,
     seed: Option<u64>,
     variables: Map<String, Value>,
     csv_sources: Vec<CsvOrder>,
@@ -140,6 +142,7 @@ impl StartTest {
             warnings.push("`wait_time` has no effect on arrivals: their rate says when iterations start".into());
         }
         tasks::read(&mut reader, &mut scenario);
+        let (records, records_file) = settings::records(&mut reader);
         let test = Self {
             arguments: arguments.clone(),
             tls,
@@ -147,7 +150,8 @@ impl StartTest {
             warmup: warmup(&mut reader, plan.test_time),
             graceful_stop: RunTime::from_secs(reader.duration("graceful_stop", true, "").unwrap_or(5.0)),
             iterations: reader.whole("iterations", 1, "leave it out for as many as the time allows"),
-            records: settings::records(&mut reader),
+            records,
+            records_file,
             seed: reader.whole("seed", 0, ""),
             variables: reader.object("variables").map(|variables| variables.map().clone()).unwrap_or_default(),
             csv_sources: csv_sources(&mut reader),
