@@ -15,6 +15,7 @@ pub mod executor;
 pub mod format;
 pub mod live;
 pub mod package;
+pub mod record_file;
 pub mod report;
 pub mod run;
 pub mod script;
