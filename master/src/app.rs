@@ -5,16 +5,18 @@ use crate::command::start_test::{Compiled, CsvSource};
 use crate::command::{Command, CommandError, Commands, Outside};
 use crate::console::Console;
 use crate::live;
+use crate::record_file::RecordFile;
 use crate::report::Findings;
 use crate::run::result::RunResult;
 use crate::run::thresholds;
 use crate::run::verdict::{Verdict, exit};
-use crate::run::{Progress, Run};
+use crate::run::{AllRecords, Progress, Run};
 use crate::table;
 use ld_shared::boot::signal::Signals;
 use ld_shared::id::Digest;
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use tokio::sync::watch;
 
@@ -42,6 +44,8 @@ pub struct State {
     pub since_clear: Vec<Arc<Run>>,
     /// Every run of the process.
     pub all: Vec<Arc<Run>>,
+    /// Files of all requests that tests of this process have written.
+    record_files: BTreeSet<PathBuf>,
     /// Signals that were the normal end of an open-ended test.
     signals_spent: u32,
 }
@@ -105,6 +109,7 @@ impl App {
             let skipped = CommandError::failed("KeyboardInterrupt", "not started: the user ended the run before it");
             return Err(CommandError { exit_code: exit::ENDED_BY_USER, ..skipped });
         }
+        let file = test.records_file.as_deref().map(|path| self.record_file(path)).transpose()?;
         for warning in &test.warnings {
             self.console.note(&format!("warning: {warning}"));
         }
@@ -118,6 +123,7 @@ impl App {
             plan: test.plan,
             blobs: test.blobs,
             allow_missing_workers: test.allow_missing_workers,
+            lines: file.as_ref().map(RecordFile::sink),
         };
         let outcome = tokio::select! {
             outcome = self.cluster.run(order, control.clone(), progress) => outcome,
@@ -128,7 +134,15 @@ impl App {
         if open_ended && self.signals.count() == known + 1 {
             self.state().signals_spent += 1;
         }
-        let measured = outcome.map_err(|error| self.not_run(&error))?;
+        // also if there was no run: the file is whole, though empty
+        let written = match file {
+            Some(file) => Some((file.path().display().to_string(), file.finish().await)),
+            None => None,
+        };
+        let mut measured = outcome.map_err(|error| self.not_run(&error))?;
+        if let Some((file, written)) = written {
+            self.tell_written(measured.take_written(file, written));
+        }
         let judged = thresholds::judge(&test.thresholds, &measured);
         let verdict = Verdict::of(&measured, judged);
         let label = self.state().label.clone();
@@ -141,6 +155,25 @@ impl App {
         let result = RunResult::of(std::slice::from_ref(&run), run.verdict.clone());
         self.console.print(&table::end_table(&result, self.console.width()));
         Ok(run)
+    }
+
+    /// Creates the file of all requests of a test.
+    fn record_file(&self, path: &Path) -> Result<RecordFile, CommandError> {
+        let full = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        if !self.state().record_files.insert(full) {
+            let message = format!("`{}` holds the requests of an earlier test already", path.display());
+            let help = Some("give each test a file of its own in `records`".into());
+            return Err(CommandError { help, ..CommandError::failed("ValueError", message) });
+        }
+        RecordFile::create(path).map_err(|error| CommandError::of("OSError", &error))
+    }
+
+    fn tell_written(&self, all: &AllRecords) {
+        let AllRecords { file, written, missed } = all;
+        self.console.note(&format!("wrote {file}: {written} requests"));
+        if *missed > 0 {
+            self.console.note(&format!("warning: {missed} requests are not in {file}"));
+        }
     }
 
     /// Turns signals into stop and abort. Never returns.

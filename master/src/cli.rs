@@ -182,8 +182,12 @@ pub fn run() -> u8 {
     };
     let global = cli.global;
     let verbosity = if global.quiet { -1 } else { i8::try_from(global.verbose).unwrap_or(i8::MAX) };
-    telemetry::start(if matches!(global.log, Form::Json) { LogFormat::Json } else { LogFormat::Text }, verbosity);
+    let form = if matches!(global.log, Form::Json) { LogFormat::Json } else { LogFormat::Text };
     let console = Console::new(global.quiet);
+    if let Err(error) = telemetry::start(form, verbosity) {
+        console.error(&format!("error: {}", with_causes(&error)));
+        return exit::REFUSED;
+    }
     match cli.command {
         Some(Command::Run { file, outputs }) => documents::run_file(&global, console, &file, &outputs),
         Some(Command::RunStr { json, outputs }) => documents::run_text(&global, console, &json, &outputs),

@@ -4,6 +4,7 @@
 //! Commands of reports come from [`REPORTS`]. What an app can run, the table and what was added to
 //! it at run time, are its [`Commands`].
 
+mod add_package;
 pub mod builtins;
 mod clear_records;
 mod csv_sources;
@@ -199,6 +200,7 @@ pub fn commands() -> Vec<Entry> {
         Entry::of::<csv_sources::RegisterCsvSources>(),
         Entry::of::<variables::ClearResolver>(),
         Entry::of::<clear_records::ClearRecords>(),
+        Entry::of::<add_package::AddPackage>(),
         Entry::of::<summary::Summary>(),
     ];
     commands.extend(REPORTS.iter().map(Entry::report));

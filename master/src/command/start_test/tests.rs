@@ -1,7 +1,9 @@
+mod scenarios;
+
 use super::*;
 use crate::script::{Arguments, Document, Strictness, check, parse};
 use ld_shared::load::{Arrivals, Load};
-use ld_shared::plan::{AtEnd, Connections, Dealing, Mode};
+use ld_shared::plan::{AtEnd, Connections, Dealing, Mode, StatusCheck};
 use ld_shared::record::Bodies;
 use std::path::PathBuf;
 
@@ -176,6 +178,30 @@ fn every_key_of_part_1_is_understood() {
     assert_eq!((scenario.wait_time, scenario.host.as_deref()), (Some((0.1, 0.2)), Some("http://env-value")));
     assert!(!scenario.tls.verify && compiled.allow_missing_workers && compiled.thresholds.len() == 2);
     assert_eq!(compiled.warnings.len(), 1, "wait_time: {:?}", compiled.warnings);
+}
+
+#[test]
+fn all_requests_go_to_a_file_of_a_known_form() {
+    let compiled_with = |records: Value| compiled(&test(&json!({"records": records})));
+    let all = compiled_with(json!({"all": "all.csv.zst", "keep": 0})).unwrap();
+    assert!(all.plan.records.all && all.plan.records.keep == 0);
+    assert!(all.records_file.unwrap().ends_with("all.csv.zst"));
+    let none = compiled_with(json!({"keep": 5})).unwrap();
+    assert_eq!((none.plan.records.all, none.records_file), (false, None));
+    let faults = compiled_with(json!({"all": "missing/all.jsonl"})).unwrap_err();
+    assert_eq!(
+        faults[0].to_string(),
+        "error: cannot write `missing/all.jsonl`: its folder does not exist at /1/1/records/all"
+    );
+    for (records, message) in [
+        (json!({"all": "all.txt"}), "`all` takes the name of a file that ends in .csv.zst, .csv, .jsonl.zst, .jsonl"),
+        (json!({"all": ".csv"}), "`all` takes the name of a file"),
+        (json!({"all": true}), "`all` takes a text"),
+        (json!({"bodies": "all:1GiB"}), "`bodies` takes none, failed[:SIZE] or all[:SIZE] of at most 4 MiB"),
+    ] {
+        let seen = faults_of(test(&json!({"records": records})).as_object().unwrap());
+        assert!(seen.len() == 1 && seen[0].contains(message), "{records}: {seen:?}");
+    }
 }
 
 #[test]
