@@ -1,7 +1,7 @@
 //! A document against the commands that there are.
 
 use super::spec::{CommandSpec, Kind, shown};
-use super::{Action, Arguments, Document, Fault, later, positional};
+use super::{Action, Arguments, Document, Fault, absent, later, positional};
 use ld_shared::fault::{did_you_mean, nearest, step};
 use serde_json::Map;
 
@@ -33,6 +33,9 @@ fn unknown_command(action: &Action, commands: &[CommandSpec]) -> Fault {
     let pointer = format!("{}/0", action.pointer);
     if later::LATER.contains(&name.as_str()) {
         return Fault::new(pointer, format!("`{name}` comes with a later version")).help("leave the action out");
+    }
+    if let Some(fault) = absent::fault(&pointer, name) {
+        return fault;
     }
     let names: Vec<&str> = commands.iter().map(|command| command.name).collect();
     let help = match nearest(name, &names) {
