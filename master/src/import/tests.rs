@@ -1,13 +1,13 @@
 //! What importers make must be documents that this product takes.
 
 use super::*;
-use crate::command::commands;
-use crate::script::{self, CommandSpec};
+use crate::command::Commands;
+use crate::script::{self, Strictness};
 
 /// Every fault of a document.
 fn faults(document: &Value) -> Vec<String> {
-    let specs: Vec<CommandSpec> = commands().iter().map(|entry| entry.spec).collect();
-    script::read(document.to_string().as_bytes(), &specs).err().unwrap_or_default().iter().map(ToString::to_string).collect()
+    let read = script::read(document.to_string().as_bytes(), Strictness::Strict, &Commands::default());
+    read.err().unwrap_or_default().iter().map(ToString::to_string).collect()
 }
 
 fn load() -> Load {
