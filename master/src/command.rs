@@ -8,9 +8,15 @@ mod add_package;
 pub mod builtins;
 mod clear_records;
 mod csv_sources;
+mod curl;
 mod execute;
+mod har;
+mod importing;
+mod openapi;
+mod postman;
 mod registry;
 mod run_test;
+mod sla;
 pub mod start_test;
 mod summary;
 mod variables;
@@ -202,6 +208,20 @@ pub fn commands() -> Vec<Entry> {
         Entry::of::<clear_records::ClearRecords>(),
         Entry::of::<add_package::AddPackage>(),
         Entry::of::<summary::Summary>(),
+        Entry::of::<sla::EvaluateSla>(),
+        Entry::of::<sla::AssertSla>(),
+        Entry::of::<har::LoadHar>(),
+        Entry::of::<har::HarToTasks>(),
+        Entry::of::<har::HarToActionJson>(),
+        Entry::of::<curl::CurlToTask>(),
+        Entry::of::<curl::GenerateFromCurls>(),
+        Entry::of::<postman::LoadPostmanCollection>(),
+        Entry::of::<postman::PostmanToTasks>(),
+        Entry::of::<postman::PostmanToActionJson>(),
+        Entry::of::<openapi::LoadOpenapi>(),
+        Entry::of::<openapi::OpenapiToTasks>(),
+        Entry::of::<openapi::OpenapiToActionJson>(),
+        Entry::of::<openapi::GenerateFromOpenapi>(),
     ];
     commands.extend(REPORTS.iter().map(Entry::report));
     commands
