@@ -1,8 +1,8 @@
 //! [`App`]: all that a command may touch.
 
 use crate::cluster::{Cluster, RunControl, RunError, RunOrder};
-use crate::command::CommandError;
 use crate::command::start_test::{Compiled, CsvSource};
+use crate::command::{Command, CommandError, Commands, Outside};
 use crate::console::Console;
 use crate::live;
 use crate::record_file::RecordFile;
@@ -17,7 +17,7 @@ use ld_shared::id::Digest;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use tokio::sync::watch;
 
 /// All that a command may touch.
@@ -27,6 +27,7 @@ pub struct App {
     /// Where people read.
     pub console: Console,
     signals: Signals,
+    commands: RwLock<Arc<Commands>>,
     state: Mutex<State>,
 }
 
@@ -52,13 +53,33 @@ pub struct State {
 impl App {
     /// An app without any state.
     pub fn new(cluster: Cluster, console: Console, signals: Signals) -> Self {
-        Self { cluster, console, signals, state: Mutex::default() }
+        Self { cluster, console, signals, commands: RwLock::default(), state: Mutex::default() }
+    }
+
+    /// The commands that there are now.
+    pub fn commands(&self) -> Arc<Commands> {
+        // as with the state: a value is set in one go
+        Arc::clone(&self.commands.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Adds a command type: documents may name it from now on. One of the same name gives way.
+    pub fn register<C: Command>(&self) {
+        Arc::make_mut(&mut self.commands.write().unwrap_or_else(PoisonError::into_inner)).add::<C>();
+    }
+
+    /// Adds a command from outside: a closure, or one of a package.
+    ///
+    /// # Errors
+    ///
+    /// [`Commands::add_outside`].
+    pub fn register_outside(&self, name: impl Into<String>, command: Outside) -> Result<(), CommandError> {
+        Arc::make_mut(&mut self.commands.write().unwrap_or_else(PoisonError::into_inner)).add_outside(name, command)
     }
 
     /// The state. Not to be held over an await.
     pub fn state(&self) -> MutexGuard<'_, State> {
         // a command that panicked leaves whole values behind: each is set in one go
-        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What reports are made from: everything since `LD_clear_records`.

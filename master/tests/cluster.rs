@@ -123,8 +123,10 @@ fn plan(seconds: f64, seed: u64) -> Plan {
         iterations: None,
         records: RecordPolicy::default(),
         throttles: Vec::new(),
+        stage: None,
         setup: Vec::new(),
         teardown: Vec::new(),
+        collect: false,
         secrets: None,
     }
 }

@@ -53,8 +53,10 @@ pub(crate) fn plan() -> Plan {
         iterations: None,
         records: RecordPolicy::default(),
         throttles: Vec::new(),
+        stage: None,
         setup: Vec::new(),
         teardown: Vec::new(),
+        collect: false,
         secrets: None,
     }
 }

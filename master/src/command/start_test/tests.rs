@@ -1,7 +1,9 @@
+mod scenarios;
+
 use super::*;
-use crate::script::{Arguments, Document, check, parse};
+use crate::script::{Arguments, Document, Strictness, check, parse};
 use ld_shared::load::{Arrivals, Load};
-use ld_shared::plan::{AtEnd, Connections, Dealing, Mode};
+use ld_shared::plan::{AtEnd, Connections, Dealing, Mode, StatusCheck};
 use ld_shared::record::{Bodies, RecordPolicy};
 use std::path::PathBuf;
 
@@ -10,7 +12,7 @@ fn folder() -> PathBuf {
 }
 
 fn document(name: &str) -> Document {
-    parse(&std::fs::read(folder().join("actions").join(name)).unwrap()).unwrap()
+    parse(&std::fs::read(folder().join("actions").join(name)).unwrap(), Strictness::Strict).unwrap()
 }
 
 /// The arguments of the tests in a document.
@@ -260,7 +262,9 @@ fn task_forms_and_coercions() {
         assert!(seen.len() == 1 && seen[0].contains(message), "{tasks}: {seen:?}");
     }
     assert!(
-        check(&document("03_auth_login_extract.json"), &[SPEC]).iter().all(|fault| fault.message.contains("command"))
+        check(&document("03_auth_login_extract.json"), &[SPEC][..])
+            .iter()
+            .all(|fault| fault.message.contains("command"))
     );
 }
 
