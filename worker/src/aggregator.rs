@@ -118,8 +118,11 @@ impl Aggregator {
                     self.count(second, entries);
                 }
                 Part::Second(second) => self.second(core, *second),
-                Part::Records(records) => records.into_iter().for_each(|record| self.shipper.offer(record)),
-                Part::Lines(lines) => self.list(lines),
+                Part::Records(records) => {
+                    let second = self.cores[core].0;
+                    records.into_iter().for_each(|record| self.shipper.offer(second, record));
+                }
+                Part::Lines(lines) => self.list(self.cores[core].0, lines),
                 Part::Done => self.cores[core].1 = true,
                 Part::Acknowledged => self.shipper.acknowledge(),
                 Part::Close => return,
@@ -133,11 +136,13 @@ impl Aggregator {
         self.finish();
     }
 
-    fn list(&mut self, lines: Vec<Line>) {
+    fn list(&mut self, second: u32, lines: Vec<Line>) {
         self.backlog.fetch_sub(lines.len(), Ordering::Relaxed);
         for line in lines {
             let key = self.key(line.series);
-            self.shipper.list(&RequestLine {
+            self.shipper.list(
+                second,
+                &RequestLine {
                 started_at: line.started_at,
                 request_type: key.request_type,
                 url: line.url,
@@ -146,7 +151,8 @@ impl Aggregator {
                 response_us: line.response_us,
                 body_bytes: line.body_bytes,
                 error: line.error,
-            });
+            },
+            );
         }
     }
 
@@ -240,9 +246,9 @@ impl Aggregator {
             }
             let building = self.building.remove(&self.next).unwrap_or_default();
             let body = self.body(building);
-            self.next += 1;
             self.send(body);
-            self.shipper.second();
+            self.shipper.second(self.next);
+            self.next += 1;
         }
     }
 

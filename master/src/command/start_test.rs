@@ -20,7 +20,6 @@ use crate::script::reader::Reader;
 use crate::script::{CommandSpec, Fault, Kind, Parameter};
 use ld_shared::fault::{did_you_mean, step};
 use ld_shared::plan::TaskPlan;
-use ld_shared::record::RecordPolicy;
 use ld_shared::threshold::Threshold;
 use ld_shared::time::RunTime;
 use scenarios::{Draft, Drafts};
@@ -45,9 +44,7 @@ pub struct StartTest {
     warmup: RunTime,
     graceful_stop: RunTime,
     iterations: Option<u64>,
-    records: RecordPolicy,
-    /// Where all requests go.
-    records_file: Option<String>,
+    records: settings::Records,
     seed: Option<u64>,
     variables: Map<String, Value>,
     csv_sources: Vec<CsvOrder>,
@@ -128,7 +125,6 @@ impl StartTest {
         }
         runner_mode(&mut reader);
         let Drafts { scenarios, stage, test_time } = scenarios::read(&mut reader, &mut warnings);
-        let (records, records_file) = settings::records(&mut reader);
         let test = Self {
             arguments: arguments.clone(),
             setup: stage.hook(&mut reader, "setup"),
@@ -137,8 +133,7 @@ impl StartTest {
             warmup: warmup(&mut reader, test_time),
             graceful_stop: RunTime::from_secs(reader.duration("graceful_stop", true, "").unwrap_or(5.0)),
             iterations: reader.whole("iterations", 1, "leave it out for as many as the time allows"),
-            records,
-            records_file,
+            records: settings::records(&mut reader),
             seed: reader.whole("seed", 0, ""),
             variables: reader.object("variables").map(|variables| variables.map().clone()).unwrap_or_default(),
             csv_sources: csv_sources(&mut reader),

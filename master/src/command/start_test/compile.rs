@@ -87,9 +87,9 @@ pub fn compile(test: StartTest, context: &CompileContext<'_>) -> Result<Compiled
         }
     }
 
-    let records_file = test.records_file.as_ref().map(|file| context.base_dir.join(file));
+    let records_file = test.records.file.as_ref().map(|file| context.base_dir.join(file));
     if let Some(Err(why)) = records_file.as_deref().map(record_file::check) {
-        let message = format!("cannot write `{}`: {why}", test.records_file.as_deref().unwrap_or_default());
+        let message = format!("cannot write `{}`: {why}", test.records.file.as_deref().unwrap_or_default());
         faults.push(Fault::new(format!("{}/records/all", context.pointer), message));
     }
 
@@ -121,7 +121,7 @@ pub fn compile(test: StartTest, context: &CompileContext<'_>) -> Result<Compiled
         warmup: test.warmup,
         graceful_stop: test.graceful_stop,
         iterations: test.iterations,
-        records: test.records,
+        records: test.records.policy,
         throttles: Vec::new(),
         stage: stage.take(),
         setup: test.setup.clone(),
