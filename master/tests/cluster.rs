@@ -123,6 +123,7 @@ fn plan(seconds: f64, seed: u64) -> Plan {
         throttles: Vec::new(),
         setup: Vec::new(),
         teardown: Vec::new(),
+        details: Vec::new(),
         secrets: None,
     }
 }

@@ -10,6 +10,7 @@ use crate::load::Load;
 use crate::predicate::Predicate;
 use crate::record::RecordPolicy;
 use crate::sample::Phase;
+use crate::threshold::Selector;
 use crate::time::RunTime;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -49,6 +50,9 @@ pub struct Plan {
     /// Run once after the test on one worker.
     #[serde(default)]
     pub teardown: Vec<TaskPlan>,
+    /// Series of which service time and lag are kept apart from all others, because a rule asks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub details: Vec<Selector>,
     /// Blob with the values of `${secret.NAME}`: a JSON object. Not in the plan, which is stored.
     pub secrets: Option<Digest>,
 }

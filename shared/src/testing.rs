@@ -88,6 +88,7 @@ pub(crate) fn bindings_with(
         throttles: Vec::new(),
         setup: Vec::new(),
         teardown: Vec::new(),
+        details: Vec::new(),
         secrets: None,
     };
     Bindings::new(&plan, rows)

@@ -128,6 +128,7 @@ impl Engine {
         let cores = cores.max(1);
         let rows = source_rows(&plan, &blobs)?;
         let series = Arc::new(SeriesTable::new());
+        let details = plan.details.clone();
         let in_flight = plan.scenarios.iter().map(|_| (AtomicI64::new(0), AtomicI64::new(i64::MAX))).collect();
         let shared = Arc::new(Shared {
             tickets: Tickets::new(&plan, events.clone()),
@@ -158,7 +159,7 @@ impl Engine {
             threads.push(spawn_thread(&format!("core-{index}"), move || core::run(seat, &ready))?);
         }
         drop((parts, ready));
-        let aggregator = Aggregator::new(cores, input, events, series, pool);
+        let aggregator = Aggregator::new(cores, input, events, series, details, pool);
         threads.push(spawn_thread("aggregator", move || aggregator.run())?);
         let engine = Self { shared, orders, odometers, threads };
         for _ in 0..cores {

@@ -189,7 +189,8 @@ pub(crate) mod tests {
             throttles: Vec::new(),
             setup: Vec::new(),
             teardown: Vec::new(),
-            secrets: None,
+            details: Vec::new(),
+        secrets: None,
         }
     }
 

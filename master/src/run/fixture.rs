@@ -55,6 +55,7 @@ pub(crate) fn plan() -> Plan {
         throttles: Vec::new(),
         setup: Vec::new(),
         teardown: Vec::new(),
+        details: Vec::new(),
         secrets: None,
     }
 }

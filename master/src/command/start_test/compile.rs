@@ -107,6 +107,7 @@ pub fn compile(test: StartTest, context: &CompileContext<'_>) -> Result<Compiled
         throttles: Vec::new(),
         setup: Vec::new(),
         teardown: Vec::new(),
+        details: Vec::new(),
         secrets: None,
     };
     let bindings = Bindings::new(&plan, rows);
