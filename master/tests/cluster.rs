@@ -133,7 +133,7 @@ fn order(plan: Plan) -> RunOrder {
     // more than two chunks, so that reassembly is seen to work
     let blob = bytes::Bytes::from(vec![7; 600_000]);
     let blobs = BTreeMap::from([(Digest::of(&blob), blob), (Digest::of(b""), bytes::Bytes::new())]);
-    RunOrder { plan: Arc::new(plan), digest, blobs, allow_missing_workers: false }
+    RunOrder { plan: Arc::new(plan), digest, blobs, thresholds: Vec::new(), allow_missing_workers: false }
 }
 
 async fn run(cluster: &Cluster, plan: Plan) -> Result<Measured, RunError> {

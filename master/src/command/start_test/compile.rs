@@ -1,6 +1,7 @@
 //! The last step that can fault user input: files and environment are read, the plan is made.
 
 use super::tasks::each_text;
+use super::thresholds::unknown_scenarios;
 use super::{CsvSource, StartTest};
 use crate::script::Fault;
 use bytes::Bytes;
@@ -8,7 +9,7 @@ use ld_shared::id::Digest;
 use ld_shared::plan::{Plan, SourcePlan, SourceRows, TlsPlan};
 use ld_shared::scope::Bindings;
 use ld_shared::template::Template;
-use ld_shared::threshold::Threshold;
+use ld_shared::threshold::{Selector, Threshold};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -107,7 +108,7 @@ pub fn compile(test: StartTest, context: &CompileContext<'_>) -> Result<Compiled
         throttles: Vec::new(),
         setup: Vec::new(),
         teardown: Vec::new(),
-        details: Vec::new(),
+        details: details(&test.thresholds),
         secrets: None,
     };
     let bindings = Bindings::new(&plan, rows);
@@ -120,6 +121,7 @@ pub fn compile(test: StartTest, context: &CompileContext<'_>) -> Result<Compiled
         // tasks alone take placeholders of every kind; a target must be the same for all users
         scenario.host = scenario.host.as_deref().map(|host| Template::compile_name(host, &bindings).into());
     }
+    faults.extend(unknown_scenarios(&test.thresholds, &plan.scenarios, context.pointer));
     if !faults.is_empty() {
         return Err(faults);
     }
@@ -138,6 +140,17 @@ fn source_plan(source: &CsvSource) -> (SourcePlan, Bytes) {
         dealing: source.dealing,
     };
     (plan, bytes)
+}
+
+/// Series of which service time and lag are kept apart, each named once.
+fn details(thresholds: &[Threshold]) -> Vec<Selector> {
+    let mut details: Vec<Selector> = Vec::new();
+    for selector in thresholds.iter().filter_map(Threshold::detail) {
+        if !details.contains(selector) {
+            details.push(selector.clone());
+        }
+    }
+    details
 }
 
 fn extracted(plan: &Plan) -> usize {
