@@ -12,6 +12,7 @@ use ld_shared::frame::{FrameBody, Generator, Odometers};
 use ld_shared::latency::Latency;
 use ld_shared::record::RequestLine;
 use ld_shared::sample::{Phase, SeriesKey, TimingPart};
+use ld_shared::threshold::Selector;
 use ld_shared::snapshot::{DropReason, FailureCount, PhaseSnapshot, Row, Series, Snapshot};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,6 +29,9 @@ pub(crate) struct Aggregator {
     events: UnboundedSender<EngineEvent>,
     table: Arc<SeriesTable>,
     keys: Vec<SeriesKey>,
+    /// Series of which service time and lag are kept apart, and by number which ones they are.
+    details: Vec<Selector>,
+    detailed: Vec<bool>,
     pool: ChunkPool,
     throttle: Throttle,
     /// Per core: the second that it fills, and whether it is done.
@@ -83,6 +87,7 @@ impl Aggregator {
         input: Receiver<(usize, Part)>,
         events: UnboundedSender<EngineEvent>,
         table: Arc<SeriesTable>,
+        details: Vec<Selector>,
         pool: ChunkPool,
         shipper: Shipper,
         (record_limits, backlog): (RecordLimits, LineBacklog),
@@ -92,6 +97,8 @@ impl Aggregator {
             events,
             table,
             keys: Vec::new(),
+            details,
+            detailed: Vec::new(),
             pool,
             throttle: Throttle::find(),
             cores: vec![(0, false); cores],
@@ -169,6 +176,7 @@ impl Aggregator {
     }
 
     fn count(&mut self, second: u32, mut entries: Vec<Entry>) {
+        self.choose_details(&entries);
         let building = self.building.entry(second).or_default();
         for entry in &entries {
             let phase = &mut building.phases[usize::from(entry.flags & 3)];
@@ -179,6 +187,10 @@ impl Aggregator {
                 series.succeeded.record(response);
             } else {
                 series.failed.record(response);
+            }
+            if self.detailed.get(usize::from(entry.series)) == Some(&true) {
+                series.service.record(response.saturating_sub(lag));
+                series.lag.record(lag);
             }
             phase.lag.record(lag);
             phase.service.record(response.saturating_sub(lag));
@@ -194,6 +206,18 @@ impl Aggregator {
             entries.clear();
             pool.push(entries);
         }
+    }
+
+    /// Finds out about series that were not seen before.
+    fn choose_details(&mut self, entries: &[Entry]) {
+        let known = self.detailed.len();
+        if self.details.is_empty() || entries.iter().all(|entry| usize::from(entry.series) < known) {
+            return;
+        }
+        self.keys = self.table.keys();
+        let details = &self.details;
+        let chosen = |key: &SeriesKey| details.iter().any(|selector| selector.matches(key));
+        self.detailed.extend(self.keys.iter().skip(known).map(chosen));
     }
 
     fn second(&mut self, core: usize, mut part: CoreSecond) {

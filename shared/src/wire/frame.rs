@@ -106,6 +106,15 @@ fn histogram_from(bytes: &[u8], what: &'static str) -> Result<Latency, WireError
     Ok(latency)
 }
 
+/// A histogram that most series lack.
+fn detail(latency: &Latency) -> bytes::Bytes {
+    if latency.count() == 0 { bytes::Bytes::new() } else { histogram(latency) }
+}
+
+fn detail_from(bytes: &[u8], what: &'static str) -> Result<Latency, WireError> {
+    if bytes.is_empty() { Ok(Latency::default()) } else { histogram_from(bytes, what) }
+}
+
 fn phase_to_wire(phase: &PhaseSnapshot, table: &mut Table) -> v1::Phase {
     let series = phase
         .series
@@ -119,6 +128,8 @@ fn phase_to_wire(phase: &PhaseSnapshot, table: &mut Table) -> v1::Phase {
             bytes_sent: series.bytes_sent,
             bytes_received: series.bytes_received,
             first_at_ns: series.first_at,
+            service: detail(&series.service),
+            lag: detail(&series.lag),
         })
         .collect();
     let failures = phase
@@ -170,6 +181,8 @@ fn phase_from_wire(phase: &v1::Phase, strings: &[Arc<str>]) -> Result<PhaseSnaps
         let series = Series {
             succeeded: histogram_from(&entry.succeeded, "successes")?,
             failed: histogram_from(&entry.failed, "failures")?,
+            service: detail_from(&entry.service, "service time of a series")?,
+            lag: detail_from(&entry.lag, "lag of a series")?,
             bytes_sent: entry.bytes_sent,
             bytes_received: entry.bytes_received,
             first_at: entry.first_at_ns,
@@ -319,9 +332,12 @@ mod tests {
     }
 
     fn phase() -> impl Strategy<Value = PhaseSnapshot> {
-        let series = (latency(), latency(), any::<[u64; 3]>()).prop_map(|(succeeded, failed, n)| Series {
+        let latencies = (latency(), latency(), latency(), latency());
+        let series = (latencies, any::<[u64; 3]>()).prop_map(|((succeeded, failed, service, lag), n)| Series {
             succeeded,
             failed,
+            service,
+            lag,
             bytes_sent: n[0],
             bytes_received: n[1],
             first_at: n[2],
