@@ -7,12 +7,11 @@ mod clear_records;
 mod csv_sources;
 mod run_test;
 pub mod start_test;
-mod summary;
 mod variables;
 
 use crate::app::App;
 use crate::command::start_test::StartTest;
-use crate::report::{Line, REPORTS};
+use crate::report::{InMemory, Kept, Line, Part, REPORTS, ReportError};
 use crate::run::verdict::exit;
 use crate::script::CommandSpec;
 use ld_shared::fault::Fault;
@@ -98,6 +97,7 @@ pub struct Entry {
 enum Work {
     Command(for<'a> fn(Map<String, Value>, &'a App) -> Running<'a>),
     Report(&'static Line),
+    InMemory(&'static Line, &'static InMemory),
 }
 
 impl Entry {
@@ -106,9 +106,14 @@ impl Entry {
         Self { spec: C::SPEC, about: C::ABOUT, work }
     }
 
-    fn report(line: &'static Line) -> Self {
+    /// The commands of a report: the one that writes it, and the one that gives it.
+    fn report(line: &'static Line) -> impl Iterator<Item = Self> {
         let spec = CommandSpec { name: line.command, parameters: line.parameters, check: None };
-        Self { spec, about: line.about, work: Work::Report(line) }
+        let in_memory = line.in_memory.as_ref().map(|form| {
+            let spec = CommandSpec { name: form.command, parameters: &[], check: None };
+            Self { spec, about: form.about, work: Work::InMemory(line, form) }
+        });
+        in_memory.into_iter().chain([Self { spec, about: line.about, work: Work::Report(line) }])
     }
 
     /// Runs it with named arguments that the checker has passed.
@@ -116,6 +121,7 @@ impl Entry {
         match &self.work {
             Work::Command(work) => work(arguments, app).await,
             Work::Report(line) => report(line, &arguments, app),
+            Work::InMemory(line, form) => line.value(&app.findings(), form.parts).map_err(|e| no_report(&e)),
         }
     }
 }
@@ -128,12 +134,21 @@ async fn run<C: Command>(arguments: Map<String, Value>, app: &App) -> Result<Val
     Ok(serde_json::to_value(output).expect("results of commands hold only types with a JSON form"))
 }
 
+/// Writes a report. Gives its path, or the pair of them.
 fn report(line: &Line, arguments: &Map<String, Value>, app: &App) -> Result<Value, CommandError> {
     let name = arguments.get(line.parameters[0].name).and_then(Value::as_str).unwrap_or(line.default);
-    let kind = if line.report.format() == "html" { "LoadDensityHTMLException" } else { "OSError" };
-    let path = line.write(&app.findings(), name).map_err(|e| CommandError::of(kind, &e))?;
-    app.console.note(&format!("wrote {}", path.display()));
-    Ok(Value::String(path.display().to_string()))
+    let findings = app.findings();
+    let paths = line.write(&findings, name).map_err(|e| no_report(&e))?;
+    let mut paths: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+    let kept = Kept::of(&findings, Part::All);
+    let sample =
+        if kept.is_sample() && line.report.lists_requests() { format!(" ({kept} requests)") } else { String::new() };
+    app.console.note(&format!("wrote {}{sample}", paths.join(", ")));
+    Ok(if paths.len() == 1 { Value::String(paths.remove(0)) } else { Value::from(paths) })
+}
+
+fn no_report(error: &ReportError) -> CommandError {
+    CommandError::of(error.kind(), error)
 }
 
 /// All commands.
@@ -146,9 +161,8 @@ pub fn commands() -> Vec<Entry> {
         Entry::of::<csv_sources::RegisterCsvSources>(),
         Entry::of::<variables::ClearResolver>(),
         Entry::of::<clear_records::ClearRecords>(),
-        Entry::of::<summary::Summary>(),
     ];
-    commands.extend(REPORTS.iter().map(Entry::report));
+    commands.extend(REPORTS.iter().flat_map(Entry::report));
     commands
 }
 
