@@ -48,6 +48,14 @@ pub struct Threshold {
     pub seen: String,
 }
 
+impl Threshold {
+    /// Whether it could not be judged: the generator was the limit all the time, or the outcome
+    /// hangs on the seconds in which it was.
+    pub fn is_unsure(&self, measured: &Measured) -> bool {
+        Marks::of(measured).all || self.ok != self.ok_unmarked
+    }
+}
+
 /// The outcome of a run, from best to worst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
