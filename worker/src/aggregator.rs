@@ -6,7 +6,7 @@ use crate::engine::EngineEvent;
 use crate::recorder::{ANSWERED, ChunkPool, CoreSecond, Entry, FAILED, Part};
 use crate::selfwatch::Throttle;
 use crate::series::SeriesTable;
-use ld_shared::frame::{FrameBody, Generator, Odometers};
+use ld_shared::frame::{Collected, FrameBody, Generator, Odometers};
 use ld_shared::latency::Latency;
 use ld_shared::record::Record;
 use ld_shared::sample::{Phase, SeriesKey, TimingPart};
@@ -35,6 +35,7 @@ pub(crate) struct Aggregator {
     building: BTreeMap<u32, Building>,
     next: u32,
     records: Vec<Record>,
+    collected: Option<Box<Collected>>,
     /// Users, records seen and start skew by core, as last heard.
     users: Vec<u64>,
     seen: Vec<[u64; 2]>,
@@ -94,6 +95,7 @@ impl Aggregator {
             building: BTreeMap::new(),
             next: 0,
             records: Vec::new(),
+            collected: None,
             users: vec![0; cores],
             seen: vec![[0; 2]; cores],
             skew: vec![None; cores],
@@ -112,6 +114,7 @@ impl Aggregator {
                 }
                 Part::Second(second) => self.second(core, *second),
                 Part::Records(mut records) => self.records.append(&mut records),
+                Part::Collected(collected) => self.collected = Some(collected),
                 Part::Done => self.cores[core].1 = true,
             }
             self.emit();
@@ -232,6 +235,7 @@ impl Aggregator {
                 ..self.generator()
             },
             records: Vec::new(),
+            collected: None,
             last: false,
         }
     }
@@ -281,7 +285,8 @@ impl Aggregator {
         for some in records.chunks(RECORDS_PER_FRAME) {
             self.send(self.tail(some.to_vec(), false));
         }
-        self.send(self.tail(Vec::new(), true));
+        let collected = self.collected.take();
+        self.send(FrameBody { collected, ..self.tail(Vec::new(), true) });
     }
 
     /// A frame after the last second.
@@ -293,6 +298,7 @@ impl Aggregator {
             odometers: self.odometers_now(),
             generator: self.generator(),
             records,
+            collected: None,
             last,
         }
     }

@@ -1,13 +1,14 @@
 //! Frames on the wire: names in a table of strings, histograms as varints.
 
 use super::{WireError, length, v1};
-use crate::frame::{Frame, FrameBody, FrameKey, Generator, Odometers, PhaseOdometer};
+use crate::frame::{Collected, Frame, FrameBody, FrameKey, Generator, Odometers, PhaseOdometer};
 use crate::id::{RunId, SessionId};
 use crate::latency::Latency;
 use crate::record::{Answer, Record};
 use crate::sample::{FailureKind, MAX_NAMES, MAX_REASONS, Phase, SeriesKey};
 use crate::snapshot::{FailureCount, PhaseSnapshot, Row, Series, Snapshot};
 use crate::time::RunTime;
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -45,6 +46,10 @@ pub fn frame_to_wire(frame: &Frame, sealed_at: RunTime) -> v1::Frame {
         records: body.records.iter().map(record_to_wire).collect(),
         last: body.last,
         sealed_at_ns: sealed_at.0,
+        collected: body.collected.as_deref().map(|collected| v1::Collected {
+            variables: Value::Object(collected.variables.clone()).to_string(),
+            failure: collected.failure.clone(),
+        }),
     }
 }
 
@@ -73,10 +78,16 @@ pub fn frame_from_wire(frame: v1::Frame) -> Result<(Frame, RunTime), WireError> 
         odometers: odometers_from_wire(&frame.odometers.ok_or(WireError::Missing("odometers"))?)?,
         generator: generator_from_wire(&generator)?,
         records: frame.records.into_iter().map(record_from_wire).collect::<Result<_, _>>()?,
+        collected: frame.collected.map(collected_from_wire).transpose()?,
         last: frame.last,
     };
     let key = FrameKey { run: RunId(frame.run.into()), session: SessionId(frame.session), seq: frame.seq };
     Ok((Frame { key, body }, RunTime(frame.sealed_at_ns)))
+}
+
+fn collected_from_wire(collected: v1::Collected) -> Result<Box<Collected>, WireError> {
+    let variables = serde_json::from_str(&collected.variables).map_err(|_| WireError::Malformed("variables"))?;
+    Ok(Box::new(Collected { variables, failure: collected.failure }))
 }
 
 #[derive(Default)]
@@ -465,15 +476,21 @@ mod tests {
             odometers(),
             generator,
             prop::collection::vec(record(), 0..3),
+            prop::option::of(("[a-z]{1,3}", any::<Option<u32>>(), prop::option::of("\\PC{0,9}"))),
         )
-            .prop_map(|((from, span, last), phases, rows, odometers, generator, records)| FrameBody {
-                from_second: from,
-                to_second: from + span,
-                counts: Snapshot { phases: phases.into(), rows },
-                odometers,
-                generator,
-                records,
-                last,
+            .prop_map(|((from, span, last), phases, rows, odometers, generator, records, collected)| {
+                FrameBody {
+                    from_second: from,
+                    to_second: from + span,
+                    counts: Snapshot { phases: phases.into(), rows },
+                    odometers,
+                    generator,
+                    records,
+                    collected: collected.map(|(name, value, failure)| {
+                        Box::new(Collected { variables: [(name, value.into())].into_iter().collect(), failure })
+                    }),
+                    last,
+                }
             })
     }
 
