@@ -8,7 +8,7 @@ use crate::sampler::RecordLimits;
 use crate::selfwatch::Throttle;
 use crate::series::SeriesTable;
 use crate::shipper::Shipper;
-use ld_shared::frame::{FrameBody, Generator, Odometers};
+use ld_shared::frame::{Collected, FrameBody, Generator, Odometers};
 use ld_shared::latency::Latency;
 use ld_shared::record::RequestLine;
 use ld_shared::sample::{Phase, SeriesKey, TimingPart};
@@ -42,6 +42,7 @@ pub(crate) struct Aggregator {
     shipper: Shipper,
     record_limits: RecordLimits,
     backlog: LineBacklog,
+    collected: Option<Box<Collected>>,
     /// Users, records seen and start skew by core, as last heard.
     users: Vec<u64>,
     seen: Vec<[u64; 2]>,
@@ -108,6 +109,7 @@ impl Aggregator {
             shipper,
             record_limits,
             backlog,
+            collected: None,
             users: vec![0; cores],
             seen: vec![[0; 2]; cores],
             skew: vec![None; cores],
@@ -130,6 +132,7 @@ impl Aggregator {
                     records.into_iter().for_each(|record| self.shipper.offer(second, record));
                 }
                 Part::Lines(lines) => self.list(self.cores[core].0, lines),
+                Part::Collected(collected) => self.collected = Some(collected),
                 Part::Done => self.cores[core].1 = true,
                 Part::Acknowledged => self.shipper.acknowledge(),
                 Part::Close => return,
@@ -302,6 +305,7 @@ impl Aggregator {
                 throttled_ms,
                 ..self.generator()
             },
+            collected: None,
             last: false,
             records_follow: false,
         }
@@ -350,7 +354,8 @@ impl Aggregator {
     /// Sends the last frame, then what is left of records as fast as the master takes it.
     fn finish(mut self) {
         let records_follow = self.shipper.end();
-        self.send(self.last_frame(records_follow));
+        let collected = self.collected.take();
+        self.send(FrameBody { collected, ..self.last_frame(records_follow) });
         loop {
             self.ship();
             if self.shipper.is_done() {
@@ -372,6 +377,7 @@ impl Aggregator {
             counts: Snapshot::default(),
             odometers: self.odometers_now(),
             generator: self.generator(),
+            collected: None,
             last: true,
             records_follow,
         }
