@@ -1,21 +1,26 @@
 //! [`App`]: all that a command may touch.
 
+mod stages;
+
 use crate::cluster::{Cluster, RunControl, RunError, RunOrder};
-use crate::command::CommandError;
 use crate::command::start_test::{Compiled, CsvSource};
+use crate::command::{Command, CommandError, Commands, Outside};
 use crate::console::Console;
 use crate::live;
+use crate::record_file::RecordFile;
 use crate::report::Findings;
 use crate::run::result::RunResult;
 use crate::run::thresholds;
 use crate::run::verdict::{Verdict, exit};
-use crate::run::{Progress, Run};
+use crate::run::{AllRecords, Measured, Progress, Run};
 use crate::table;
 use ld_shared::boot::signal::Signals;
 use ld_shared::id::Digest;
+use ld_shared::plan::Plan;
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use tokio::sync::watch;
 
 /// All that a command may touch.
@@ -25,6 +30,7 @@ pub struct App {
     /// Where people read.
     pub console: Console,
     signals: Signals,
+    commands: RwLock<Arc<Commands>>,
     state: Mutex<State>,
 }
 
@@ -41,6 +47,8 @@ pub struct State {
     pub since_clear: Vec<Arc<Run>>,
     /// Every run of the process.
     pub all: Vec<Arc<Run>>,
+    /// Files of all requests that tests of this process have written.
+    record_files: BTreeSet<PathBuf>,
     /// Signals that were the normal end of an open-ended test.
     signals_spent: u32,
 }
@@ -48,13 +56,33 @@ pub struct State {
 impl App {
     /// An app without any state.
     pub fn new(cluster: Cluster, console: Console, signals: Signals) -> Self {
-        Self { cluster, console, signals, state: Mutex::default() }
+        Self { cluster, console, signals, commands: RwLock::default(), state: Mutex::default() }
+    }
+
+    /// The commands that there are now.
+    pub fn commands(&self) -> Arc<Commands> {
+        // as with the state: a value is set in one go
+        Arc::clone(&self.commands.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Adds a command type: documents may name it from now on. One of the same name gives way.
+    pub fn register<C: Command>(&self) {
+        Arc::make_mut(&mut self.commands.write().unwrap_or_else(PoisonError::into_inner)).add::<C>();
+    }
+
+    /// Adds a command from outside: a closure, or one of a package.
+    ///
+    /// # Errors
+    ///
+    /// [`Commands::add_outside`].
+    pub fn register_outside(&self, name: impl Into<String>, command: Outside) -> Result<(), CommandError> {
+        Arc::make_mut(&mut self.commands.write().unwrap_or_else(PoisonError::into_inner)).add_outside(name, command)
     }
 
     /// The state. Not to be held over an await.
     pub fn state(&self) -> MutexGuard<'_, State> {
         // a command that panicked leaves whole values behind: each is set in one go
-        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What reports are made from: everything since `LD_clear_records`.
@@ -75,7 +103,7 @@ impl App {
         self.signals.count() > self.state().signals_spent
     }
 
-    /// Runs a test to its end: live line, verdict, end table.
+    /// Runs a test to its end: setup, live line, teardown, verdict, end table.
     ///
     /// The first signal lets it drain, the second cuts it off. Under `test_time: null` the first is
     /// its normal end, and later actions run as if it had not come.
@@ -84,32 +112,46 @@ impl App {
             let skipped = CommandError::failed("KeyboardInterrupt", "not started: the user ended the run before it");
             return Err(CommandError { exit_code: exit::ENDED_BY_USER, ..skipped });
         }
+        let file = test.records_file.as_deref().map(|path| self.record_file(path)).transpose()?;
         for warning in &test.warnings {
             self.console.note(&format!("warning: {warning}"));
         }
-        self.console.note(&live::start_line(&test.plan));
-        let open_ended = test.plan.test_time.is_none();
-        let known = self.signals.count();
-        let (progress, seen) = watch::channel(Arc::new(Progress::default()));
-        let control = RunControl::default();
-        let order = RunOrder {
-            digest: Digest::of(&test.plan.to_json()),
-            plan: test.plan,
-            blobs: test.blobs,
-            allow_missing_workers: test.allow_missing_workers,
+        let at_first = self.signals.count();
+        let mut set_up = self.set_up(&test).await;
+        let outcome = match set_up.failure.take() {
+            Some(failure) => Err(failure),
+            None => self.run_load(&test, stages::load(&test, &set_up), file.as_ref()).await,
         };
-        let outcome = tokio::select! {
-            outcome = self.cluster.run(order, control.clone(), progress) => outcome,
-            never = self.obey(known, &control) => match never {},
-            never = live::show(&self.console, seen) => match never {},
-        };
-        self.console.clear_line();
-        if open_ended && self.signals.count() == known + 1 {
-            self.state().signals_spent += 1;
+        let mut torn_down = Ok(None);
+        if self.signals.count() >= at_first + 2 {
+            torn_down = Err("the user ended the run at once".to_owned());
+        } else if outcome.is_ok() || !set_up.never_began() {
+            torn_down = self.tear_down(&test, &set_up).await;
         }
-        let measured = outcome.map_err(|error| self.not_run(&error))?;
+        // also if there was no run: the file is whole, though empty
+        let written = match file {
+            Some(file) => Some((file.path().display().to_string(), file.finish().await)),
+            None => None,
+        };
+        let mut doubts = Vec::new();
+        match &torn_down {
+            Ok(Some(measured)) => {
+                doubts.extend(stages::failures(measured).map(|why| format!("teardown failed: {why}")))
+            }
+            Err(why) if !test.plan.teardown.is_empty() => doubts.push(format!("teardown was not run: {why}")),
+            Ok(None) | Err(_) => {}
+        }
+        doubts.iter().for_each(|doubt| self.console.note(&format!("warning: {doubt}")));
+        let mut measured = outcome?;
+        for stage in set_up.measured.iter().chain(torn_down.iter().flatten()) {
+            measured.add_hooks(stage);
+        }
+        if let Some((file, written)) = written {
+            self.tell_written(measured.take_written(file, written));
+        }
         let judged = thresholds::judge(&test.thresholds, &measured);
-        let verdict = Verdict::of(&measured, judged);
+        let mut verdict = Verdict::of(&measured, judged);
+        verdict.reasons.extend(doubts.into_iter().map(|doubt| format!("warning: {doubt}")));
         let label = self.state().label.clone();
         let run = Arc::new(Run { measured, verdict, label });
         {
@@ -120,6 +162,63 @@ impl App {
         let result = RunResult::of(std::slice::from_ref(&run), run.verdict.clone());
         self.console.print(&table::end_table(&result, self.console.width()));
         Ok(run)
+    }
+
+    /// Runs the load of a test by `plan`, its own plan with what the setup added.
+    async fn run_load(
+        &self,
+        test: &Compiled,
+        plan: Arc<Plan>,
+        file: Option<&RecordFile>,
+    ) -> Result<Measured, CommandError> {
+        self.console.note(&live::start_line(&plan));
+        let known = self.signals.count();
+        let order = RunOrder {
+            digest: Digest::of(&plan.to_json()),
+            plan,
+            blobs: test.blobs.clone(),
+            allow_missing_workers: test.allow_missing_workers,
+            lines: file.map(RecordFile::sink),
+        };
+        let outcome = self.run_plan(order, known).await;
+        if test.plan.test_time.is_none() && self.signals.count() == known + 1 {
+            self.state().signals_spent += 1;
+        }
+        let measured = outcome.map_err(|error| self.not_run(&error))?;
+        // results are of the plan that the document gives: that one is the same each time
+        Ok(Measured { plan_digest: Digest::of(&test.plan.to_json()), plan: Arc::clone(&test.plan), ..measured })
+    }
+
+    /// Runs a plan with its live line; signals beyond the `known` ones end it.
+    async fn run_plan(&self, order: RunOrder, known: u32) -> Result<Measured, RunError> {
+        let (progress, seen) = watch::channel(Arc::new(Progress::default()));
+        let control = RunControl::default();
+        let outcome = tokio::select! {
+            outcome = self.cluster.run(order, control.clone(), progress) => outcome,
+            never = self.obey(known, &control) => match never {},
+            never = live::show(&self.console, seen) => match never {},
+        };
+        self.console.clear_line();
+        outcome
+    }
+
+    /// Creates the file of all requests of a test.
+    fn record_file(&self, path: &Path) -> Result<RecordFile, CommandError> {
+        let full = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        if !self.state().record_files.insert(full) {
+            let message = format!("`{}` holds the requests of an earlier test already", path.display());
+            let help = Some("give each test a file of its own in `records`".into());
+            return Err(CommandError { help, ..CommandError::failed("ValueError", message) });
+        }
+        RecordFile::create(path).map_err(|error| CommandError::of("OSError", &error))
+    }
+
+    fn tell_written(&self, all: &AllRecords) {
+        let AllRecords { file, written, missed } = all;
+        self.console.note(&format!("wrote {file}: {written} requests"));
+        if *missed > 0 {
+            self.console.note(&format!("warning: {missed} requests are not in {file}"));
+        }
     }
 
     /// Turns signals into stop and abort. Never returns.

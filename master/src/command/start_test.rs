@@ -46,6 +46,8 @@ pub struct StartTest {
     graceful_stop: RunTime,
     iterations: Option<u64>,
     records: RecordPolicy,
+    /// Where all requests go.
+    records_file: Option<String>,
     seed: Option<u64>,
     variables: Map<String, Value>,
     csv_sources: Vec<CsvOrder>,
@@ -126,6 +128,7 @@ impl StartTest {
         }
         runner_mode(&mut reader);
         let Drafts { scenarios, stage, test_time } = scenarios::read(&mut reader, &mut warnings);
+        let (records, records_file) = settings::records(&mut reader);
         let test = Self {
             arguments: arguments.clone(),
             setup: stage.hook(&mut reader, "setup"),
@@ -134,7 +137,8 @@ impl StartTest {
             warmup: warmup(&mut reader, test_time),
             graceful_stop: RunTime::from_secs(reader.duration("graceful_stop", true, "").unwrap_or(5.0)),
             iterations: reader.whole("iterations", 1, "leave it out for as many as the time allows"),
-            records: settings::records(&mut reader),
+            records,
+            records_file,
             seed: reader.whole("seed", 0, ""),
             variables: reader.object("variables").map(|variables| variables.map().clone()).unwrap_or_default(),
             csv_sources: csv_sources(&mut reader),
@@ -145,7 +149,7 @@ impl StartTest {
             warnings,
         };
         test.shared_iterations(&mut reader);
-        (faults.len() == before).then_some(test)
+        faults.iter().skip(before).all(Fault::is_ignored).then_some(test)
     }
 
     /// A total of iterations can be dealt among users, or among arrivals, but not between both.

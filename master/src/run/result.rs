@@ -2,10 +2,10 @@
 //!
 //! A pure function of what the cluster measured and of how it was judged: [`RunResult::of`].
 
-use super::conservation::{Conservation, Warmup, sent};
+use super::conservation::{Conservation, Hooks, Warmup, sent};
 use super::timeline::{self, Second};
 use super::verdict::Verdict;
-use super::{Measured, Run};
+use super::{AllRecords, Measured, Run};
 use chrono::{DateTime, SecondsFormat, Utc};
 use ld_shared::latency::Latency;
 use ld_shared::sample::{OTHER, Phase, TimingPart};
@@ -34,6 +34,8 @@ pub struct RunResult {
     pub conservation: Conservation,
     /// The same of the warm-up, which is in nothing else.
     pub warmup: Warmup,
+    /// The same of `on_start`, `on_stop`, `setup` and `teardown`, which are in nothing else either.
+    pub hooks: Hooks,
     /// Response time of all samples.
     pub latency_overall: Percentiles,
     /// Response time of successes.
@@ -266,12 +268,15 @@ pub struct Event {
 }
 
 /// How many requests are listed one by one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Records {
     /// Listed.
     pub kept: u64,
     /// That ended.
     pub seen: u64,
+    /// The last run's file of all requests.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub all: Option<AllRecords>,
 }
 
 /// One of several runs.
@@ -308,6 +313,7 @@ impl RunResult {
             totals: totals.totals(&main),
             conservation: last.map_or_else(Conservation::default, Conservation::of_main),
             warmup: last.map_or_else(Warmup::default, Warmup::of),
+            hooks: last.map_or_else(Hooks::default, Hooks::of),
             latency_overall: Percentiles::of(&response),
             success_latency: Percentiles::of(&main.response_of_successes()),
             service_overall: Percentiles::of(&main.service),
@@ -537,7 +543,8 @@ fn failures(phase: &PhaseSnapshot) -> Vec<FailureGroup> {
 
 fn records(runs: &[Arc<Run>], main: &PhaseSnapshot) -> Records {
     let kept = |run: &Arc<Run>| run.measured.records.iter().filter(|r| r.phase == Phase::Main).count() as u64;
-    Records { kept: runs.iter().map(kept).sum(), seen: main.succeeded() + main.failed() }
+    let all = runs.last().and_then(|run| run.measured.all_records.clone());
+    Records { kept: runs.iter().map(kept).sum(), seen: main.succeeded() + main.failed(), all }
 }
 
 impl Worker {

@@ -3,6 +3,7 @@
 use super::scenarios::Draft;
 use super::tasks::each_text;
 use super::{CsvSource, StartTest};
+use crate::record_file;
 use crate::script::Fault;
 use bytes::Bytes;
 use ld_shared::id::Digest;
@@ -12,7 +13,7 @@ use ld_shared::template::Template;
 use ld_shared::threshold::Threshold;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Keys of a test under which placeholders may stand.
@@ -49,6 +50,8 @@ pub struct Compiled {
     pub warnings: Vec<String>,
     /// Whether it starts with fewer workers than expected.
     pub allow_missing_workers: bool,
+    /// Where all requests go.
+    pub records_file: Option<PathBuf>,
 }
 
 /// Makes the plan of a test. Reads its data and certificate files.
@@ -82,6 +85,12 @@ pub fn compile(test: StartTest, context: &CompileContext<'_>) -> Result<Compiled
             }
             Err(fault) => faults.push(fault.under(&format!("{}/csv_sources/{i}", context.pointer))),
         }
+    }
+
+    let records_file = test.records_file.as_ref().map(|file| context.base_dir.join(file));
+    if let Some(Err(why)) = records_file.as_deref().map(record_file::check) {
+        let message = format!("cannot write `{}`: {why}", test.records_file.as_deref().unwrap_or_default());
+        faults.push(Fault::new(format!("{}/records/all", context.pointer), message));
     }
 
     let (mut env, mut used) = (BTreeMap::new(), BTreeSet::new());
@@ -131,7 +140,7 @@ pub fn compile(test: StartTest, context: &CompileContext<'_>) -> Result<Compiled
         return Err(faults);
     }
     let StartTest { thresholds, allow_missing_workers, .. } = test;
-    Ok(Compiled { plan: Arc::new(plan), blobs, thresholds, warnings, allow_missing_workers })
+    Ok(Compiled { plan: Arc::new(plan), blobs, thresholds, warnings, allow_missing_workers, records_file })
 }
 
 /// A source as the plan holds it, and its rows as a blob.
