@@ -11,7 +11,7 @@ pub mod verdict;
 use crate::record_file::Written;
 use crate::cluster::rule_watch::Watched;
 use chrono::{DateTime, Utc};
-use ld_shared::frame::Odometers;
+use ld_shared::frame::{Collected, Odometers};
 use ld_shared::id::{Digest, RunId};
 use ld_shared::latency::Latency;
 use ld_shared::plan::Plan;
@@ -67,6 +67,8 @@ pub struct Measured {
     pub all_records: Option<AllRecords>,
     /// How the run ended.
     pub ending: Ending,
+    /// What a setup brought about.
+    pub collected: Option<Collected>,
 }
 
 /// The file to which every request of the main phase was to go.
@@ -102,6 +104,19 @@ impl Measured {
             self.events.push(Event { at_s, what, by: "records".into() });
         }
         self.all_records.insert(AllRecords { file, written: written.requests, missed })
+    }
+
+    /// Adds what was run once, before or after: all of it counts as hooks.
+    pub fn add_hooks(&mut self, stage: &Self) {
+        let hooks = Phase::Hooks.index();
+        for (phase, counted) in stage.total.phases.iter().zip(stage.odometers.phases) {
+            self.total.phases[hooks].merge(phase);
+            let mut odometers = Odometers::default();
+            odometers.phases[hooks] = counted;
+            self.odometers.add(&odometers);
+        }
+        self.lost += stage.lost;
+        self.lost_by_phase[hooks] += stage.lost;
     }
 
     /// Length of the main window, without the warm-up, s.

@@ -8,7 +8,7 @@ mod records;
 mod timeline;
 
 use crate::run::TimelineRow;
-use ld_shared::frame::{Frame, Odometers};
+use ld_shared::frame::{Collected, Frame, Odometers};
 use ld_shared::id::{RunId, SessionId};
 use ld_shared::latency::Latency;
 use ld_shared::record::{Record, RecordBatch};
@@ -30,6 +30,7 @@ pub struct Ledger {
     response: Latency,
     timeline: Timeline,
     samplers: [Sampler; 2],
+    collected: Option<Collected>,
     closed: bool,
 }
 
@@ -140,6 +141,7 @@ impl Ledger {
             response: Latency::default(),
             timeline: Timeline::default(),
             samplers: [Sampler::new(keep), Sampler::new(keep)],
+            collected: None,
             closed: false,
         }
     }
@@ -186,6 +188,9 @@ impl Ledger {
         session.start_skew = session.start_skew.or(generator.start_skew);
         session.records_seen = generator.records_seen;
 
+        if let Some(collected) = body.collected.take() {
+            self.collected = Some(*collected);
+        }
         let rows = std::mem::take(&mut body.counts.rows);
         let marked = rows.values().any(|row| row.bound_cores > 0);
         let response = response(&body.counts);
@@ -258,6 +263,11 @@ impl Ledger {
         let covered = sessions.filter_map(|s| self.sessions.get(&s)).map(|s| s.to_second).min()?;
         let second = covered.checked_sub(1)?;
         Some((second, self.timeline.row(second)?))
+    }
+
+    /// What a setup brought about, once its worker has said so.
+    pub fn collected(&self) -> Option<&Collected> {
+        self.collected.as_ref()
     }
 
     /// Counts starts that nobody made: they belong to no frame.

@@ -54,6 +54,7 @@ fn page(findings: &Findings) -> Result<String, ReportError> {
             latency => Value::from(Serde(&result.latency_overall)),
             times => tables::times(result),
             conservation => Value::from(Serde(&result.conservation)),
+            hooks => Value::from(Serde(&result.hooks)),
             warmup => Value::from(Serde(&result.warmup)),
             records => Value::from(Serde(&result.records)),
             names => tables::names(result),

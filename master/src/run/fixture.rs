@@ -114,6 +114,7 @@ pub(crate) fn measured() -> Measured {
         records_seen: [0, 0],
         all_records: None,
         ending: Ending::Completed,
+        collected: None,
     }
 }
 

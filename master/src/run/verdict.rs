@@ -4,6 +4,7 @@ use super::conservation::Conservation;
 use super::{Ending, Measured};
 use crate::format;
 use ld_shared::sample::Phase;
+use ld_shared::snapshot::PhaseSnapshot;
 use serde::Serialize;
 
 /// How a run was judged.
@@ -164,6 +165,7 @@ impl Verdict {
             let [failed, ended] = [failed, ended].map(format::count);
             found(exit::FAILED, format!("{failed} of {ended} requests failed"));
         }
+        let hooks = measured.total.phase(Phase::Hooks);
         if !Conservation::holds(measured) {
             let main = Conservation::of_main(measured);
             let text = format!(
@@ -173,12 +175,22 @@ impl Verdict {
             );
             found(exit::NOT_RUN, text);
         }
+        if hooks.failed() > 0 {
+            let [failed, ended] = [hooks.failed(), hooks.failed() + hooks.succeeded()].map(format::count);
+            reasons.push(format!("warning: {failed} of {ended} requests of hooks failed{}", most_often(hooks)));
+        }
         let unsure = thresholds.is_empty() || measured.ending == Ending::Breached;
         if marks.marked > 0 && unsure {
             reasons.push(format!("warning: the generator, not the target, was the limit in {marks}"));
         }
         Self::new(code, reasons, thresholds)
     }
+}
+
+/// `, most often NAME: REASON`.
+fn most_often(phase: &PhaseSnapshot) -> String {
+    let most = phase.failures.iter().max_by_key(|(_, failure)| failure.count);
+    most.map(|((key, reason), _)| format!(", most often `{}`: {reason}", key.name)).unwrap_or_default()
 }
 
 /// Seconds with load in which the generator was the limit.

@@ -10,6 +10,7 @@ use ld_shared::frame::Odometers;
 use ld_shared::id::SessionId;
 use ld_shared::load::Load;
 use ld_shared::record::Record;
+use ld_shared::plan::Plan;
 use ld_shared::sample::Phase;
 use ld_shared::snapshot::{DropReason, Row};
 use ld_shared::time::{RunTime, SECOND};
@@ -75,6 +76,7 @@ impl Coordinator {
             records_seen,
             all_records: None,
             ending,
+            collected: self.ledger.collected().cloned(),
         })
     }
 
@@ -136,7 +138,7 @@ impl Coordinator {
         fate: &mut Fate,
     ) {
         let plan = &self.spec.plan;
-        let until = until.min(plan.end());
+        let until = until.min(last_start(plan));
         let started = |o: &Odometers| o.phases.iter().map(|p| p.requests_started).sum::<u64>();
         let iterations =
             |o: &Odometers| o.phases.iter().map(|p| p.iterations + p.dropped.iter().sum::<u64>()).sum::<u64>();
@@ -270,6 +272,14 @@ fn loss(
 ) -> Loss {
     let worker = participant.name.to_string();
     Loss { from_s: from.as_secs(), to_s: to.as_secs(), worker, planned, achieved, bound, reason }
+}
+
+/// The last instant at which anything may start: the planned end, or that of the grace in which
+/// users do what they do last.
+fn last_start(plan: &Plan) -> RunTime {
+    let stops = plan.scenarios.iter().any(|scenario| !scenario.on_stop.is_empty());
+    let grace = if stops { plan.graceful_stop.0 } else { 0 };
+    RunTime(plan.end().0.saturating_add(grace))
 }
 
 /// Cuts a span where the warm-up ends.

@@ -3,7 +3,7 @@
 use crate::format::{self, cut};
 use crate::run::Run;
 use ld_shared::load::Load;
-use ld_shared::plan::{Connections, Plan};
+use ld_shared::plan::{Connections, Plan, ScenarioPlan};
 use ld_shared::time::RunTime;
 use minijinja::context;
 use minijinja::value::Value;
@@ -35,17 +35,13 @@ pub(super) fn target(plan: &Plan) -> Option<String> {
 pub(super) fn of(run: &Run) -> Vec<(&'static str, String)> {
     let measured = &run.measured;
     let plan = &measured.plan;
-    let mut rows = vec![("Load", plan.scenarios.iter().map(|s| load(&s.load, plan)).collect::<Vec<_>>().join(" · "))];
+    let mut rows = vec![("Load", each(plan, |s| load(&s.load, plan)))];
     if let Some(target) = target(plan) {
         rows.push(("Target", target));
     }
-    let mut users: Vec<&str> = plan.scenarios.iter().map(|s| &*s.user).collect();
-    users.dedup();
-    rows.push(("Users", users.join(", ")));
-    if let Some(scenario) = plan.scenarios.first() {
-        rows.push(("Pause", pause(scenario.wait_time)));
-        rows.push(("Connections", connections(scenario.connections)));
-    }
+    rows.push(("Users", each(plan, |s| s.user.to_string())));
+    rows.push(("Pause", each(plan, |s| pause(s.wait_time))));
+    rows.push(("Connections", each(plan, |s| connections(s.connections))));
     let duration = plan.test_time.map_or("until stopped".into(), |t| format::duration(t.as_secs()));
     let warmup = plan.warmup.as_secs();
     rows.push((
@@ -61,6 +57,17 @@ pub(super) fn of(run: &Run) -> Vec<(&'static str, String)> {
     rows.push(("Run", measured.run.to_string()));
     rows.push(("Plan", format!("sha256 {}", measured.plan_digest)));
     rows.into_iter().map(|(name, value)| (name, cut(&value, LONGEST))).collect()
+}
+
+/// What holds for all scenarios, or for each by its name.
+fn each(plan: &Plan, of: impl Fn(&ScenarioPlan) -> String) -> String {
+    let mut texts: Vec<String> = plan.scenarios.iter().map(&of).collect();
+    if texts.windows(2).any(|pair| pair[0] != pair[1]) {
+        texts = plan.scenarios.iter().map(|s| format!("{}: {}", s.name, of(s))).collect();
+        return texts.join(" · ");
+    }
+    let several = plan.scenarios.len() > 1;
+    texts.pop().map(|text| if several { format!("{text} (each scenario)") } else { text }).unwrap_or_default()
 }
 
 fn load(load: &Load, plan: &Plan) -> String {
