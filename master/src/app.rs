@@ -13,12 +13,13 @@ use crate::run::verdict::{Verdict, exit};
 use crate::run::{AllRecords, Progress, Run};
 use crate::table;
 use ld_shared::boot::signal::Signals;
+use ld_shared::boot::task;
 use ld_shared::id::Digest;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 /// All that a command may touch.
 pub struct App {
@@ -105,6 +106,11 @@ impl App {
     /// The first signal lets it drain, the second cuts it off. Under `test_time: null` the first is
     /// its normal end, and later actions run as if it had not come.
     pub async fn run_test(&self, test: Compiled) -> Result<Arc<Run>, CommandError> {
+        self.run_test_on(&self.cluster, test).await
+    }
+
+    /// The same on another cluster than the app's own.
+    pub async fn run_test_on(&self, cluster: &Cluster, test: Compiled) -> Result<Arc<Run>, CommandError> {
         if self.ended_by_user() {
             let skipped = CommandError::failed("KeyboardInterrupt", "not started: the user ended the run before it");
             return Err(CommandError { exit_code: exit::ENDED_BY_USER, ..skipped });
@@ -126,7 +132,7 @@ impl App {
             lines: file.as_ref().map(RecordFile::sink),
         };
         let outcome = tokio::select! {
-            outcome = self.cluster.run(order, control.clone(), progress) => outcome,
+            outcome = cluster.run(order, control.clone(), progress) => outcome,
             never = self.obey(known, &control) => match never {},
             never = live::show(&self.console, seen) => match never {},
         };
@@ -174,6 +180,22 @@ impl App {
         if *missed > 0 {
             self.console.note(&format!("warning: {missed} requests are not in {file}"));
         }
+    }
+
+    /// Requests of the user to end that come from now on, one message each.
+    pub(crate) fn later_signals(&self) -> mpsc::Receiver<()> {
+        let (sender, requests) = mpsc::channel(4);
+        let mut signals = self.signals.clone();
+        task::spawn("signals of a worker", async move {
+            let mut known = signals.count();
+            loop {
+                known = signals.beyond(known).await;
+                if sender.send(()).await.is_err() {
+                    return;
+                }
+            }
+        });
+        requests
     }
 
     /// Turns signals into stop and abort. Never returns.
