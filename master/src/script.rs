@@ -7,6 +7,7 @@
 //! A document is a list of actions, or an object whose `load_density` is that list. An action is
 //! `[name]`, `[name, {arguments by name}]` or `[name, [arguments by position]]`.
 
+mod absent;
 mod check;
 mod json;
 mod later;

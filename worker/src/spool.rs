@@ -49,6 +49,11 @@ impl Spool {
         self.acknowledged = self.acknowledged.max(seq.min(self.offered));
     }
 
+    /// Whether frames wait to be offered.
+    pub fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
     /// Whether the last frame is acknowledged.
     pub fn is_done(&self) -> bool {
         self.finished && self.waiting.is_empty() && self.acknowledged == self.offered

@@ -1,7 +1,7 @@
 //! A document against the commands that there are.
 
 use super::spec::{CommandSpec, Function, Kind, Signature, Vocabulary, shown};
-use super::{Action, Arguments, Document, Fault, Strictness, later, positional, seed};
+use super::{Action, Arguments, Document, Fault, Strictness, absent, later, positional, seed};
 use ld_shared::fault::{did_you_mean, nearest, step};
 use serde_json::{Map, Value};
 
@@ -188,6 +188,9 @@ fn unknown_command(action: &Action, commands: &(impl Vocabulary + ?Sized)) -> Fa
     }
     if later::LATER.contains(&name.as_str()) {
         return Fault::new(pointer, format!("`{name}` comes with a later version")).help("leave the action out");
+    }
+    if let Some(fault) = absent::fault(&pointer, name) {
+        return fault;
     }
     let names = commands.names();
     let help = match nearest(name, &names) {
