@@ -15,13 +15,14 @@ use crate::run::verdict::{Verdict, exit};
 use crate::run::{AllRecords, Measured, Progress, Run};
 use crate::table;
 use ld_shared::boot::signal::Signals;
+use ld_shared::boot::task;
 use ld_shared::id::Digest;
 use ld_shared::plan::Plan;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 /// All that a command may touch.
 pub struct App {
@@ -108,6 +109,11 @@ impl App {
     /// The first signal lets it drain, the second cuts it off. Under `test_time: null` the first is
     /// its normal end, and later actions run as if it had not come.
     pub async fn run_test(&self, test: Compiled) -> Result<Arc<Run>, CommandError> {
+        self.run_test_on(&self.cluster, test).await
+    }
+
+    /// The same on another cluster than the app's own.
+    pub async fn run_test_on(&self, cluster: &Cluster, test: Compiled) -> Result<Arc<Run>, CommandError> {
         if self.ended_by_user() {
             let skipped = CommandError::failed("KeyboardInterrupt", "not started: the user ended the run before it");
             return Err(CommandError { exit_code: exit::ENDED_BY_USER, ..skipped });
@@ -117,16 +123,16 @@ impl App {
             self.console.note(&format!("warning: {warning}"));
         }
         let at_first = self.signals.count();
-        let mut set_up = self.set_up(&test).await;
+        let mut set_up = self.set_up(cluster, &test).await;
         let outcome = match set_up.failure.take() {
             Some(failure) => Err(failure),
-            None => self.run_load(&test, stages::load(&test, &set_up), file.as_ref()).await,
+            None => self.run_load(cluster, &test, stages::load(&test, &set_up), file.as_ref()).await,
         };
         let mut torn_down = Ok(None);
         if self.signals.count() >= at_first + 2 {
             torn_down = Err("the user ended the run at once".to_owned());
         } else if outcome.is_ok() || !set_up.never_began() {
-            torn_down = self.tear_down(&test, &set_up).await;
+            torn_down = self.tear_down(cluster, &test, &set_up).await;
         }
         // also if there was no run: the file is whole, though empty
         let written = match file {
@@ -167,6 +173,7 @@ impl App {
     /// Runs the load of a test by `plan`, its own plan with what the setup added.
     async fn run_load(
         &self,
+        cluster: &Cluster,
         test: &Compiled,
         plan: Arc<Plan>,
         file: Option<&RecordFile>,
@@ -181,7 +188,7 @@ impl App {
             allow_missing_workers: test.allow_missing_workers,
             lines: file.map(RecordFile::sink),
         };
-        let outcome = self.run_plan(order, known).await;
+        let outcome = self.run_plan(cluster, order, known).await;
         if test.plan.test_time.is_none() && self.signals.count() == known + 1 {
             self.state().signals_spent += 1;
         }
@@ -191,11 +198,11 @@ impl App {
     }
 
     /// Runs a plan with its live line; signals beyond the `known` ones end it.
-    async fn run_plan(&self, order: RunOrder, known: u32) -> Result<Measured, RunError> {
+    async fn run_plan(&self, cluster: &Cluster, order: RunOrder, known: u32) -> Result<Measured, RunError> {
         let (progress, seen) = watch::channel(Arc::new(Progress::default()));
         let control = RunControl::default();
         let outcome = tokio::select! {
-            outcome = self.cluster.run(order, control.clone(), progress) => outcome,
+            outcome = cluster.run(order, control.clone(), progress) => outcome,
             never = self.obey(known, &control) => match never {},
             never = live::show(&self.console, seen) => match never {},
         };
@@ -220,6 +227,22 @@ impl App {
         if *missed > 0 {
             self.console.note(&format!("warning: {missed} requests are not in {file}"));
         }
+    }
+
+    /// Requests of the user to end that come from now on, one message each.
+    pub(crate) fn later_signals(&self) -> mpsc::Receiver<()> {
+        let (sender, requests) = mpsc::channel(4);
+        let mut signals = self.signals.clone();
+        task::spawn("signals of a worker", async move {
+            let mut known = signals.count();
+            loop {
+                known = signals.beyond(known).await;
+                if sender.send(()).await.is_err() {
+                    return;
+                }
+            }
+        });
+        requests
     }
 
     /// Turns signals into stop and abort. Never returns.

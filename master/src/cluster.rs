@@ -7,6 +7,7 @@
 pub mod assign;
 pub mod coordinator;
 mod driver;
+pub mod join;
 pub mod ledger;
 mod local;
 pub mod loss;
@@ -109,6 +110,7 @@ impl ClusterError {
 #[derive(Debug)]
 pub struct Cluster {
     inputs: mpsc::Sender<Input>,
+    options: ClusterOptions,
     bound: Option<SocketAddr>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -123,6 +125,7 @@ impl Cluster {
     #[expect(clippy::unused_async, reason = "opening is I/O; callers must not depend on it being quick")]
     pub async fn open_with<L: LoadMaker>(options: ClusterOptions) -> Result<Self, ClusterError> {
         let (inputs, received) = mpsc::channel(INPUTS);
+        let kept = options.clone();
         let bound = |address| {
             let listener = std::net::TcpListener::bind(address)?;
             listener.set_nonblocking(true)?;
@@ -166,7 +169,12 @@ impl Cluster {
             });
         });
         threads.push(coordinator.map_err(ClusterError::Thread)?);
-        Ok(Self { inputs, bound, threads })
+        Ok(Self { inputs, options: kept, bound, threads })
+    }
+
+    /// What it was opened with.
+    pub fn options(&self) -> &ClusterOptions {
+        &self.options
     }
 
     /// Where workers join: the port that was really taken.

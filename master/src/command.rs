@@ -28,7 +28,7 @@ use crate::command::start_test::StartTest;
 use crate::report::{InMemory, Kept, Line, Part, REPORTS, ReportError};
 use crate::run::verdict::exit;
 use crate::script::CommandSpec;
-use ld_shared::fault::Fault;
+use ld_shared::fault::{Fault, Seed};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -95,8 +95,13 @@ impl CommandError {
     }
 }
 
-/// An action that failed because of faults that only running it could show.
+/// An action that failed because of faults; `kind` is the class of those for which the seed has none.
 pub(crate) fn refused(kind: impl Into<Cow<'static, str>>, faults: Vec<Fault>) -> CommandError {
+    let raised = faults.iter().find_map(|fault| match fault.seed {
+        Seed::Raises(class, _) => Some(class.into()),
+        Seed::Unlike | Seed::Ignores => None,
+    });
+    let kind = raised.unwrap_or_else(|| kind.into());
     let text = |fault: &Fault| {
         let place = if fault.pointer.is_empty() { String::new() } else { format!(" at {}", fault.pointer) };
         format!("{}{place}", fault.message)

@@ -4,7 +4,7 @@
 //! iteration and never has one. So they go the way that all load goes.
 
 use super::App;
-use crate::cluster::RunOrder;
+use crate::cluster::{Cluster, RunOrder};
 use crate::command::CommandError;
 use crate::command::start_test::Compiled;
 use crate::run::verdict::exit;
@@ -39,11 +39,11 @@ impl SetUp {
 
 impl App {
     /// Runs the setup of a test, if it has one.
-    pub(super) async fn set_up(&self, test: &Compiled) -> SetUp {
+    pub(super) async fn set_up(&self, cluster: &Cluster, test: &Compiled) -> SetUp {
         let Some(plan) = stage(&test.plan, "setup", &test.plan.setup) else { return SetUp::default() };
         self.console.note(&begins("setup", &test.plan.setup));
         let known = self.signals.count();
-        let mut measured = match self.run_plan(order(Plan { collect: true, ..plan }, test), known).await {
+        let mut measured = match self.run_plan(cluster, order(Plan { collect: true, ..plan }, test), known).await {
             Ok(measured) => measured,
             Err(error) => return SetUp { failure: Some(self.not_run(&error)), ..SetUp::default() },
         };
@@ -69,12 +69,12 @@ impl App {
     }
 
     /// Runs the teardown of a test, if it has one. The error says why it was not run.
-    pub(super) async fn tear_down(&self, test: &Compiled, set_up: &SetUp) -> Result<Option<Measured>, String> {
+    pub(super) async fn tear_down(&self, cluster: &Cluster, test: &Compiled, set_up: &SetUp) -> Result<Option<Measured>, String> {
         let plan = with_variables(&test.plan, &set_up.variables);
         let Some(plan) = stage(&plan, "teardown", &test.plan.teardown) else { return Ok(None) };
         self.console.note(&begins("teardown", &test.plan.teardown));
         let known = self.signals.count();
-        let measured = self.run_plan(order(plan, test), known).await.map_err(|error| error.to_string())?;
+        let measured = self.run_plan(cluster, order(plan, test), known).await.map_err(|error| error.to_string())?;
         match &measured.ending {
             Ending::Failed(why) => Err(why.clone()),
             Ending::Stopped | Ending::Completed => Ok(Some(measured)),

@@ -24,6 +24,15 @@ pub(super) struct Source {
     pub label: Option<String>,
     /// Its bytes.
     pub content: Vec<u8>,
+    /// Whether stdout shows what became of its actions.
+    pub shown: bool,
+}
+
+/// A document that may run.
+struct Checked {
+    label: Option<String>,
+    document: Document,
+    shown: bool,
 }
 
 /// Runs `work` on a runtime, with signals counted.
@@ -66,9 +75,11 @@ pub(super) fn run(global: &Global, console: Console, sources: Vec<Source>, outpu
         };
         let app = App::new(cluster, console, signals);
         let mut session = Session { app, failures: Vec::new(), code: exit::PASSED, lines: String::new() };
-        for (label, document) in documents {
+        // stdout is for people or for programs
+        let prints = outputs.results.as_deref() != Some(Path::new("-"));
+        for Checked { label, document, shown } in documents {
             session.app.state().label = label;
-            session.run(&document).await;
+            session.run(&document, shown && prints).await;
         }
         session.finish(outputs).await
     })
@@ -89,7 +100,7 @@ pub(super) fn measure(global: &Global, document: &[u8]) -> Result<RunResult, Str
         };
         let app = App::new(cluster, Console::silent(), signals);
         let mut session = Session { app, failures: Vec::new(), code: exit::PASSED, lines: String::new() };
-        session.run(&document).await;
+        session.run(&document, false).await;
         let code = session.verdict().exit_code;
         outcome = if session.failures.is_empty() {
             Ok(session.app.findings_of_all(session.verdict()).result)
@@ -103,17 +114,13 @@ pub(super) fn measure(global: &Global, document: &[u8]) -> Result<RunResult, Str
 }
 
 /// Reads and checks all; prints every fault of every document.
-fn check(
-    console: &Console,
-    sources: Vec<Source>,
-    strictness: Strictness,
-) -> Result<Vec<(Option<String>, Document)>, Refused> {
+fn check(console: &Console, sources: Vec<Source>, strictness: Strictness) -> Result<Vec<Checked>, Refused> {
     let commands = Commands::default();
     let mut documents = Vec::new();
     let mut refused = false;
     for source in sources {
         match script::read(&source.content, strictness, &commands) {
-            Ok(document) => documents.push((source.label, document)),
+            Ok(document) => documents.push(Checked { label: source.label, document, shown: source.shown }),
             Err(faults) => {
                 refused = true;
                 for fault in &faults {
@@ -141,8 +148,12 @@ struct Session {
 }
 
 impl Session {
-    async fn run(&mut self, document: &Document) {
-        for outcome in self.app.execute(document).await {
+    async fn run(&mut self, document: &Document, shown: bool) {
+        let outcomes = self.app.execute(document).await;
+        if shown {
+            self.app.console.print(&records::text(&outcomes));
+        }
+        for outcome in outcomes {
             for (place, error) in outcome.errors() {
                 self.failures.push(format!("{place} failed: {error}"));
                 self.code = exit::worse(self.code, error.exit_code);

@@ -9,13 +9,16 @@ mod csv_source;
 mod driver;
 mod load;
 mod retry;
+mod runner;
 mod scenarios;
+mod seed;
 mod settings;
 mod tasks;
 mod thresholds;
 
 pub use compile::{CompileContext, Compiled, compile};
 pub use csv_source::{CsvOrder, CsvSource};
+pub use runner::Runner;
 
 use crate::script::reader::Reader;
 use crate::script::{CommandSpec, Fault, Kind, Parameter};
@@ -26,6 +29,7 @@ use ld_shared::time::RunTime;
 use scenarios::{Draft, Drafts};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -51,6 +55,7 @@ pub struct StartTest {
     csv_sources: Vec<CsvOrder>,
     thresholds: Vec<Threshold>,
     allow_missing_workers: bool,
+    runner: Runner,
     warnings: Vec<String>,
 }
 
@@ -66,7 +71,7 @@ pub const SPEC: CommandSpec = CommandSpec {
         Parameter::new("user_count", ANY),
         Parameter::new("spawn_rate", ANY),
         Parameter::new("test_time", ANY),
-        Parameter::new("web_ui_dict", Kind::Later),
+        Parameter::new("web_ui_dict", Kind::OrNull(&Kind::Object)),
         Parameter::new("runner_mode", ANY),
         Parameter::new("tasks", ANY).keyword(),
         Parameter::new("variables", Kind::OrNull(&Kind::Object)).keyword(),
@@ -97,11 +102,11 @@ pub const SPEC: CommandSpec = CommandSpec {
         Parameter::new("setup", ANY).keyword(),
         Parameter::new("teardown", ANY).keyword(),
         Parameter::new("retry", ANY).keyword(),
+        Parameter::new("master_bind_host", ANY).keyword(),
+        Parameter::new("master_bind_port", ANY).keyword(),
+        Parameter::new("master_host", ANY).keyword(),
+        Parameter::new("master_port", ANY).keyword(),
         // known, with a later version
-        Parameter::new("master_bind_host", Kind::Later).keyword(),
-        Parameter::new("master_bind_port", Kind::Later).keyword(),
-        Parameter::new("master_host", Kind::Later).keyword(),
-        Parameter::new("master_port", Kind::Later).keyword(),
         Parameter::new("throttle", Kind::Later).keyword(),
         Parameter::new("proxy", Kind::Later).keyword(),
         Parameter::new("on_worker_loss", Kind::Later).keyword(),
@@ -119,16 +124,24 @@ impl StartTest {
     pub fn read(arguments: &Map<String, Value>, pointer: &str, faults: &mut Vec<Fault>) -> Option<Self> {
         let before = faults.len();
         let mut warnings = Vec::new();
+        let runner = runner::read(&mut Reader::new(arguments, pointer, faults), &mut warnings);
+        let arguments = &with_tasks(arguments, &runner);
         let mut reader = Reader::new(arguments, pointer, faults);
         if arguments.get("user_detail_dict").is_none_or(Value::is_null) && reader.value("scenarios").is_none() {
             let fault = Fault::new(pointer, format!("`{}` without `user_detail_dict`", SPEC.name));
-            reader.fault(fault.help("add `user_detail_dict`: an object"));
+            let given = arguments.contains_key("user_detail_dict");
+            let (class, text) = if given {
+                ("AttributeError", "'NoneType' object has no attribute 'get'")
+            } else {
+                ("TypeError", "start_test() missing 1 required positional argument: 'user_detail_dict'")
+            };
+            reader.fault(fault.help("add `user_detail_dict`: an object").raised(class, text));
         }
-        runner_mode(&mut reader);
         let Drafts { scenarios, stage, test_time } = scenarios::read(&mut reader, &mut warnings);
         let length = thresholds::Length { test_time, warmup: warmup(&mut reader, test_time) };
         let test = Self {
-            arguments: arguments.clone(),
+            arguments: arguments.clone().into_owned(),
+            runner,
             setup: stage.hook(&mut reader, "setup"),
             teardown: stage.hook(&mut reader, "teardown"),
             test_time,
@@ -172,6 +185,16 @@ impl StartTest {
         })
     }
 
+    /// Where it runs.
+    pub fn runner(&self) -> &Runner {
+        &self.runner
+    }
+
+    /// What the user should know before it starts, one sentence each.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
     /// Whether it runs until somebody stops it.
     pub fn is_endless(&self) -> bool {
         self.test_time.is_none() && self.iterations.is_none()
@@ -210,30 +233,19 @@ fn unknown_user(key: &str) -> Fault {
         let help = format!("accepted: {}", driver::keys().collect::<Vec<_>>().join(", "));
         return Fault::new("", format!("`{key}` comes with a later version")).help(help);
     }
-    Fault::new("", format!("unknown user type `{key}`")).help(did_you_mean(key, driver::keys()))
+    let fault = Fault::new("", format!("unknown user type `{key}`")).help(did_you_mean(key, driver::keys()));
+    fault.raised("ValueError", format!("Unsupported user type: {key}"))
 }
 
-fn runner_mode(reader: &mut Reader<'_>) {
-    let mode = reader.choice("runner_mode", &["local", "master", "worker"]);
-    let pointer = reader.at("runner_mode");
-    match mode {
-        Some("master") => {
-            let help = "start the master with --expected-workers N and leave `runner_mode` out";
-            reader.fault(Fault::new(pointer, "`runner_mode` `master` comes with a later version").help(help));
-        }
-        Some("worker") => {
-            let help = "start `ld-worker --master HOST:PORT` instead";
-            reader.fault(Fault::new(pointer, "`runner_mode` `worker` comes with a later version").help(help));
-        }
-        _ => {}
+/// A worker gets its tasks from its master: it need not have any of its own.
+fn with_tasks<'a>(arguments: &'a Map<String, Value>, runner: &Runner) -> Cow<'a, Map<String, Value>> {
+    let has = |key: &str| arguments.get(key).is_some_and(|value| !value.is_null());
+    if !matches!(runner, Runner::Worker { .. }) || has("tasks") || has("scenarios") {
+        return Cow::Borrowed(arguments);
     }
-    if reader.value("expected_workers").is_some() {
-        let fault = Fault::new(
-            reader.at("expected_workers"),
-            "`expected_workers` goes with `runner_mode` `master`, which comes with a later version",
-        );
-        reader.fault(fault.help("start the master with --expected-workers N"));
-    }
+    let mut arguments = arguments.clone();
+    arguments.insert("tasks".into(), json!([{"method": "get", "request_url": "http://localhost/"}]));
+    Cow::Owned(arguments)
 }
 
 /// The warm-up lies inside the test's time and leaves some of it.
