@@ -180,6 +180,6 @@ mod tests {
         measured.watched = vec![Watched { aborted, ..Watched::default() }];
         let judged = &judge(&rules, &measured)[0];
         assert_eq!((judged.ok, judged.ok_unmarked, judged.aborted_at_s), (false, false, Some(7.25)));
-        assert_eq!(judged.seen, "200 s at 2–7 s");
+        assert_eq!(judged.seen, "3 min 20 s at 2–7 s");
     }
 }
