@@ -145,7 +145,7 @@ fn a_message_of_a_megabyte() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(32))]
 
     #[test]
     fn any_text_is_read_back(
