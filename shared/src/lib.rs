@@ -25,6 +25,7 @@ pub mod reply;
 pub mod rng;
 pub mod sample;
 pub mod scope;
+pub mod secrets;
 pub mod shard;
 pub mod snapshot;
 pub mod template;

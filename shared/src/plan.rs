@@ -49,7 +49,8 @@ pub struct Plan {
     /// Run once after the test on one worker.
     #[serde(default)]
     pub teardown: Vec<TaskPlan>,
-    /// Blob with the values of `${secret.NAME}`: a JSON object. Not in the plan, which is stored.
+    /// Blob with the values of `${secret.NAME}`: the JSON form of [`crate::secrets::SecretBlob`]. Not
+    /// in the plan, which is stored.
     pub secrets: Option<Digest>,
 }
 

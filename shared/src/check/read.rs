@@ -72,10 +72,11 @@ impl Extractor {
         };
         match fields.get("scope") {
             Value::Null => {}
-            Value::String(scope) if scope.eq_ignore_ascii_case("var") => {}
+            // the seed keeps two sets of variables; here a user has one, which both names reach
+            Value::String(scope) if ["var", "session"].iter().any(|known| scope.eq_ignore_ascii_case(known)) => {}
             other => {
                 let message = format!("unknown scope {}", pytext::Repr(other));
-                return Err(Fault::new("/scope", message).help("accepted: var (every user has variables of its own)"));
+                return Err(Fault::new("/scope", message).help("accepted: var, session (both are the user's own)"));
             }
         }
         fields.only(&["var", "from", "scope"].into_iter().chain(own).collect::<Vec<_>>())?;
