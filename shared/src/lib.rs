@@ -32,6 +32,7 @@ pub mod template;
 #[cfg(test)]
 mod testing;
 pub mod threshold;
+pub mod throttle;
 pub mod ticket;
 pub mod time;
 pub mod wire;

@@ -39,7 +39,8 @@ pub struct Plan {
     pub iterations: Option<u64>,
     /// Which requests are kept.
     pub records: RecordPolicy,
-    /// Limits on the rate of requests; tasks name theirs by index.
+    /// Limits on the rate of requests of the whole test and of its scenarios; tasks hold their own.
+    /// All of them together: [`Plan::limits`].
     #[serde(default)]
     pub throttles: Vec<ThrottlePlan>,
     /// Run once before the test on one worker, as users of the first scenario; what they extract
@@ -63,6 +64,22 @@ pub struct ThrottlePlan {
     pub rate: f64,
     /// Requests that may follow one another at once after a pause.
     pub burst: u64,
+    /// Which requests it counts.
+    #[serde(default)]
+    pub covers: Covers,
+}
+
+/// Which requests a limit counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Covers {
+    /// Those of tasks with its key.
+    #[default]
+    Tasks,
+    /// Those of the scenario with this index.
+    Scenario(u32),
+    /// All.
+    Test,
 }
 
 /// How often a request is tried again, by kind of failure, and how long users pause before.
@@ -202,8 +219,8 @@ pub struct TaskPlan {
     pub think_time: Option<(f64, f64)>,
     /// Whether the answer's status counts; `None`: as the scenario says.
     pub status_check: Option<StatusCheck>,
-    /// Index of its limit in [`Plan::throttles`].
-    pub throttle: Option<u32>,
+    /// Limit on its rate, shared by all tasks with the same key.
+    pub throttle: Option<ThrottlePlan>,
     /// How it is tried again when it fails.
     pub retry: Option<RetryPlan>,
     /// The fields that belong to its protocol.
