@@ -10,6 +10,7 @@ use crate::cluster::{Cluster, ClusterOptions};
 use crate::command::with_causes;
 use crate::console::Console;
 use crate::run::verdict::exit;
+use crate::script::Strictness;
 use crate::target::{self, TargetArgs};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use ld_shared::boot::signal::Signals;
@@ -157,6 +158,16 @@ pub(crate) struct Outputs {
     /// Writes one JSON line per action: {"index", "command", "ok", "value"} or, failed, "error"; - is stdout
     #[arg(long, value_name = "OUT.jsonl|-")]
     pub results: Option<PathBuf>,
+    /// Runs what the seed would run: what it passes over is a warning, other faults fail their action
+    #[arg(long)]
+    pub lenient: bool,
+}
+
+impl Outputs {
+    /// How documents are taken.
+    fn strictness(&self) -> Strictness {
+        if self.lenient { Strictness::Lenient } else { Strictness::Strict }
+    }
 }
 
 /// Parses the command line and does what it says. Returns the exit code.
@@ -171,8 +182,12 @@ pub fn run() -> u8 {
     };
     let global = cli.global;
     let verbosity = if global.quiet { -1 } else { i8::try_from(global.verbose).unwrap_or(i8::MAX) };
-    telemetry::start(if matches!(global.log, Form::Json) { LogFormat::Json } else { LogFormat::Text }, verbosity);
+    let form = if matches!(global.log, Form::Json) { LogFormat::Json } else { LogFormat::Text };
     let console = Console::new(global.quiet);
+    if let Err(error) = telemetry::start(form, verbosity) {
+        console.error(&format!("error: {}", with_causes(&error)));
+        return exit::REFUSED;
+    }
     match cli.command {
         Some(Command::Run { file, outputs }) => documents::run_file(&global, console, &file, &outputs),
         Some(Command::RunStr { json, outputs }) => documents::run_text(&global, console, &json, &outputs),
@@ -326,9 +341,7 @@ mod tests {
 
     #[test]
     fn flags_of_later_versions_are_refused() {
-        for line in
-            ["--token-file x run y", "--tls off run y", "--web 127.0.0.1:8089", "run y --lenient", "serve", "mcp"]
-        {
+        for line in ["--token-file x run y", "--tls off run y", "--web 127.0.0.1:8089", "serve", "mcp"] {
             let line = std::iter::once("ld-master").chain(line.split(' '));
             assert!(Cli::try_parse_from(line).is_err());
         }

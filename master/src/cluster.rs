@@ -15,6 +15,7 @@ mod service;
 
 pub use coordinator::RunError;
 
+use crate::record_file::LineSink;
 use crate::run::{Measured, Progress};
 use bytes::Bytes;
 use driver::{Driver, Input, RunRequest};
@@ -58,6 +59,8 @@ pub struct RunOrder {
     pub blobs: BTreeMap<Digest, Bytes>,
     /// Start with those workers that are there when the wait is over.
     pub allow_missing_workers: bool,
+    /// Where every request of the main phase goes, if the plan asks for that.
+    pub lines: Option<LineSink>,
 }
 
 /// How a run can be ended early. Cancelling is final.

@@ -4,14 +4,18 @@
 //! a test becomes [`run::Measured`], that a [`run::result::RunResult`] and [`run::verdict::Verdict`],
 //! and those become [`report`]s.
 
+pub mod api;
 pub mod app;
 pub mod cli;
 pub mod cluster;
 pub mod command;
 pub mod console;
 pub mod doctor;
+pub mod executor;
 pub mod format;
 pub mod live;
+pub mod package;
+pub mod record_file;
 pub mod report;
 pub mod run;
 pub mod script;

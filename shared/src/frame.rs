@@ -2,7 +2,6 @@
 
 use crate::id::{RunId, SessionId};
 use crate::latency::Latency;
-use crate::record::Record;
 use crate::sample::Phase;
 use crate::snapshot::Snapshot;
 
@@ -40,10 +39,10 @@ pub struct FrameBody {
     pub odometers: Odometers,
     /// How the generator fared in the span.
     pub generator: Generator,
-    /// Kept requests, shipped as bandwidth allows.
-    pub records: Vec<Record>,
     /// The session's last frame: nothing ends after it.
     pub last: bool,
+    /// Batches of records still follow the last frame; the last of them says so.
+    pub records_follow: bool,
 }
 
 /// Cumulative counters of a session, one set a phase. They never fall.
@@ -128,7 +127,8 @@ pub struct Generator {
     pub throttled_ms: u64,
     /// Most users that lived at once (open model: open iterations).
     pub users_max: u64,
-    /// Requests seen by the record sampler so far in this session: successes, failures.
+    /// Requests of the main phase that ended so far in this session, which are those that records
+    /// are chosen from: successes, failures.
     pub records_seen: [u64; 2],
     /// First start − start instant, ns; `None` before it is known or when nothing started.
     pub start_skew: Option<u64>,

@@ -7,6 +7,7 @@ pub(crate) use scenario::{Name, Scenario, Task};
 use crate::engine::core::Core;
 use crate::probe::{Fate, Probe};
 use crate::protocol::Want;
+use crate::recorder::Line;
 use crate::sampler::Ticket;
 use crate::series::OTHER_ID;
 use ld_shared::boot::clock::mono;
@@ -14,7 +15,7 @@ use ld_shared::plan::{Mode, Pool, StatusCheck};
 use ld_shared::record::{Answer, Record};
 use ld_shared::reply::Reply;
 use ld_shared::rng::KeyedRng;
-use ld_shared::sample::{Failure, FailureKind};
+use ld_shared::sample::{Failure, FailureKind, Phase};
 use ld_shared::scope::{Row, Scope};
 use ld_shared::template::{Escape, Template};
 use ld_shared::time::SECOND;
@@ -210,9 +211,41 @@ impl User {
         };
         let sample = self.probe.sample(series);
         self.core.recorder.record(&sample, failure.as_ref());
-        if keep.keep[usize::from(failure.is_some())] {
-            let record = self.kept(task, &sample, reply, failure, keep);
-            self.core.sampler.borrow_mut().keep(record);
+        if sample.phase == Phase::Main {
+            self.list(task, &sample, reply, failure, keep);
+        }
+    }
+
+    /// Hands the request over to those who list requests one by one.
+    fn list(
+        &mut self,
+        task: &Task,
+        sample: &crate::recorder::Sample,
+        reply: Option<Reply>,
+        failure: Option<Failure>,
+        keep: &Ticket,
+    ) {
+        let mut sampler = self.core.sampler.borrow_mut();
+        let (keeps, all) = (sampler.keeps(keep, failure.is_some()), sampler.wants_all());
+        drop(sampler);
+        if !keeps && !all {
+            return;
+        }
+        let url = task.users.url(task.compiled.as_ref(), &mut self.scope);
+        if all {
+            self.core.recorder.list(Line {
+                series: sample.series,
+                status: reply.as_ref().map_or(Some(0), |r| r.status),
+                started_at: sample.started.saturating_sub(self.core.recorder.t0()),
+                response_us: response_us(sample),
+                body_bytes: reply.as_ref().map_or(0, |r| r.body_bytes),
+                url: Arc::clone(&url),
+                error: failure.as_ref().map(|f| Arc::clone(&f.reason)),
+            });
+        }
+        if keeps {
+            let record = self.kept(task, sample, reply, failure, keep, url);
+            self.core.recorder.keep(record);
         }
     }
 
@@ -232,12 +265,13 @@ impl User {
     }
 
     fn kept(
-        &mut self,
+        &self,
         task: &Task,
         sample: &crate::recorder::Sample,
         reply: Option<Reply>,
         failure: Option<Failure>,
         keep: &Ticket,
+        url: Arc<str>,
     ) -> Record {
         let cap = keep.body[usize::from(failure.is_some())];
         let status = reply.as_ref().map_or(Some(0), |r| r.status);
@@ -250,17 +284,25 @@ impl User {
         Record {
             priority: keep.priority,
             ended_at: sample.ended.saturating_sub(self.core.recorder.t0()),
+            started_at: sample.started.saturating_sub(self.core.recorder.t0()),
             phase: sample.phase,
             request_type: Arc::clone(&task.request_type),
-            url: task.users.url(task.compiled.as_ref(), &mut self.scope),
+            url,
             name: self.scenario.name_of(sample.series),
+            scenario: Arc::clone(&self.scenario.plan().name),
+            worker: Arc::clone(&self.core.nobody),
             status,
-            response_us: (sample.ended.saturating_sub(sample.intended) + 500) / 1000,
+            response_us: response_us(sample),
             body_bytes,
             error: failure.map(|f| f.reason),
             answer,
         }
     }
+}
+
+/// Response time as histograms count it.
+fn response_us(sample: &crate::recorder::Sample) -> u64 {
+    (sample.ended.saturating_sub(sample.intended) + 500) / 1000
 }
 
 /// What the engine has to see of an answer: what checks and kept records need.

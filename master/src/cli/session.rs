@@ -4,15 +4,15 @@
 use super::{Global, Outputs};
 use crate::app::App;
 use crate::cluster::Cluster;
-use crate::command::{CommandError, Entry, commands, with_causes};
+use crate::command::{CommandError, Commands, with_causes};
 use crate::console::Console;
+use crate::executor::records;
 use crate::report::{self, files};
 use crate::run::result::RunResult;
 use crate::run::verdict::{Verdict, exit};
-use crate::script::{self, CommandSpec, Document};
+use crate::script::{self, Document, Strictness};
 use ld_shared::boot::signal::Signals;
 use ld_shared::fault::Fault;
-use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -51,9 +51,7 @@ pub(super) fn block_on(console: &Console, work: impl AsyncFnOnce(Signals) -> u8)
 
 /// Checks every document, then runs them one after another. Returns the exit code of the worst.
 pub(super) fn run(global: &Global, console: Console, sources: Vec<Source>, outputs: &Outputs) -> u8 {
-    let commands = commands();
-    let specs: Vec<CommandSpec> = commands.iter().map(|entry| entry.spec).collect();
-    let Ok(documents) = check(&console, sources, &specs) else {
+    let Ok(documents) = check(&console, sources, outputs.strictness()) else {
         return exit::REFUSED;
     };
     let console =
@@ -67,7 +65,7 @@ pub(super) fn run(global: &Global, console: Console, sources: Vec<Source>, outpu
             }
         };
         let app = App::new(cluster, console, signals);
-        let mut session = Session { app, commands, failures: Vec::new(), code: exit::PASSED, lines: String::new() };
+        let mut session = Session { app, failures: Vec::new(), code: exit::PASSED, lines: String::new() };
         for (label, document) in documents {
             session.app.state().label = label;
             session.run(&document).await;
@@ -78,10 +76,8 @@ pub(super) fn run(global: &Global, console: Console, sources: Vec<Source>, outpu
 
 /// Runs a document of our own without a word, and gives its result.
 pub(super) fn measure(global: &Global, document: &[u8]) -> Result<RunResult, String> {
-    let commands = commands();
-    let specs: Vec<CommandSpec> = commands.iter().map(|entry| entry.spec).collect();
     let faults = |faults: Vec<Fault>| faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-    let document = script::read(document, &specs).map_err(faults)?;
+    let document = script::read(document, Strictness::Strict, &Commands::default()).map_err(faults)?;
     let mut outcome = Err("it did not run".to_owned());
     block_on(&Console::silent(), async |signals| {
         let cluster = match Cluster::open(global.cluster()).await {
@@ -92,7 +88,7 @@ pub(super) fn measure(global: &Global, document: &[u8]) -> Result<RunResult, Str
             }
         };
         let app = App::new(cluster, Console::silent(), signals);
-        let mut session = Session { app, commands, failures: Vec::new(), code: exit::PASSED, lines: String::new() };
+        let mut session = Session { app, failures: Vec::new(), code: exit::PASSED, lines: String::new() };
         session.run(&document).await;
         let code = session.verdict().exit_code;
         outcome = if session.failures.is_empty() {
@@ -110,12 +106,13 @@ pub(super) fn measure(global: &Global, document: &[u8]) -> Result<RunResult, Str
 fn check(
     console: &Console,
     sources: Vec<Source>,
-    specs: &[CommandSpec],
+    strictness: Strictness,
 ) -> Result<Vec<(Option<String>, Document)>, Refused> {
+    let commands = Commands::default();
     let mut documents = Vec::new();
     let mut refused = false;
     for source in sources {
-        match script::read(&source.content, specs) {
+        match script::read(&source.content, strictness, &commands) {
             Ok(document) => documents.push((source.label, document)),
             Err(faults) => {
                 refused = true;
@@ -136,7 +133,6 @@ struct Refused;
 /// Documents under way.
 struct Session {
     app: App,
-    commands: Vec<Entry>,
     /// What went wrong beside the runs' own verdicts.
     failures: Vec<String>,
     code: u8,
@@ -146,15 +142,12 @@ struct Session {
 
 impl Session {
     async fn run(&mut self, document: &Document) {
-        for action in &document.actions {
-            let outcome = match self.commands.iter().find(|entry| entry.spec.name == action.name) {
-                Some(entry) => entry.run(action.named(&entry.spec), &self.app).await,
-                None => Err(CommandError::failed("KeyError", format!("unknown command `{}`", action.name))),
-            };
-            self.line(action.index, &action.name, &outcome);
-            if let Err(error) = outcome {
-                self.failed(&format!("action {} ({})", action.index, action.name), &error);
+        for outcome in self.app.execute(document).await {
+            for (place, error) in outcome.errors() {
+                self.failures.push(format!("{place} failed: {error}"));
+                self.code = exit::worse(self.code, error.exit_code);
             }
+            writeln!(self.lines, "{}", records::line(&outcome)).expect("writing to a String cannot fail");
         }
     }
 
@@ -164,17 +157,6 @@ impl Session {
         self.app.console.error(&format!("error: {text}{help}"));
         self.failures.push(text);
         self.code = exit::worse(self.code, error.exit_code);
-    }
-
-    fn line(&mut self, index: usize, command: &str, outcome: &Result<Value, CommandError>) {
-        let line = match outcome {
-            Ok(value) => json!({"index": index, "command": command, "ok": true, "value": value}),
-            Err(error) => {
-                let error = json!({"kind": error.kind, "message": error.message});
-                json!({"index": index, "command": command, "ok": false, "error": error})
-            }
-        };
-        writeln!(self.lines, "{line}").expect("writing to a String cannot fail");
     }
 
     /// Writes what was asked for and closes the cluster. Returns the exit code.

@@ -53,8 +53,10 @@ pub(crate) fn plan() -> Plan {
         iterations: None,
         records: RecordPolicy::default(),
         throttles: Vec::new(),
+        stage: None,
         setup: Vec::new(),
         teardown: Vec::new(),
+        collect: false,
         secrets: None,
     }
 }
@@ -108,6 +110,7 @@ pub(crate) fn measured() -> Measured {
         }],
         records,
         records_seen: [0, 0],
+        all_records: None,
         ending: Ending::Completed,
     }
 }
@@ -180,10 +183,13 @@ impl Made {
         self.records.push(Record {
             priority: self.number,
             ended_at: ended,
+            started_at: intended + lag * 1_000,
             phase,
             request_type: method.into(),
             url: format!("http://127.0.0.1:8080/{}", name.replace(' ', "/")).into(),
             name: name.into(),
+            scenario: "shop".into(),
+            worker: if self.number % 2 == 0 { "w1" } else { "w2" }.into(),
             status: Some(if failure.is_some() { 503 } else { 200 }),
             response_us: micros,
             body_bytes: 512,

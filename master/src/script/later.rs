@@ -3,9 +3,6 @@
 
 /// Their names.
 pub(super) const LATER: &[&str] = &[
-    "LD_execute_action",
-    "LD_execute_files",
-    "LD_add_package_to_executor",
     "LD_start_socket_server",
     "LD_generate_html",
     "LD_generate_json",

@@ -4,8 +4,7 @@ use super::{WireError, length, v1};
 use crate::frame::{Frame, FrameBody, FrameKey, Generator, Odometers, PhaseOdometer};
 use crate::id::{RunId, SessionId};
 use crate::latency::Latency;
-use crate::record::{Answer, Record};
-use crate::sample::{FailureKind, MAX_NAMES, MAX_REASONS, Phase, SeriesKey};
+use crate::sample::{FailureKind, MAX_NAMES, MAX_REASONS, SeriesKey};
 use crate::snapshot::{FailureCount, PhaseSnapshot, Row, Series, Snapshot};
 use crate::time::RunTime;
 use std::collections::BTreeMap;
@@ -42,8 +41,8 @@ pub fn frame_to_wire(frame: &Frame, sealed_at: RunTime) -> v1::Frame {
         rows: body.counts.rows.iter().map(|(second, row)| row_to_wire(*second, row)).collect(),
         odometers: Some(odometers_to_wire(&body.odometers)),
         generator: Some(generator_to_wire(&body.generator)),
-        records: body.records.iter().map(record_to_wire).collect(),
         last: body.last,
+        records_follow: body.records_follow,
         sealed_at_ns: sealed_at.0,
     }
 }
@@ -72,8 +71,8 @@ pub fn frame_from_wire(frame: v1::Frame) -> Result<(Frame, RunTime), WireError> 
         counts,
         odometers: odometers_from_wire(&frame.odometers.ok_or(WireError::Missing("odometers"))?)?,
         generator: generator_from_wire(&generator)?,
-        records: frame.records.into_iter().map(record_from_wire).collect::<Result<_, _>>()?,
         last: frame.last,
+        records_follow: frame.records_follow,
     };
     let key = FrameKey { run: RunId(frame.run.into()), session: SessionId(frame.session), seq: frame.seq };
     Ok((Frame { key, body }, RunTime(frame.sealed_at_ns)))
@@ -296,50 +295,6 @@ fn generator_from_wire(generator: &v1::Generator) -> Result<Generator, WireError
     })
 }
 
-fn record_to_wire(record: &Record) -> v1::Record {
-    let header = |(name, value): &(String, String)| v1::Header { name: name.clone(), value: value.clone() };
-    v1::Record {
-        priority: record.priority,
-        ended_at_ns: record.ended_at,
-        phase: record.phase.index() as u32,
-        request_type: record.request_type.to_string(),
-        url: record.url.to_string(),
-        name: record.name.to_string(),
-        status: record.status.map(u32::from),
-        response_us: record.response_us,
-        body_bytes: record.body_bytes,
-        error: record.error.as_ref().map(ToString::to_string),
-        answer: record.answer.as_ref().map(|answer| v1::Answer {
-            headers: answer.headers.iter().map(header).collect(),
-            body: answer.body.clone().into(),
-        }),
-    }
-}
-
-fn record_from_wire(record: v1::Record) -> Result<Record, WireError> {
-    let phase = Phase::ALL.get(record.phase as usize);
-    let status =
-        |status: u32| u16::try_from(status).map_err(|_| WireError::Range { what: "status", got: u64::from(status) });
-    Ok(Record {
-        priority: record.priority,
-        ended_at: record.ended_at_ns,
-        phase: *phase.ok_or(WireError::Range { what: "phase", got: u64::from(record.phase) })?,
-        request_type: record.request_type.into(),
-        url: record.url.into(),
-        name: record.name.into(),
-        status: record.status.map(status).transpose()?,
-        response_us: record.response_us,
-        body_bytes: record.body_bytes,
-        error: record.error.map(Into::into),
-        answer: record.answer.map(|answer| {
-            Arc::new(Answer {
-                headers: answer.headers.into_iter().map(|h| (h.name, h.value)).collect(),
-                body: answer.body.to_vec(),
-            })
-        }),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -422,32 +377,6 @@ mod tests {
         })
     }
 
-    fn record() -> impl Strategy<Value = Record> {
-        let answer = (any::<Vec<(String, String)>>(), any::<Vec<u8>>())
-            .prop_map(|(headers, body)| Arc::new(Answer { headers, body }));
-        (
-            any::<[u64; 4]>(),
-            0usize..3,
-            any::<String>(),
-            any::<Option<u16>>(),
-            any::<Option<String>>(),
-            prop::option::of(answer),
-        )
-            .prop_map(|(n, phase, text, status, error, answer)| Record {
-                priority: n[0],
-                ended_at: n[1],
-                phase: Phase::ALL[phase],
-                request_type: "GET".into(),
-                url: text.as_str().into(),
-                name: text.into(),
-                status,
-                response_us: n[2],
-                body_bytes: n[3],
-                error: error.map(Into::into),
-                answer,
-            })
-    }
-
     pub(crate) fn body() -> impl Strategy<Value = FrameBody> {
         let generator = (any::<[u64; 4]>(), latency(), any::<Option<u64>>()).prop_map(|(n, lag, skew)| Generator {
             cores: n[0] as u32,
@@ -459,21 +388,20 @@ mod tests {
             start_skew: skew,
         });
         (
-            (0u32..1000, 0u32..10, any::<bool>()),
+            (0u32..1000, 0u32..10, any::<[bool; 2]>()),
             (phase(), phase(), phase()),
             prop::collection::btree_map(0u32..1000, row(), 0..4),
             odometers(),
             generator,
-            prop::collection::vec(record(), 0..3),
         )
-            .prop_map(|((from, span, last), phases, rows, odometers, generator, records)| FrameBody {
+            .prop_map(|((from, span, [last, records_follow]), phases, rows, odometers, generator)| FrameBody {
                 from_second: from,
                 to_second: from + span,
                 counts: Snapshot { phases: phases.into(), rows },
                 odometers,
                 generator,
-                records,
                 last,
+                records_follow,
             })
     }
 

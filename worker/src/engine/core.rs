@@ -2,7 +2,7 @@
 
 use super::{Order, Shared, closed, open};
 use crate::protocol::{CoreContext, PrepareError};
-use crate::recorder::{ChunkPool, Odometer, Part, Recorder};
+use crate::recorder::{ChunkPool, LineBacklog, Odometer, Part, Recorder};
 use crate::sampler::Sampler;
 use crate::user::Scenario;
 use ld_shared::boot::clock::mono;
@@ -28,6 +28,7 @@ pub(crate) struct Seat {
     pub(crate) shared: Arc<Shared>,
     pub(crate) odometer: Arc<Odometer>,
     pub(crate) pool: ChunkPool,
+    pub(crate) backlog: LineBacklog,
     pub(crate) parts: Sender<(usize, Part)>,
     pub(crate) orders: watch::Receiver<Order>,
 }
@@ -39,6 +40,8 @@ pub(crate) struct Core {
     pub(crate) context: Rc<CoreContext>,
     pub(crate) sampler: RefCell<Sampler>,
     pub(crate) users: RefCell<JoinSet<()>>,
+    /// The name of the worker in records: the master fills it in.
+    pub(crate) nobody: Arc<str>,
     /// Exchanges that are open now.
     pub(crate) open: Cell<u64>,
 }
@@ -61,13 +64,23 @@ impl Core {
     }
 }
 
+/// Says that a core is done, also when its thread panics: the aggregator waits for every core.
+struct Farewell(usize, Sender<(usize, Part)>);
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        // the aggregator may have said its last already
+        self.1.send((self.0, Part::Done)).ok();
+    }
+}
+
 /// The thread's work.
 pub(crate) fn run(seat: Seat, ready: &Sender<Result<(), PrepareError>>) {
+    let _farewell = Farewell(seat.index, seat.parts.clone());
     let runtime = match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
         Ok(runtime) => runtime,
         Err(error) => {
             ready.send(Err(PrepareError(format!("could not start the runtime of a load core: {error}")))).ok();
-            seat.parts.send((seat.index, Part::Done)).ok();
             return;
         }
     };
@@ -75,8 +88,8 @@ pub(crate) fn run(seat: Seat, ready: &Sender<Result<(), PrepareError>>) {
 }
 
 async fn work(seat: Seat, ready: &Sender<Result<(), PrepareError>>) {
-    let Seat { index, shared, odometer, pool, parts, mut orders } = seat;
-    let recorder = Rc::new(Recorder::new(index, Arc::clone(&shared.limits), odometer, pool, parts));
+    let Seat { index, shared, odometer, pool, backlog, parts, mut orders } = seat;
+    let recorder = Rc::new(Recorder::new(index, Arc::clone(&shared.limits), odometer, pool, backlog, parts));
     let plan = Arc::clone(&shared.plan);
     let context = Rc::new(CoreContext {
         bindings: Rc::new(Bindings::new(&plan, shared.rows.clone())),
@@ -85,13 +98,15 @@ async fn work(seat: Seat, ready: &Sender<Result<(), PrepareError>>) {
         scratch: RefCell::new(vec![0; SCRATCH]),
         lanes: RefCell::new(Arc::from([])),
     });
-    let sampler = Sampler::new(plan.records, Arc::clone(&shared.record_limits), plan.seed, index as u64);
+    // not the plan's seed: cores of other workers would draw the same priorities
+    let sampler = Sampler::new(plan.records, Arc::clone(&shared.record_limits), rand::random());
     let core = Rc::new(Core {
         shared,
         recorder: Rc::clone(&recorder),
         context,
         sampler: RefCell::new(sampler),
         users: RefCell::new(JoinSet::new()),
+        nobody: Arc::from(""),
         open: Cell::new(0),
     });
     let compiled: Result<Vec<Rc<Scenario>>, PrepareError> =
@@ -103,7 +118,7 @@ async fn work(seat: Seat, ready: &Sender<Result<(), PrepareError>>) {
         }
         Err(error) => {
             ready.send(Err(error)).ok();
-            recorder.finish(mono().0, Vec::new());
+            recorder.finish(mono().0);
             return;
         }
     };
@@ -120,8 +135,7 @@ async fn work(seat: Seat, ready: &Sender<Result<(), PrepareError>>) {
         live(&core, &scenarios, &lanes, from, &mut orders).await;
         housekeeping.abort();
     }
-    let records = core.sampler.borrow_mut().take();
-    recorder.finish(mono().0, records);
+    recorder.finish(mono().0);
 }
 
 /// Runs the users until the test is over for this core and its requests have ended or been cut off.

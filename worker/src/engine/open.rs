@@ -136,10 +136,9 @@ impl Pool {
     ) -> Rc<Self> {
         let plan = &core.shared.plan;
         let first = scenario.plan().first_number;
-        // scenarios of equal rate must not make equal Poisson streams
-        let seed = plan.seed ^ first.rotate_left(17);
+        let seed = scenario.plan().arrival_seed(plan);
         let cursor = ArrivalCursor::new(Arc::new(load.clone()), seed, first, Arc::clone(lanes), from, plan.end())
-            .limited(plan.iterations);
+            .limited(plan.most_arrivals(scenario.plan()));
         Rc::new(Self {
             scenario: Rc::clone(scenario),
             index: scenario.index(),

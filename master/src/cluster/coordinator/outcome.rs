@@ -48,7 +48,7 @@ impl Coordinator {
             Ending::Completed
         };
         let (total, unmarked, timeline) = self.ledger.snapshots(end);
-        let (records, records_seen) = self.ledger.records();
+        let (records, records_seen) = self.ledger.take_records();
         Ok(Measured {
             run: self.spec.run.clone(),
             plan: self.spec.plan.clone(),
@@ -68,6 +68,7 @@ impl Coordinator {
             events: self.events.clone(),
             records,
             records_seen,
+            all_records: None,
             ending,
         })
     }

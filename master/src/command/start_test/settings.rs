@@ -1,5 +1,6 @@
 //! Settings of connections, TLS, statuses and records.
 
+use crate::record_file::ENDINGS;
 use crate::script::reader::Reader;
 use crate::script::{Fault, units};
 use ld_shared::plan::{Connections, StatusCheck};
@@ -74,32 +75,47 @@ pub(super) fn connections(reader: &mut Reader<'_>) -> Connections {
     }
 }
 
-/// Which requests are kept.
-pub(super) fn records(reader: &mut Reader<'_>) -> RecordPolicy {
+/// Most bytes of a body that a record keeps: a message between worker and master holds several.
+const MOST_BODY: u64 = 4 * 1024 * 1024;
+
+/// Which requests are kept, and the file to which all of them go.
+pub(super) fn records(reader: &mut Reader<'_>) -> (RecordPolicy, Option<String>) {
     let mut policy = RecordPolicy::default();
     if reader.value("records").is_some_and(serde_json::Value::is_string) {
         reader.choice("records", &["none"]);
-        return RecordPolicy { keep: 0, bodies: Bodies::None, all: false };
+        return (RecordPolicy { keep: 0, bodies: Bodies::None, all: false }, None);
     }
-    let Some(mut records) = reader.object("records") else { return policy };
-    records.only(&["keep", "bodies"], &["all"]);
+    let Some(mut records) = reader.object("records") else { return (policy, None) };
+    records.only(&["keep", "bodies", "all"], &[]);
     if let Some(keep) = records.whole("keep", 0, "\"records\": \"none\" keeps nothing") {
         policy.keep = keep;
     }
     if let Some(text) = records.text("bodies") {
         match bodies(text) {
             Some(bodies) => policy.bodies = bodies,
-            None => records.refuse("bodies", "none, failed[:SIZE] or all[:SIZE]", "for example \"failed:1KiB\""),
+            None => records.refuse(
+                "bodies",
+                "none, failed[:SIZE] or all[:SIZE] of at most 4 MiB",
+                "for example \"failed:1KiB\"",
+            ),
         }
     }
-    policy
+    let file = records.text("all").map(str::to_owned);
+    if let Some(name) = &file
+        && !ENDINGS.iter().any(|ending| name.len() > ending.len() && name.ends_with(ending))
+    {
+        let endings = ENDINGS.join(", ");
+        records.refuse("all", &format!("the name of a file that ends in {endings}"), "for example \"all.csv.zst\"");
+    }
+    policy.all = file.is_some();
+    (policy, file)
 }
 
 /// `none`, `failed[:SIZE]`, `all[:SIZE]`.
 fn bodies(text: &str) -> Option<Bodies> {
     const DEFAULT: u64 = 1024;
     let (who, size) = match text.split_once(':') {
-        Some((who, size)) => (who, units::bytes(size)?),
+        Some((who, size)) => (who, units::bytes(size).filter(|size| *size <= MOST_BODY)?),
         None => (text, DEFAULT),
     };
     match who.trim() {
