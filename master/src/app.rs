@@ -10,6 +10,7 @@ use crate::report::Findings;
 use crate::run::result::RunResult;
 use crate::run::thresholds;
 use crate::run::verdict::{Verdict, exit};
+use crate::secrets::{SecretStore, open_to_others};
 use crate::run::{AllRecords, Progress, Run};
 use crate::table;
 use ld_shared::boot::signal::Signals;
@@ -38,6 +39,8 @@ pub struct State {
     pub variables: Map<String, Value>,
     /// Registered data sources.
     pub sources: BTreeMap<String, CsvSource>,
+    /// Where `${secret.NAME}` comes from.
+    pub secrets: SecretStore,
     /// Label of the runs to come: which document they are from.
     pub label: Option<String>,
     /// Runs that reports cover.
@@ -110,6 +113,10 @@ impl App {
             return Err(CommandError { exit_code: exit::ENDED_BY_USER, ..skipped });
         }
         let file = test.records_file.as_deref().map(|path| self.record_file(path)).transpose()?;
+        if let Some((message, help)) = test.plan.secrets.as_ref().and_then(|_| open_to_others(self.cluster.bound_addr())) {
+            let refused = CommandError::failed("LoadDensityTestException", message).with_help(help);
+            return Err(CommandError { exit_code: exit::REFUSED, ..refused });
+        }
         for warning in &test.warnings {
             self.console.note(&format!("warning: {warning}"));
         }

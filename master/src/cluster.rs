@@ -12,6 +12,7 @@ mod local;
 pub mod loss;
 pub mod membership;
 mod service;
+pub mod throttles;
 
 pub use coordinator::RunError;
 

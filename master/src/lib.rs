@@ -19,5 +19,6 @@ pub mod record_file;
 pub mod report;
 pub mod run;
 pub mod script;
+pub mod secrets;
 pub mod table;
 pub mod target;

@@ -16,9 +16,9 @@ impl Command for StartTest {
 
     async fn run(self, app: &App) -> Result<Value, CommandError> {
         let outcome = self.outcome();
-        let (variables, sources) = {
+        let (variables, sources, secrets) = {
             let state = app.state();
-            (state.variables.clone(), state.sources.values().cloned().collect::<Vec<_>>())
+            (state.variables.clone(), state.sources.values().cloned().collect::<Vec<_>>(), state.secrets.clone())
         };
         let compiled = {
             let context = CompileContext {
@@ -26,6 +26,7 @@ impl Command for StartTest {
                 variables: &variables,
                 sources: &sources,
                 env: &crate::cli::environment,
+                secrets: &secrets,
                 base_dir: Path::new(""),
                 seed: rand::random(),
             };

@@ -12,6 +12,7 @@ mod retry;
 mod scenarios;
 mod settings;
 mod tasks;
+mod throttle;
 
 pub use compile::{CompileContext, Compiled, compile};
 pub use csv_source::{CsvOrder, CsvSource};
@@ -19,7 +20,7 @@ pub use csv_source::{CsvOrder, CsvSource};
 use crate::script::reader::Reader;
 use crate::script::{CommandSpec, Fault, Kind, Parameter};
 use ld_shared::fault::{did_you_mean, step};
-use ld_shared::plan::TaskPlan;
+use ld_shared::plan::{Covers, TaskPlan, ThrottlePlan};
 use ld_shared::record::RecordPolicy;
 use ld_shared::threshold::Threshold;
 use ld_shared::time::RunTime;
@@ -45,6 +46,7 @@ pub struct StartTest {
     warmup: RunTime,
     graceful_stop: RunTime,
     iterations: Option<u64>,
+    throttle: Option<ThrottlePlan>,
     records: RecordPolicy,
     /// Where all requests go.
     records_file: Option<String>,
@@ -99,12 +101,12 @@ pub const SPEC: CommandSpec = CommandSpec {
         Parameter::new("setup", ANY).keyword(),
         Parameter::new("teardown", ANY).keyword(),
         Parameter::new("retry", ANY).keyword(),
+        Parameter::new("throttle", ANY).keyword(),
         // known, with a later version
         Parameter::new("master_bind_host", Kind::Later).keyword(),
         Parameter::new("master_bind_port", Kind::Later).keyword(),
         Parameter::new("master_host", Kind::Later).keyword(),
         Parameter::new("master_port", Kind::Later).keyword(),
-        Parameter::new("throttle", Kind::Later).keyword(),
         Parameter::new("proxy", Kind::Later).keyword(),
         Parameter::new("on_worker_loss", Kind::Later).keyword(),
         Parameter::new("on_master_loss", Kind::Later).keyword(),
@@ -137,6 +139,7 @@ impl StartTest {
             warmup: warmup(&mut reader, test_time),
             graceful_stop: RunTime::from_secs(reader.duration("graceful_stop", true, "").unwrap_or(5.0)),
             iterations: reader.whole("iterations", 1, "leave it out for as many as the time allows"),
+            throttle: throttle::read(&mut reader, "(test)", Covers::Test),
             records,
             records_file,
             seed: reader.whole("seed", 0, ""),

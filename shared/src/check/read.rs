@@ -256,8 +256,8 @@ mod tests {
                 "error: extractor without `name`\n help: add `name`, for example `X-Request-Id`",
             ),
             (
-                json!({"var": "a", "path": "a", "scope": "session"}),
-                "error: unknown scope 'session' at /scope\n help: accepted: var (every user has variables of its own)",
+                json!({"var": "a", "path": "a", "scope": "global"}),
+                "error: unknown scope 'global' at /scope\n help: accepted: var, session (both are the user's own)",
             ),
         ];
         for (document, text) in table {

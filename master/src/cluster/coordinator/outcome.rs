@@ -42,7 +42,7 @@ impl Coordinator {
         let ending = if everybody_lost && self.stopped_at.is_none() {
             let names: Vec<String> = self.participants.values().map(|p| p.name.to_string()).collect();
             Ending::Failed(format!("all workers were lost: {}", names.join(", ")))
-        } else if self.stopped_at.is_some() {
+        } else if self.stopped_at.is_some() && !self.used_up {
             Ending::Stopped
         } else {
             Ending::Completed

@@ -367,7 +367,9 @@ fn word(s: &mut Source<'_>) -> String {
 }
 
 fn sentence(s: &mut Source<'_>) -> String {
-    lorem::Sentence(4..9).fake_with_rng(s)
+    let sentence: String = lorem::Sentence(4..9).fake_with_rng(s);
+    let mut letters = sentence.chars();
+    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
 }
 
 fn paragraph(s: &mut Source<'_>) -> String {
