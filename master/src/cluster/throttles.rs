@@ -136,9 +136,8 @@ impl Dealer {
             let most = (0..self.rates.len()).map(|limit| holder.most(limit)).collect();
             self.held_back.push((now.after(LEASE), most));
         }
-        if let Some(targets) = &mut self.targets {
-            targets.remove(&session);
-        }
+        // what it was to give up it may still use
+        self.targets = None;
     }
 
     /// What is to be sent now.
@@ -147,6 +146,10 @@ impl Dealer {
             return Vec::new();
         }
         self.held_back.retain(|(until, _)| now < *until);
+        let has = |(session, target): (&SessionId, &Vec<u32>)| {
+            self.holders.get(session).is_none_or(|holder| holder.sent.is_none() && holder.parts == *target)
+        };
+        self.targets.take_if(|targets| targets.iter().all(has));
         if self.targets.is_none() && now >= self.next {
             self.next = now.after(EVERY);
             self.targets = self.targets();
@@ -167,9 +170,6 @@ impl Dealer {
         };
         let lowered = step(true);
         let wanted = if lowered.is_empty() { step(false) } else { lowered };
-        if wanted.is_empty() {
-            self.targets = None;
-        }
         let mut orders = Vec::new();
         for (session, parts) in wanted {
             self.number += 1;
