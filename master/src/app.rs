@@ -13,6 +13,7 @@ use crate::run::result::RunResult;
 use crate::run::thresholds;
 use crate::run::verdict::{Verdict, exit};
 use crate::run::{AllRecords, Measured, Progress, Run};
+use crate::secrets::{SecretStore, open_to_others};
 use crate::table;
 use ld_shared::boot::signal::Signals;
 use ld_shared::boot::task;
@@ -42,6 +43,8 @@ pub struct State {
     pub variables: Map<String, Value>,
     /// Registered data sources.
     pub sources: BTreeMap<String, CsvSource>,
+    /// Where `${secret.NAME}` comes from.
+    pub secrets: SecretStore,
     /// Label of the runs to come: which document they are from.
     pub label: Option<String>,
     /// Runs that reports cover.
@@ -119,6 +122,10 @@ impl App {
             return Err(CommandError { exit_code: exit::ENDED_BY_USER, ..skipped });
         }
         let file = test.records_file.as_deref().map(|path| self.record_file(path)).transpose()?;
+        if let Some((message, help)) = test.plan.secrets.as_ref().and_then(|_| open_to_others(cluster.bound_addr())) {
+            let refused = CommandError::failed("LoadDensityTestException", message).with_help(help);
+            return Err(CommandError { exit_code: exit::REFUSED, ..refused });
+        }
         for warning in &test.warnings {
             self.console.note(&format!("warning: {warning}"));
         }

@@ -14,6 +14,7 @@ pub mod loss;
 pub mod membership;
 pub mod rule_watch;
 mod service;
+pub mod throttles;
 
 pub use coordinator::RunError;
 

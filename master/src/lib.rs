@@ -21,5 +21,6 @@ pub mod report;
 pub mod run;
 pub mod script;
 pub mod sla;
+pub mod secrets;
 pub mod table;
 pub mod target;

@@ -20,6 +20,7 @@ use ld_shared::reply::Reply;
 use ld_shared::rng::KeyedRng;
 use ld_shared::sample::{Failure, FailureKind, Phase};
 use ld_shared::scope::{Row, Scope};
+use ld_shared::secrets::{MASK, Secrets, is_credential, mask_passwords};
 use ld_shared::template::{Escape, Template};
 use ld_shared::time::SECOND;
 use std::any::Any;
@@ -170,7 +171,7 @@ impl User {
                     self.scope.set_row(*source, Row::At(row));
                 } else {
                     self.scope.set_row(*source, Row::Exhausted);
-                    self.scenario.at_end(&self.core, *source)?;
+                    self.scenario.at_end(*source)?;
                 }
             }
         }
@@ -205,6 +206,10 @@ impl User {
 
     /// Sends one request and records it; gives the instant of its end.
     async fn request(&mut self, task: &Task, intended: Option<u64>) -> ControlFlow<(), u64> {
+        for limit in &task.limits {
+            // boxed: few tasks have a limit, and every user would be larger for it
+            Box::pin(self.core.gates.pass(*limit)).await;
+        }
         let keep = self.core.sampler.borrow_mut().draw();
         let want = want(task, &keep);
         let session = self.sessions[task.protocol].get_or_insert_with(|| task.users.session());
@@ -256,6 +261,7 @@ impl User {
                 (None, (!accepted).then_some(failure))
             }
         };
+        let failure = failure.map(|failure| masked(failure, bindings.secrets()));
         let series = match &task.name {
             Name::Fixed(series) => *series,
             Name::Rendered(template, numbers) => self.rendered_series(task, template, numbers),
@@ -286,6 +292,7 @@ impl User {
             return;
         }
         let url = task.users.url(task.compiled.as_ref(), &mut self.scope);
+        let url = masked_text(&url, self.core.context.bindings.secrets()).unwrap_or(url);
         if all {
             self.core.recorder.list(Line {
                 series: sample.series,
@@ -310,7 +317,8 @@ impl User {
         if let Some(id) = numbers.borrow().get(name.as_str()) {
             return *id;
         }
-        let id = self.scenario.series(&name, &task.request_type);
+        let shown = masked_text(&name, self.core.context.bindings.secrets());
+        let id = self.scenario.series(shown.as_deref().unwrap_or(&name), &task.request_type);
         if id != OTHER_ID {
             // the table's limit bounds this map too
             numbers.borrow_mut().insert(name.into(), id);
@@ -332,8 +340,20 @@ impl User {
         let body_bytes = reply.as_ref().map_or(0, |r| r.body_bytes);
         let answer = reply.filter(|_| cap > 0).map(|reply| {
             let mut body = reply.body;
+            let is_cut = body.len() >= cap;
             body.truncate(cap);
-            Arc::new(Answer { headers: reply.headers.iter().collect(), body })
+            let secrets = self.core.context.bindings.secrets();
+            if !secrets.is_empty() {
+                body = secrets.mask_bytes(&body).into_owned();
+                if is_cut {
+                    secrets.mask_cut(&mut body);
+                }
+            }
+            let shown = |(name, value): (String, String)| {
+                let value = if is_credential(&name) { MASK.into() } else { secrets.mask(&value).into_owned() };
+                (name, value)
+            };
+            Arc::new(Answer { headers: reply.headers.iter().map(shown).collect(), body })
         });
         Record {
             priority: keep.priority,
@@ -352,6 +372,21 @@ impl User {
             answer,
         }
     }
+}
+
+/// A failure without secrets in its reason.
+fn masked(failure: Failure, secrets: &Secrets) -> Failure {
+    match masked_text(&failure.reason, secrets) {
+        Some(reason) => Failure { reason, ..failure },
+        None => failure,
+    }
+}
+
+/// The text without secrets and passwords, if it had any.
+fn masked_text(text: &str, secrets: &Secrets) -> Option<Arc<str>> {
+    let plain = mask_passwords(text);
+    let masked = secrets.mask(&plain);
+    (*masked != *text).then(|| masked.into())
 }
 
 /// Response time as histograms count it.

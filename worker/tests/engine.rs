@@ -14,6 +14,7 @@ use ld_shared::record::{Bodies, Record, RecordPolicy, RequestLine};
 use ld_shared::sample::Phase;
 use ld_shared::shard::Shard;
 use ld_shared::snapshot::Snapshot;
+use ld_shared::throttle::split;
 use ld_shared::time::{Mono, RunTime};
 use ld_shared::wire::Lines;
 use ld_worker::engine::{Engine, EngineEvent, EngineSpec};
@@ -125,6 +126,7 @@ async fn run(plan: Plan, mut tickets: u64, stop: impl Fn(&Engine, u32)) -> Run {
         epoch: Epoch(1),
         from: RunTime(0),
         max_in_flight: cap.collect(),
+        throttles: plan.limits().iter().flat_map(|limit| split(limit, &[1])).collect(),
     };
     assert_eq!(shard.max_in_flight.len(), scenarios);
     let spec = EngineSpec { plan: Arc::new(plan), blobs: Arc::new(BTreeMap::new()), cores: 2 };
@@ -157,6 +159,7 @@ async fn run(plan: Plan, mut tickets: u64, stop: impl Fn(&Engine, u32)) -> Run {
                 engine.grant(pool, next_ticket..next_ticket + block, tickets == 0);
                 next_ticket += block;
             }
+            EngineEvent::PoolEmpty(_) => {}
         }
         if over {
             break;
@@ -277,6 +280,7 @@ async fn without_a_lease_nothing_starts() {
         epoch: Epoch(1),
         from: RunTime(0),
         max_in_flight: vec![10],
+        throttles: Vec::new(),
     };
     let spec = EngineSpec { plan: Arc::new(plan), blobs: Arc::new(BTreeMap::new()), cores: 1 };
     let engine = tokio::task::spawn_blocking(move || Engine::prepare(spec, events)).await.unwrap().unwrap();

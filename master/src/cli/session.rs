@@ -11,6 +11,7 @@ use crate::report::{self, files};
 use crate::run::result::RunResult;
 use crate::run::verdict::{Verdict, exit};
 use crate::script::{self, Document, Strictness};
+use crate::secrets::{self, SecretStore};
 use ld_shared::boot::signal::Signals;
 use ld_shared::fault::Fault;
 use std::fmt::Write as _;
@@ -63,6 +64,9 @@ pub(super) fn run(global: &Global, console: Console, sources: Vec<Source>, outpu
     let Ok(documents) = check(&console, sources, outputs.strictness()) else {
         return exit::REFUSED;
     };
+    let Ok(secrets) = secrets(global, &console, outputs, &documents) else {
+        return exit::REFUSED;
+    };
     let console =
         if outputs.results.as_deref() == Some(Path::new("-")) { console.with_lines_on_stdout() } else { console };
     block_on(&Console::new(global.quiet), async |signals| {
@@ -74,6 +78,7 @@ pub(super) fn run(global: &Global, console: Console, sources: Vec<Source>, outpu
             }
         };
         let app = App::new(cluster, console, signals);
+        app.state().secrets = secrets;
         let mut session = Session { app, failures: Vec::new(), code: exit::PASSED, lines: String::new() };
         // stdout is for people or for programs
         let prints = outputs.results.as_deref() != Some(Path::new("-"));
@@ -132,6 +137,37 @@ fn check(console: &Console, sources: Vec<Source>, strictness: Strictness) -> Res
         }
     }
     if refused { Err(Refused) } else { Ok(documents) }
+}
+
+/// Commands whose arguments hold tests.
+const TESTS: [&str; 2] = ["LD_start_test", "LD_execute_action"];
+
+/// Opens the secrets, and refuses documents that name others or would send them over an open link.
+fn secrets(
+    global: &Global,
+    console: &Console,
+    outputs: &Outputs,
+    documents: &[(Option<String>, Document)],
+) -> Result<SecretStore, Refused> {
+    let refuse = |text: &str| {
+        console.error(text);
+        Refused
+    };
+    let read = outputs.secrets.as_deref().map(SecretStore::read).transpose();
+    let store = read.map_err(|why| refuse(&format!("error: {why}")))?.unwrap_or_default();
+    let actions = documents.iter().flat_map(|(_, document)| &document.actions);
+    let tests: Vec<_> = actions.filter(|action| TESTS.contains(&action.name.as_str())).collect();
+    let missing: Vec<Fault> = tests.iter().flat_map(|test| store.all_missing(&test.source, &test.pointer)).collect();
+    if !missing.is_empty() {
+        missing.iter().for_each(|fault| console.error(&fault.to_string()));
+        return Err(Refused);
+    }
+    if tests.iter().any(|test| secrets::uses_secrets(&test.source))
+        && let Some((message, help)) = secrets::open_to_others(global.cluster().bind)
+    {
+        return Err(refuse(&format!("error: {message}\n help: {help}")));
+    }
+    Ok(store)
 }
 
 /// Documents have faults, and they have been printed.

@@ -12,19 +12,20 @@ use super::assign::{AssignError, Share, Strength, assign};
 use super::ledger::{Ledger, Put};
 use super::membership::Registry;
 use super::rule_watch::Watch;
+use super::throttles::Dealer;
 use crate::run::{Event as RunEvent, Progress};
 use bytes::Bytes;
 use ld_shared::frame::Frame;
 use ld_shared::id::{Digest, Epoch, RunId, SessionId, WorkerName};
 use ld_shared::lanes::LaneSet;
 use ld_shared::message::{PREPARE_WITHIN, RunBeat, ToMaster, ToWorker};
-use ld_shared::plan::Plan;
+use ld_shared::plan::{AtEnd, Dealing, Plan, Pool};
 use ld_shared::record::RecordBatch;
 use ld_shared::shard::Shard;
 use ld_shared::threshold::Threshold;
 use ld_shared::ticket::Dispenser;
 use ld_shared::time::{Mono, RunTime};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +36,8 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(10);
 /// After an abort, how long last frames may take.
 const ABORT_WITHIN: Duration = Duration::from_secs(5);
 
+/// After the first worker found a source empty, how long others may use up the rows that they have.
+const USE_UP_WITHIN: Duration = Duration::from_secs(1);
 /// After everybody's last frame, how long records that are left may take.
 const RECORDS_WITHIN: Duration = Duration::from_secs(10);
 /// The same after an abort.
@@ -175,6 +178,11 @@ pub struct Coordinator {
     participants: BTreeMap<SessionId, Participant>,
     ledger: Ledger,
     tickets: Dispenser,
+    throttles: Dealer,
+    /// A source whose end is the end of the test: when it was first found empty, and by whom.
+    empty: Option<Empty>,
+    /// The plan itself ended the test early.
+    used_up: bool,
     events: Vec<RunEvent>,
     /// Rules, and what they have seen up to second `judged_to`.
     watch: Watch,
@@ -184,6 +192,15 @@ pub struct Coordinator {
     aborted: bool,
     stopped_by_rule: bool,
     closed_at: Option<Mono>,
+}
+
+/// A source that ends the test has no row left for somebody's users.
+#[derive(Clone, Debug)]
+struct Empty {
+    pool: Pool,
+    /// The others have until then to use up what they were given.
+    until: Mono,
+    said: BTreeSet<SessionId>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -273,6 +290,9 @@ impl Coordinator {
             stopped_at: None,
             aborted: false,
             stopped_by_rule: false,
+            throttles: Dealer::default(),
+            empty: None,
+            used_up: false,
             closed_at: None,
         }
     }
@@ -293,7 +313,10 @@ impl Coordinator {
             | State::Arming { until, .. }
             | State::Draining { until, .. }
             | State::Collecting { until, .. } => Some(*until),
-            State::Running { t0 } => self.planned_close(*t0),
+            State::Running { t0 } => {
+                let empty = self.empty.as_ref().map(|empty| empty.until);
+                self.planned_close(*t0).into_iter().chain(empty).min()
+            }
             State::Closed { .. } => None,
         }
     }
@@ -392,6 +415,7 @@ impl Coordinator {
                 participant.clock = beat.clock.unwrap_or(participant.clock);
                 let report = beat.run.filter(|run| run.run == self.spec.run);
                 if let Some(report) = report {
+                    self.throttles.report(session, report.at, report.throttles.clone());
                     participant.take_report(report);
                 }
             }
@@ -401,6 +425,8 @@ impl Coordinator {
                 let (tickets, exhausted) = (grant.tickets, grant.exhausted);
                 effects.push(Effect::Send(session, ToWorker::Tickets { run, pool, tickets, exhausted }));
             }
+            ToMaster::PoolEmpty { run, pool } if ours(&run) => self.on_empty(now, session, pool),
+            ToMaster::ThrottlesSet { run, number } if ours(&run) => self.throttles.confirm(session, number),
             ToMaster::Frame { frame, sealed_at } => self.on_frame(now, session, *frame, sealed_at, effects),
             ToMaster::Records(batch) => self.on_records(session, *batch, effects),
             ToMaster::Goodbye { text } => {
@@ -424,6 +450,8 @@ impl Coordinator {
             | ToMaster::Ready { .. }
             | ToMaster::CannotPrepare { .. }
             | ToMaster::Armed { .. }
+            | ToMaster::PoolEmpty { .. }
+            | ToMaster::ThrottlesSet { .. }
             | ToMaster::WantTickets { .. } => {}
         }
     }
@@ -502,6 +530,7 @@ impl Coordinator {
             // clocks may differ by the error of their comparison
             let until = until.since(t0) + Duration::from_nanos(participant.clock.error);
             participant.stage = Stage::Lost { at, until: until.into(), how: how.clone() };
+            self.throttles.lose(now, session);
             self.note(now, format!("worker {worker} was lost: {how}"), "loss policy degrade");
         }
     }
@@ -511,14 +540,54 @@ impl Coordinator {
             State::Gathering { .. } | State::Preparing { .. } | State::Arming { .. } => {
                 self.close(now, Some(RunError::Stopped), effects);
             }
-            State::Running { t0 } => {
-                let t0 = *t0;
-                self.stopped_at = Some(self.run_now(now));
-                self.note(now, "stopped", "user");
-                self.tell_all(effects, |run| ToWorker::Stop { run });
-                self.state = State::Draining { t0, until: self.drained_by(now) };
-            }
+            State::Running { t0 } => self.drain(now, *t0, "stopped", "user", effects),
             State::Draining { .. } | State::Collecting { .. } | State::Closed { .. } => {}
+        }
+    }
+
+    /// Lets everybody start nothing more.
+    fn drain(&mut self, now: Mono, t0: Mono, what: &str, by: &str, effects: &mut Vec<Effect>) {
+        self.stopped_at = Some(self.run_now(now));
+        self.note(now, what, by);
+        self.tell_all(effects, |run| ToWorker::Stop { run });
+        self.state = State::Draining { t0, until: self.drained_by(now) };
+    }
+
+    /// A worker's users find no row in a source. If that ends the test, those workers that were
+    /// given rows of it may use them up first, for a moment.
+    fn on_empty(&mut self, now: Mono, session: SessionId, pool: Pool) {
+        let Pool::Source(index) = pool else { return };
+        let dealing = self.spec.plan.sources.get(index as usize).map(|source| source.dealing);
+        if dealing != Some(Dealing::Once(AtEnd::StopTest)) {
+            return;
+        }
+        let until = now.after(USE_UP_WITHIN);
+        let empty = self.empty.get_or_insert_with(|| Empty { pool, until, said: BTreeSet::new() });
+        if empty.pool == pool {
+            empty.said.insert(session);
+        }
+    }
+
+    /// Ends the test if a source that is to end it is used up.
+    fn end_with_source(&mut self, now: Mono, t0: Mono, effects: &mut Vec<Effect>) {
+        let Some(Empty { pool: pool @ Pool::Source(index), until, said }) = &self.empty else { return };
+        let uses_up = |(session, p): (&SessionId, &Participant)| {
+            p.makes_load() && !said.contains(session) && self.tickets.granted(*pool, *session) > 0
+        };
+        if now < *until && self.participants.iter().any(uses_up) {
+            return;
+        }
+        let name = self.spec.plan.sources.get(*index as usize).map(|source| source.name.to_string());
+        self.used_up = true;
+        let what = format!("ended: the data source `{}` has no row left", name.unwrap_or_default());
+        self.drain(now, t0, &what, "at_end", effects);
+    }
+
+    /// Sends new shares of the limits on the rate of requests, if there are any.
+    fn deal_throttles(&mut self, now: Mono, effects: &mut Vec<Effect>) {
+        for order in self.throttles.turn(now) {
+            let (run, number, parts) = (self.spec.run.clone(), order.number, order.parts);
+            effects.push(Effect::Send(order.session, ToWorker::Throttles { run, number, parts }));
         }
     }
 
@@ -565,6 +634,9 @@ impl Coordinator {
                     self.collect(now, t0, effects);
                 } else if self.planned_close(t0).is_some_and(|until| now >= until) {
                     self.close(now, None, effects);
+                } else {
+                    self.deal_throttles(now, effects);
+                    self.end_with_source(now, t0, effects);
                 }
             }
             State::Draining { t0, until } => {
@@ -658,6 +730,9 @@ impl Coordinator {
                     let what = format!("max_in_flight lowered from {wanted} to {given}: open-file limits");
                     self.note(now, what, "preflight");
                 }
+                let parts = |share: &Share| share.throttles.iter().map(|throttle| throttle.parts).collect();
+                let held = self.participants.keys().copied().zip(shares.iter().map(parts)).collect();
+                self.throttles = Dealer::new(&self.spec.plan.limits(), held);
                 for (participant, share) in self.participants.values_mut().zip(shares) {
                     participant.share = Some(share);
                 }
@@ -687,6 +762,7 @@ impl Coordinator {
                 epoch: Epoch(1),
                 from: RunTime(0),
                 max_in_flight: share.max_in_flight.clone(),
+                throttles: share.throttles.clone(),
             };
             let run = self.spec.run.clone();
             effects.push(Effect::Send(*session, ToWorker::Arm { run, attempt, t0, shard: Box::new(shard) }));

@@ -36,15 +36,16 @@ impl Command for StartTest {
 
 /// The test with its files read.
 fn compiled(test: StartTest, app: &App) -> Result<Compiled, CommandError> {
-    let (variables, sources) = {
+    let (variables, sources, secrets) = {
         let state = app.state();
-        (state.variables.clone(), state.sources.values().cloned().collect::<Vec<_>>())
+        (state.variables.clone(), state.sources.values().cloned().collect::<Vec<_>>(), state.secrets.clone())
     };
     let context = CompileContext {
         pointer: "",
         variables: &variables,
         sources: &sources,
         env: &crate::cli::environment,
+        secrets: &secrets,
         base_dir: Path::new(""),
         seed: rand::random(),
     };

@@ -15,6 +15,7 @@ mod seed;
 mod settings;
 mod tasks;
 mod thresholds;
+mod throttle;
 
 pub use compile::{CompileContext, Compiled, compile};
 pub use csv_source::{CsvOrder, CsvSource};
@@ -23,7 +24,7 @@ pub use runner::Runner;
 use crate::script::reader::Reader;
 use crate::script::{CommandSpec, Fault, Kind, Parameter};
 use ld_shared::fault::did_you_mean;
-use ld_shared::plan::TaskPlan;
+use ld_shared::plan::{Covers, TaskPlan, ThrottlePlan};
 use ld_shared::threshold::Threshold;
 use ld_shared::time::RunTime;
 use scenarios::{Draft, Drafts};
@@ -50,6 +51,7 @@ pub struct StartTest {
     graceful_stop: RunTime,
     iterations: Option<u64>,
     records: settings::Records,
+    throttle: Option<ThrottlePlan>,
     seed: Option<u64>,
     variables: Map<String, Value>,
     csv_sources: Vec<CsvOrder>,
@@ -106,8 +108,8 @@ pub const SPEC: CommandSpec = CommandSpec {
         Parameter::new("master_bind_port", ANY).keyword(),
         Parameter::new("master_host", ANY).keyword(),
         Parameter::new("master_port", ANY).keyword(),
+        Parameter::new("throttle", ANY).keyword(),
         // known, with a later version
-        Parameter::new("throttle", Kind::Later).keyword(),
         Parameter::new("proxy", Kind::Later).keyword(),
         Parameter::new("on_worker_loss", Kind::Later).keyword(),
         Parameter::new("on_master_loss", Kind::Later).keyword(),
@@ -149,6 +151,7 @@ impl StartTest {
             graceful_stop: RunTime::from_secs(reader.duration("graceful_stop", true, "").unwrap_or(5.0)),
             iterations: reader.whole("iterations", 1, "leave it out for as many as the time allows"),
             records: settings::records(&mut reader),
+            throttle: throttle::read(&mut reader, "(test)", Covers::Test),
             seed: reader.whole("seed", 0, ""),
             variables: reader.object("variables").map(|variables| variables.map().clone()).unwrap_or_default(),
             csv_sources: csv_sources(&mut reader),

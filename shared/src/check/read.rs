@@ -115,10 +115,11 @@ impl Extractor {
         };
         let scope = match fields.get("scope") {
             Value::Null => None,
-            Value::String(scope) if scope.eq_ignore_ascii_case("var") => None,
+            // the seed keeps two sets of variables; here a user has one, which both names reach
+            Value::String(scope) if ["var", "session"].iter().any(|known| scope.eq_ignore_ascii_case(known)) => None,
             other => {
                 let message = format!("unknown scope {}", pytext::Repr(other));
-                Some(Fault::new("/scope", message).help("accepted: var (every user has variables of its own)"))
+                Some(Fault::new("/scope", message).help("accepted: var, session (both are the user's own)"))
             }
         };
         let known: Vec<_> = ["var", "from", "scope"].into_iter().chain(own).collect();
@@ -315,8 +316,8 @@ mod tests {
                 "error: extractor without `name`\n help: add `name`, for example `X-Request-Id`",
             ),
             (
-                json!({"var": "a", "path": "a", "scope": "session"}),
-                "error: unknown scope 'session' at /scope\n help: accepted: var (every user has variables of its own)",
+                json!({"var": "a", "path": "a", "scope": "global"}),
+                "error: unknown scope 'global' at /scope\n help: accepted: var, session (both are the user's own)",
             ),
         ];
         for (document, text) in table {

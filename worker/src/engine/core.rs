@@ -1,5 +1,6 @@
 //! One load core: a thread with a single-threaded runtime and the users that live on it.
 
+use super::throttle::Gates;
 use super::{Order, Shared, closed, open};
 use crate::protocol::{CoreContext, PrepareError};
 use crate::recorder::{ChunkPool, LineBacklog, Odometer, Part, Recorder};
@@ -40,6 +41,8 @@ pub(crate) struct Core {
     pub(crate) context: Rc<CoreContext>,
     pub(crate) sampler: RefCell<Sampler>,
     pub(crate) users: RefCell<JoinSet<()>>,
+    /// Where users wait for the limits on the rate of requests.
+    pub(crate) gates: Gates,
     /// The name of the worker in records: the master fills it in.
     pub(crate) nobody: Arc<str>,
     /// Exchanges that are open now.
@@ -142,7 +145,7 @@ async fn work(seat: Seat, ready: &Sender<Result<(), PrepareError>>) {
     let recorder = Rc::new(Recorder::new(index, Arc::clone(&shared.limits), odometer, pool, backlog, parts));
     let plan = Arc::clone(&shared.plan);
     let context = Rc::new(CoreContext {
-        bindings: Rc::new(Bindings::new(&plan, shared.rows.clone())),
+        bindings: Rc::new(Bindings::new(&plan, shared.rows.clone()).with_secrets(shared.secrets.clone())),
         plan: Arc::clone(&plan),
         blobs: Arc::clone(&shared.blobs),
         scratch: RefCell::new(vec![0; SCRATCH]),
@@ -151,6 +154,7 @@ async fn work(seat: Seat, ready: &Sender<Result<(), PrepareError>>) {
     // not the plan's seed: cores of other workers would draw the same priorities
     let sampler = Sampler::new(plan.records, Arc::clone(&shared.record_limits), rand::random());
     let core = Rc::new(Core {
+        gates: Gates::new(&shared.throttles),
         shared,
         recorder: Rc::clone(&recorder),
         context,
@@ -170,7 +174,9 @@ async fn work(seat: Seat, ready: &Sender<Result<(), PrepareError>>) {
             scenarios
         }
         Err(error) => {
-            ready.send(Err(error)).ok();
+            // what a template was filled in with may stand in it
+            let text = core.context.bindings.secrets().mask(&error.0).into_owned();
+            ready.send(Err(PrepareError(text))).ok();
             recorder.finish(mono().0);
             return;
         }

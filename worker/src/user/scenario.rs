@@ -4,10 +4,11 @@ use crate::engine::core::Core;
 use crate::protocol::{PrepareError, Users, Want};
 use crate::series::OTHER_ID;
 use ld_shared::check::Checks;
-use ld_shared::plan::{AtEnd, Dealing, Plan, RetryPlan, ScenarioPlan, StatusCheck, TaskPlan};
+use ld_shared::plan::{AtEnd, Dealing, Plan, RetryPlan, ScenarioPlan, StatusCheck, TaskPlan, ThrottlePlan};
 use ld_shared::predicate::Condition;
 use ld_shared::rng::KeyedRng;
 use ld_shared::scope::{Bindings, Scope};
+use ld_shared::secrets::mask_passwords;
 use ld_shared::template::Template;
 use ld_shared::time::SECOND;
 use std::any::Any;
@@ -31,6 +32,8 @@ pub(crate) struct Scenario {
     /// Σ of weights up to and with each task.
     weights: Vec<u64>,
     extracts: bool,
+    /// Every limit of the plan.
+    limits: Vec<ThrottlePlan>,
     table: Arc<crate::series::SeriesTable>,
     name: Arc<str>,
     /// Names by number, as far as this core has met them.
@@ -52,6 +55,8 @@ pub(crate) struct Task {
     pub(crate) timeout: u64,
     pub(crate) think_time: Option<(f64, f64)>,
     pub(crate) retry: Option<RetryPlan>,
+    /// Limits on the rate of its requests, by index.
+    pub(crate) limits: Box<[usize]>,
     /// Sources dealt once that it names: it needs a ticket of each.
     pub(crate) once_sources: Vec<u32>,
     run_if: Option<Condition>,
@@ -87,6 +92,7 @@ impl Scenario {
             on_stop: Vec::new(),
             weights: Vec::new(),
             extracts: own.tasks.iter().any(|t| !t.extract.is_empty()),
+            limits: plan.limits(),
             table: Arc::clone(&core.shared.series),
             name: Arc::clone(&own.name),
             names: RefCell::default(),
@@ -141,11 +147,11 @@ impl Scenario {
         let request_type: Arc<str> = users.request_type(compiled.as_ref()).into();
         let mut sources = users.sources(compiled.as_ref());
         let name = match &task.name {
-            None => Name::Fixed(self.series(&users.default_name(compiled.as_ref()), &request_type)),
+            None => Name::Fixed(self.fixed_series(&users.default_name(compiled.as_ref()), bindings, &request_type)),
             Some(text) => {
                 let template = Template::compile(text, bindings);
                 if let Some(name) = template.literal() {
-                    Name::Fixed(self.series(name, &request_type))
+                    Name::Fixed(self.fixed_series(name, bindings, &request_type))
                 } else {
                     sources.extend(template.sources());
                     Name::Rendered(template, RefCell::default())
@@ -177,6 +183,7 @@ impl Scenario {
             timeout: (timeout * SECOND as f64) as u64,
             think_time: task.think_time,
             retry: task.retry,
+            limits: self.plan.limits_on(&self.limits, self.index, task).into(),
             once_sources: sources,
             run_if,
             skip_if,
@@ -184,6 +191,11 @@ impl Scenario {
             compiled,
             users,
         })
+    }
+
+    /// The number of the series of a name that never changes.
+    fn fixed_series(&self, name: &str, bindings: &Bindings, request_type: &Arc<str>) -> u16 {
+        self.series(&bindings.secrets().mask(&mask_passwords(name)), request_type)
     }
 
     /// Its part of the plan.
@@ -264,14 +276,11 @@ impl Scenario {
     }
 
     /// A source has no row left: what its plan wants.
-    pub(crate) fn at_end(&self, core: &Core, source: u32) -> ControlFlow<()> {
+    pub(crate) fn at_end(&self, source: u32) -> ControlFlow<()> {
         match self.plan.sources[source as usize].dealing {
             Dealing::Cycle | Dealing::Once(AtEnd::Placeholder) => ControlFlow::Continue(()),
-            Dealing::Once(AtEnd::StopUser) => ControlFlow::Break(()),
-            Dealing::Once(AtEnd::StopTest) => {
-                core.shared.limits.end_now(ld_shared::boot::clock::mono().0);
-                ControlFlow::Break(())
-            }
+            // the master, which was told, ends the test everywhere
+            Dealing::Once(AtEnd::StopUser | AtEnd::StopTest) => ControlFlow::Break(()),
         }
     }
 }

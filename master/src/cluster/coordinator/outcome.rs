@@ -46,7 +46,7 @@ impl Coordinator {
             Ending::Failed(format!("all workers were lost: {}", names.join(", ")))
         } else if self.stopped_by_rule {
             Ending::Breached
-        } else if self.stopped_at.is_some() {
+        } else if self.stopped_at.is_some() && !self.used_up {
             Ending::Stopped
         } else {
             Ending::Completed

@@ -6,23 +6,32 @@
 //! | `{"mode": M, "tasks": list or map}` | a scenario: `sequence`, `conditional` (the same), `weighted` |
 //! | `{"get": {…}, "post": {…}}` | a sequence; the key is the method unless the task names one |
 
-use super::driver;
 use super::seed::{self, Passes};
+use super::{driver, throttle};
 use crate::script::Fault;
 use crate::script::reader::Reader;
 use crate::script::spec::shown;
 use ld_shared::check::{Assertion, Extractor};
 use ld_shared::fault::{did_you_mean, step};
-use ld_shared::plan::{Mode, ScenarioPlan, StatusCheck, TaskPlan};
+use ld_shared::plan::{Covers, Mode, ScenarioPlan, StatusCheck, TaskPlan};
 use ld_shared::predicate::Predicate;
 use ld_shared::template::Template;
 use serde_json::{Map, Value};
 
 /// Keys that every task may have, whatever its protocol.
-const COMMON: [&str; 10] =
-    ["name", "user", "weight", "run_if", "skip_if", "assertions", "extract", "think_time", "status_check", "retry"];
-/// Keys of tasks that come with a later version.
-const LATER: [&str; 1] = ["throttle"];
+const COMMON: [&str; 11] = [
+    "name",
+    "user",
+    "weight",
+    "run_if",
+    "skip_if",
+    "assertions",
+    "extract",
+    "think_time",
+    "status_check",
+    "throttle",
+    "retry",
+];
 
 /// Reads `tasks` of `whom` (a test, a scenario), whose other settings are there already.
 pub(super) fn read(reader: &mut Reader<'_>, whom: &str, scenario: &mut ScenarioPlan) {
@@ -143,10 +152,7 @@ fn task(map: &Map<String, Value>, pointer: &str, scenario: &ScenarioPlan, faults
         for key in map.keys() {
             let known = COMMON.iter().chain(driver.fields);
             let pointer = reader.at(key);
-            if LATER.contains(&key.as_str()) {
-                let fault = Fault::new(pointer, format!("`{key}` comes with a later version"));
-                reader.fault(fault.help("leave it out").ignored());
-            } else if !known.clone().any(|known| known == key) {
+            if !known.clone().any(|known| known == key) {
                 let user = user.unwrap_or(&scenario.user);
                 let fault = Fault::new(pointer, format!("unknown key `{key}` in a task of {user}"));
                 reader.fault(fault.help(did_you_mean(key, known.copied())).ignored());
@@ -155,8 +161,10 @@ fn task(map: &Map<String, Value>, pointer: &str, scenario: &ScenarioPlan, faults
     }
     let fields = map.iter().filter(|(key, value)| !COMMON.contains(&key.as_str()) && !value.is_null());
     let fields: Map<String, Value> = fields.map(|(key, value)| (key.clone(), value.clone())).collect();
+    let name = name(&mut reader);
     let mut task = TaskPlan {
-        name: name(&mut reader),
+        throttle: throttle::read(&mut reader, name.as_deref().unwrap_or("default"), Covers::Tasks),
+        name,
         user: user.map(Into::into),
         weight: weight(&mut reader, scenario.mode),
         run_if: predicate(&mut reader, "run_if"),
@@ -169,7 +177,6 @@ fn task(map: &Map<String, Value>, pointer: &str, scenario: &ScenarioPlan, faults
             Some(_) => Some(StatusCheck::Always),
             None => None,
         },
-        throttle: None,
         retry: super::retry::read(&mut reader),
         fields,
     };
@@ -260,6 +267,11 @@ fn placeholders(value: &Value, pointer: &str, faults: &mut Vec<Fault>) -> bool {
         if let Some(reason) = Template::fault(text) {
             let help = "write ${randint(LOWEST,HIGHEST)} with two whole numbers";
             faults.push(Fault::new(pointer, reason).help(help).ignored());
+        }
+        for (placeholder, remedy) in Template::unknown_fakers(text) {
+            // the seed sends its text
+            let fault = Fault::new(pointer, format!("`{placeholder}` names no method of Faker"));
+            faults.push(fault.help(remedy).ignored());
         }
     });
     faults.len() > from

@@ -44,8 +44,8 @@ fn compiled_with(
     let mut faults = Vec::new();
     let test = StartTest::read(arguments, "", &mut faults).ok_or(faults)?;
     let variables = variables.as_object().unwrap();
-    let base_dir = folder();
-    let context = CompileContext { pointer: "/1/1", variables, sources, env: &env, base_dir: &base_dir, seed: 42 };
+    let (base_dir, secrets) = (folder(), crate::secrets::SecretStore::default());
+    let context = CompileContext { pointer: "/1/1", variables, sources, env: &env, secrets: &secrets, base_dir: &base_dir, seed: 42 };
     compile(test, &context)
 }
 
