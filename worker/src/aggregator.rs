@@ -143,15 +143,15 @@ impl Aggregator {
             self.shipper.list(
                 second,
                 &RequestLine {
-                started_at: line.started_at,
-                request_type: key.request_type,
-                url: line.url,
-                name: key.name,
-                status: line.status,
-                response_us: line.response_us,
-                body_bytes: line.body_bytes,
-                error: line.error,
-            },
+                    started_at: line.started_at,
+                    request_type: key.request_type,
+                    url: line.url,
+                    name: key.name,
+                    status: line.status,
+                    response_us: line.response_us,
+                    body_bytes: line.body_bytes,
+                    error: line.error,
+                },
             );
         }
     }
