@@ -122,6 +122,7 @@ impl App {
             digest: Digest::of(&test.plan.to_json()),
             plan: test.plan,
             blobs: test.blobs,
+            thresholds: test.thresholds.clone(),
             allow_missing_workers: test.allow_missing_workers,
             lines: file.as_ref().map(RecordFile::sink),
         };

@@ -11,6 +11,7 @@ pub mod ledger;
 mod local;
 pub mod loss;
 pub mod membership;
+pub mod rule_watch;
 mod service;
 
 pub use coordinator::RunError;
@@ -21,6 +22,7 @@ use bytes::Bytes;
 use driver::{Driver, Input, RunRequest};
 use ld_shared::id::Digest;
 use ld_shared::plan::Plan;
+use ld_shared::threshold::Threshold;
 use ld_worker::engine::Engine;
 use ld_worker::link::LoadMaker;
 use std::collections::BTreeMap;
@@ -57,6 +59,8 @@ pub struct RunOrder {
     pub digest: Digest,
     /// Its blobs by digest: data rows, certificates.
     pub blobs: BTreeMap<Digest, Bytes>,
+    /// Rules that are judged while it runs; one that aborts ends it.
+    pub thresholds: Vec<Threshold>,
     /// Start with those workers that are there when the wait is over.
     pub allow_missing_workers: bool,
     /// Where every request of the main phase goes, if the plan asks for that.

@@ -116,6 +116,7 @@ impl App {
                     None => entry.run(arguments, self).await,
                 }
             }
+            Some(Found::Builtin(builtin)) => builtin.run(action.arguments, self),
             Some(Found::Outside(command)) => command.run(action.arguments, self).await,
             None => Err(CommandError::failed("KeyError", format!("unknown command `{}`", action.name))),
         }

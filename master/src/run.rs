@@ -9,6 +9,7 @@ pub mod timeline;
 pub mod verdict;
 
 use crate::record_file::Written;
+use crate::cluster::rule_watch::Watched;
 use chrono::{DateTime, Utc};
 use ld_shared::frame::Odometers;
 use ld_shared::id::{Digest, RunId};
@@ -56,6 +57,8 @@ pub struct Measured {
     pub losses: Vec<Loss>,
     /// What people and policies did to the run.
     pub events: Vec<Event>,
+    /// What each rule saw while the run went on, in the order of the rules.
+    pub watched: Vec<Watched>,
     /// Kept records in order of their ends.
     pub records: Vec<Record>,
     /// Requests of the main phase that records were chosen from: successes, failures.
@@ -114,6 +117,8 @@ pub enum Ending {
     Completed,
     /// Somebody asked it to (Ctrl-C, SIGTERM, the API); with open-ended tests that is normal.
     Stopped,
+    /// A rule that aborts failed: which, says [`Measured::watched`].
+    Breached,
     /// It could not go on: what happened.
     Failed(String),
 }

@@ -135,6 +135,7 @@ impl Engine {
         let cores = cores.max(1);
         let rows = source_rows(&plan, &blobs)?;
         let series = Arc::new(SeriesTable::new());
+        let details = plan.details.clone();
         let in_flight = plan.scenarios.iter().map(|_| (AtomicI64::new(0), AtomicI64::new(i64::MAX))).collect();
         let shared = Arc::new(Shared {
             tickets: Tickets::new(&plan, events.clone()),
@@ -169,7 +170,7 @@ impl Engine {
         drop(ready);
         let shipper = Shipper::new(shared.plan.records);
         let records = (Arc::clone(&shared.record_limits), backlog);
-        let aggregator = Aggregator::new(cores, input, events, series, pool, shipper, records);
+        let aggregator = Aggregator::new(cores, input, events, series, details, pool, shipper, records);
         threads.push(spawn_thread("aggregator", move || aggregator.run())?);
         let engine = Self { shared, orders, odometers, to_aggregator: parts, threads };
         for _ in 0..cores {

@@ -184,7 +184,7 @@ impl Session {
             let line = report::named(format).expect("the table has these formats");
             match line.write_to(&self.app.findings_of_all(self.verdict()), path) {
                 Ok(()) => self.app.console.note(&format!("wrote {}", path.display())),
-                Err(error) => self.failed(&format!("writing --{format}"), &CommandError::of("OSError", &error)),
+                Err(error) => self.failed(&format!("writing --{format}"), &CommandError::of(error.kind(), &error)),
             }
         }
     }

@@ -4,12 +4,14 @@
 //! waits for nothing without a deadline. What was measured is [`Coordinator::measured`].
 
 mod outcome;
+mod rules;
 #[cfg(test)]
 mod tests;
 
 use super::assign::{AssignError, Share, Strength, assign};
 use super::ledger::{Ledger, Put};
 use super::membership::Registry;
+use super::rule_watch::Watch;
 use crate::run::{Event as RunEvent, Progress};
 use bytes::Bytes;
 use ld_shared::frame::Frame;
@@ -19,6 +21,7 @@ use ld_shared::message::{PREPARE_WITHIN, RunBeat, ToMaster, ToWorker};
 use ld_shared::plan::Plan;
 use ld_shared::record::RecordBatch;
 use ld_shared::shard::Shard;
+use ld_shared::threshold::Threshold;
 use ld_shared::ticket::Dispenser;
 use ld_shared::time::{Mono, RunTime};
 use std::collections::BTreeMap;
@@ -54,6 +57,8 @@ pub struct Spec {
     pub wait: Duration,
     /// Start with those that are there when the wait is over.
     pub allow_missing: bool,
+    /// Rules that are judged while it runs.
+    pub thresholds: Vec<Threshold>,
     /// The only worker lives in this process: no network to allow for.
     pub local: bool,
 }
@@ -171,9 +176,13 @@ pub struct Coordinator {
     ledger: Ledger,
     tickets: Dispenser,
     events: Vec<RunEvent>,
-    /// Run time at which somebody stopped it.
+    /// Rules, and what they have seen up to second `judged_to`.
+    watch: Watch,
+    judged_to: u32,
+    /// Run time at which somebody, or a rule, stopped it.
     stopped_at: Option<RunTime>,
     aborted: bool,
+    stopped_by_rule: bool,
     closed_at: Option<Mono>,
 }
 
@@ -250,8 +259,22 @@ impl Coordinator {
         let ledger = Ledger::new(spec.run.clone(), spec.plan.records.keep);
         let tickets = Dispenser::new(spec.plan.pools());
         let participants = BTreeMap::new();
-        let (events, stopped_at, aborted, closed_at) = (Vec::new(), None, false, None);
-        Self { spec, state, began: now, participants, ledger, tickets, events, stopped_at, aborted, closed_at }
+        let watch = Watch::new(&spec.thresholds, spec.plan.warmup);
+        Self {
+            spec,
+            state,
+            began: now,
+            participants,
+            ledger,
+            tickets,
+            events: Vec::new(),
+            watch,
+            judged_to: 0,
+            stopped_at: None,
+            aborted: false,
+            stopped_by_rule: false,
+            closed_at: None,
+        }
     }
 
     /// The run's id.
@@ -307,6 +330,7 @@ impl Coordinator {
             Event::Joined | Event::Tick => {}
         }
         self.watch_late(now, registry);
+        self.judge(now, effects);
         self.advance(now, registry, effects);
     }
 
@@ -414,7 +438,12 @@ impl Coordinator {
             // of a run that was closed while it travelled: `RunClosed` has told the worker
             return;
         }
-        match self.ledger.put(frame, sealed_at, self.run_now(now)) {
+        let part = self.watch.part(&frame, sealed_at);
+        let put = self.ledger.put(frame, sealed_at, self.run_now(now));
+        if let (Put::New, Some(part)) = (&put, part) {
+            self.watch.add(part);
+        }
+        match put {
             Put::New | Put::Duplicate => {
                 let record_limits = self.ledger.record_limits();
                 let run = self.spec.run.clone();
@@ -484,11 +513,10 @@ impl Coordinator {
             }
             State::Running { t0 } => {
                 let t0 = *t0;
-                let graceful = Duration::from_nanos(self.spec.plan.graceful_stop.0);
                 self.stopped_at = Some(self.run_now(now));
                 self.note(now, "stopped", "user");
                 self.tell_all(effects, |run| ToWorker::Stop { run });
-                self.state = State::Draining { t0, until: now.after(graceful).after(CLOSE_WITHIN) };
+                self.state = State::Draining { t0, until: self.drained_by(now) };
             }
             State::Draining { .. } | State::Collecting { .. } | State::Closed { .. } => {}
         }

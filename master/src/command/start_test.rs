@@ -12,13 +12,14 @@ mod retry;
 mod scenarios;
 mod settings;
 mod tasks;
+mod thresholds;
 
 pub use compile::{CompileContext, Compiled, compile};
 pub use csv_source::{CsvOrder, CsvSource};
 
 use crate::script::reader::Reader;
 use crate::script::{CommandSpec, Fault, Kind, Parameter};
-use ld_shared::fault::{did_you_mean, step};
+use ld_shared::fault::did_you_mean;
 use ld_shared::plan::TaskPlan;
 use ld_shared::threshold::Threshold;
 use ld_shared::time::RunTime;
@@ -125,19 +126,20 @@ impl StartTest {
         }
         runner_mode(&mut reader);
         let Drafts { scenarios, stage, test_time } = scenarios::read(&mut reader, &mut warnings);
+        let length = thresholds::Length { test_time, warmup: warmup(&mut reader, test_time) };
         let test = Self {
             arguments: arguments.clone(),
             setup: stage.hook(&mut reader, "setup"),
             teardown: stage.hook(&mut reader, "teardown"),
             test_time,
-            warmup: warmup(&mut reader, test_time),
+            warmup: length.warmup,
             graceful_stop: RunTime::from_secs(reader.duration("graceful_stop", true, "").unwrap_or(5.0)),
             iterations: reader.whole("iterations", 1, "leave it out for as many as the time allows"),
             records: settings::records(&mut reader),
             seed: reader.whole("seed", 0, ""),
             variables: reader.object("variables").map(|variables| variables.map().clone()).unwrap_or_default(),
             csv_sources: csv_sources(&mut reader),
-            thresholds: thresholds(&mut reader),
+            thresholds: thresholds::read(&mut reader, length, &mut warnings),
             allow_missing_workers: reader.choice("on_missing_workers", &["refuse", "start"]) == Some("start"),
             scenarios,
             stage,
@@ -250,30 +252,6 @@ fn csv_sources(reader: &mut Reader<'_>) -> Vec<CsvOrder> {
     let items = reader.list("csv_sources").unwrap_or_default();
     let orders = items.iter().enumerate();
     orders.filter_map(|(i, item)| CsvOrder::read(item, &format!("{base}/{i}"), reader.faults())).collect()
-}
-
-fn thresholds(reader: &mut Reader<'_>) -> Vec<Threshold> {
-    let base = reader.at("thresholds");
-    let items = reader.list("thresholds").unwrap_or_default();
-    let mut rules = Vec::new();
-    for (i, item) in items.iter().enumerate() {
-        let pointer = format!("{base}{}", step(&i.to_string()));
-        match item {
-            Value::String(rule) => match Threshold::parse(rule) {
-                Ok(rule) => rules.push(rule),
-                Err(fault) => reader.fault(fault.under(&pointer)),
-            },
-            Value::Object(_) => {
-                let fault = Fault::new(pointer, "rules with `abort` or `after` come with a later version");
-                reader.fault(fault.help("write the rule as a text, like \"p95 < 200ms\""));
-            }
-            other => {
-                let message = format!("a rule is a text, found {}", crate::script::spec::shown(other));
-                reader.fault(Fault::new(pointer, message).help("for example \"p95 < 200ms\""));
-            }
-        }
-    }
-    rules
 }
 
 #[cfg(test)]

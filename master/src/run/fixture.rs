@@ -57,6 +57,7 @@ pub(crate) fn plan() -> Plan {
         setup: Vec::new(),
         teardown: Vec::new(),
         collect: false,
+        details: Vec::new(),
         secrets: None,
     }
 }
@@ -108,6 +109,7 @@ pub(crate) fn measured() -> Measured {
             what: "worker w2 was lost; the run goes on with less".into(),
             by: "master".into(),
         }],
+        watched: Vec::new(),
         records,
         records_seen: [0, 0],
         all_records: None,
@@ -248,6 +250,7 @@ pub(crate) fn thresholds() -> Vec<super::verdict::Threshold> {
         ok_unmarked: ok,
         about_failures,
         seen: seen.into(),
+        ..super::verdict::Threshold::default()
     };
     vec![
         rule("p50 < 50ms", 31.2, "31.2 ms", true, false),

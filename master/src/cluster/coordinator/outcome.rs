@@ -43,6 +43,8 @@ impl Coordinator {
         let ending = if everybody_lost && self.stopped_at.is_none() {
             let names: Vec<String> = self.participants.values().map(|p| p.name.to_string()).collect();
             Ending::Failed(format!("all workers were lost: {}", names.join(", ")))
+        } else if self.stopped_by_rule {
+            Ending::Breached
         } else if self.stopped_at.is_some() {
             Ending::Stopped
         } else {
@@ -68,6 +70,7 @@ impl Coordinator {
             workers,
             losses,
             events: self.events.iter().cloned().chain(shortage).collect(),
+            watched: self.watch.finish(end),
             records,
             records_seen,
             all_records: None,

@@ -2,6 +2,7 @@
 
 use super::scenarios::Draft;
 use super::tasks::each_text;
+use super::thresholds::unknown_scenarios;
 use super::{CsvSource, StartTest};
 use crate::record_file;
 use crate::script::Fault;
@@ -10,7 +11,7 @@ use ld_shared::id::Digest;
 use ld_shared::plan::{Plan, ScenarioPlan, SourcePlan, SourceRows, TlsPlan};
 use ld_shared::scope::Bindings;
 use ld_shared::template::Template;
-use ld_shared::threshold::Threshold;
+use ld_shared::threshold::{Selector, Threshold};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -127,6 +128,7 @@ pub fn compile(test: StartTest, context: &CompileContext<'_>) -> Result<Compiled
         setup: test.setup.clone(),
         teardown: test.teardown.clone(),
         collect: false,
+        details: details(&test.thresholds),
         secrets: None,
     };
     let bindings = Bindings::new(&plan, rows);
@@ -136,6 +138,7 @@ pub fn compile(test: StartTest, context: &CompileContext<'_>) -> Result<Compiled
     }
     warn_unresolved(&test.arguments, &bindings, &mut warnings);
     plan.resolve_hosts(&bindings);
+    faults.extend(unknown_scenarios(&test.thresholds, &plan.scenarios, context.pointer));
     if !faults.is_empty() {
         return Err(faults);
     }
@@ -154,6 +157,17 @@ fn source_plan(source: &CsvSource) -> (SourcePlan, Bytes) {
         dealing: source.dealing,
     };
     (plan, bytes)
+}
+
+/// Series of which service time and lag are kept apart, each named once.
+fn details(thresholds: &[Threshold]) -> Vec<Selector> {
+    let mut details: Vec<Selector> = Vec::new();
+    for selector in thresholds.iter().filter_map(Threshold::detail) {
+        if !details.contains(selector) {
+            details.push(selector.clone());
+        }
+    }
+    details
 }
 
 fn extracted(plan: &Plan) -> usize {
