@@ -422,8 +422,8 @@ mod tests {
             generator,
             prop::option::of(("[a-z]{1,3}", any::<Option<u32>>(), prop::option::of("\\PC{0,9}"))),
         )
-            .prop_map(|((from, span, [last, records_follow]), phases, rows, odometers, generator, collected)| {
-                FrameBody {
+            .prop_map(
+                |((from, span, [last, records_follow]), phases, rows, odometers, generator, collected)| FrameBody {
                     from_second: from,
                     to_second: from + span,
                     counts: Snapshot { phases: phases.into(), rows },
@@ -434,8 +434,8 @@ mod tests {
                     }),
                     last,
                     records_follow,
-                }
-            })
+                },
+            )
     }
 
     proptest! {

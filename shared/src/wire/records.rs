@@ -254,7 +254,9 @@ mod tests {
             seq: u64,
         ) {
             let mut lines = Lines::default();
-            rows.iter().for_each(|line| lines.push(line));
+            for line in &rows {
+                lines.push(line);
+            }
             let body = RecordBody { kept, lines: lines.take(), last };
             let batch = RecordBatch { run: RunId("r".into()), session: SessionId(3), seq, body };
             let bytes = batch_to_wire(&batch).encode_to_vec();
