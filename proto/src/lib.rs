@@ -7,7 +7,6 @@
 #[expect(
     missing_docs,
     clippy::pedantic,
-    clippy::large_enum_variant,
     clippy::allow_attributes,
     reason = "generated code"
 )]

@@ -7,13 +7,13 @@ use crate::recorder::{ANSWERED, ChunkPool, CoreSecond, Entry, FAILED, Line, Line
 use crate::sampler::RecordLimits;
 use crate::selfwatch::Throttle;
 use crate::series::SeriesTable;
-use crate::shipper::Shipper;
+use crate::shipper::{Shipper, Shipping};
 use ld_shared::frame::{Collected, FrameBody, Generator, Odometers};
 use ld_shared::latency::Latency;
 use ld_shared::record::RequestLine;
 use ld_shared::sample::{Phase, SeriesKey, TimingPart};
-use ld_shared::threshold::Selector;
 use ld_shared::snapshot::{DropReason, FailureCount, PhaseSnapshot, Row, Series, Snapshot};
+use ld_shared::threshold::Selector;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -90,8 +90,7 @@ impl Aggregator {
         table: Arc<SeriesTable>,
         details: Vec<Selector>,
         pool: ChunkPool,
-        shipper: Shipper,
-        (record_limits, backlog): (RecordLimits, LineBacklog),
+        shipping: Shipping,
     ) -> Self {
         Self {
             input,
@@ -106,9 +105,9 @@ impl Aggregator {
             odometers: vec![Odometers::default(); cores],
             building: BTreeMap::new(),
             next: 0,
-            shipper,
-            record_limits,
-            backlog,
+            shipper: shipping.shipper,
+            record_limits: shipping.limits,
+            backlog: shipping.backlog,
             collected: None,
             users: vec![0; cores],
             seen: vec![[0; 2]; cores],
@@ -129,7 +128,9 @@ impl Aggregator {
                 Part::Second(second) => self.second(core, *second),
                 Part::Records(records) => {
                     let second = self.cores[core].0;
-                    records.into_iter().for_each(|record| self.shipper.offer(second, record));
+                    for record in records {
+                        self.shipper.offer(second, record);
+                    }
                 }
                 Part::Lines(lines) => self.list(self.cores[core].0, lines),
                 Part::Collected(collected) => self.collected = Some(collected),
@@ -153,15 +154,15 @@ impl Aggregator {
             self.shipper.list(
                 second,
                 &RequestLine {
-                started_at: line.started_at,
-                request_type: key.request_type,
-                url: line.url,
-                name: key.name,
-                status: line.status,
-                response_us: line.response_us,
-                body_bytes: line.body_bytes,
-                error: line.error,
-            },
+                    started_at: line.started_at,
+                    request_type: key.request_type,
+                    url: line.url,
+                    name: key.name,
+                    status: line.status,
+                    response_us: line.response_us,
+                    body_bytes: line.body_bytes,
+                    error: line.error,
+                },
             );
         }
     }

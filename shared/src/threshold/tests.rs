@@ -81,11 +81,7 @@ fn what_is_not_understood_is_said() {
         ("p95 <> 5", "unknown operator `<>` in the rule `p95 <> 5`", "accepted: <, <=, >, >=, ==, !="),
         ("p95 < fast", "`fast` is no number in the rule `p95 < fast`", EXAMPLE),
         ("p95 < ", "`` is no number in the rule `p95 < `", EXAMPLE),
-        (
-            "p95 < 5%",
-            "`p95` is not measured in `%` in the rule `p95 < 5%`",
-            "accepted: us, ms (if none is given), s",
-        ),
+        ("p95 < 5%", "`p95` is not measured in `%` in the rule `p95 < 5%`", "accepted: us, ms (if none is given), s"),
         ("count < 5ms", "`count` is not measured in `ms` in the rule `count < 5ms`", "it is a plain number"),
         ("p95 of wire < 5", "`of wire` is not response, service or lag in the rule `p95 of wire < 5`", EXAMPLE),
         (
@@ -124,9 +120,12 @@ fn what_is_not_understood_is_said() {
             "`over` before the operator in the rule `p95 over 10s < 5`",
             "the operator and its number come first, like `p95 < 200ms for name:GET /a* over 10s`",
         ),
-        ("p95 < 5 over 10s over 5s", "`over 10s over 5s` is no window in the rule `p95 < 5 over 10s over 5s`",
+        (
+            "p95 < 5 over 10s over 5s",
+            "`over 10s over 5s` is no window in the rule `p95 < 5 over 10s over 5s`",
             "a window has whole seconds, from 1s to 1h, like `over 10s`; a name that holds the word `over` stands in \
-             quotes"),
+             quotes",
+        ),
         (
             "failurerate < 1%",
             "unknown metric `failurerate` in the rule `failurerate < 1%`",
@@ -212,8 +211,7 @@ fn what_every_test_fails_at_its_start_may_not_abort() {
 #[test]
 fn the_worst_is_the_furthest_on_the_wrong_side() {
     let seen = |value: f64| Observed { value: Some(value), ok: true };
-    let table =
-        [("p95 < 5", 3.0, 2.0), ("rate > 5", 2.0, 3.0), ("count == 5", 2.0, 6.0), ("count != 5", 4.0, 1.0)];
+    let table = [("p95 < 5", 3.0, 2.0), ("rate > 5", 2.0, 3.0), ("count == 5", 2.0, 6.0), ("count != 5", 4.0, 1.0)];
     for (rule, worse, better) in table {
         let rule = Threshold::parse(rule).unwrap();
         assert!(rule.is_worse(seen(worse), seen(better)) && !rule.is_worse(seen(better), seen(worse)), "{rule}");

@@ -96,7 +96,11 @@ impl Coordinator {
             format!("what {} had not sent yet was lost with it, so the sample has less of its end", lost.join(", "))
         };
         let (kept, wanted) = (kept.iter().sum::<u64>(), wanted.iter().sum::<u64>());
-        Some(Event { at_s: at.as_secs(), what: format!("kept {kept} of {wanted} requests: {why}"), by: "records".into() })
+        Some(Event {
+            at_s: at.as_secs(),
+            what: format!("kept {kept} of {wanted} requests: {why}"),
+            by: "records".into(),
+        })
     }
 
     /// Run time at which starting ended: by plan, because somebody stopped it, or because there
