@@ -19,6 +19,7 @@ pub mod package;
 pub mod record_file;
 pub mod report;
 pub mod run;
+pub mod schema;
 pub mod script;
 pub mod sla;
 pub mod table;
