@@ -14,6 +14,7 @@ pub mod doctor;
 pub mod executor;
 pub mod format;
 pub mod import;
+pub mod lint;
 pub mod live;
 pub mod package;
 pub mod record_file;
