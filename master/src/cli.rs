@@ -4,13 +4,15 @@ mod bench;
 mod demo;
 mod doctor;
 mod documents;
+mod init;
 mod session;
 
 use crate::cluster::{Cluster, ClusterOptions};
-use crate::command::with_causes;
+use crate::command::{Commands, with_causes};
 use crate::console::Console;
 use crate::run::verdict::exit;
 use crate::script::Strictness;
+use crate::schema;
 use crate::target::{self, TargetArgs};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use ld_shared::boot::signal::Signals;
@@ -96,6 +98,8 @@ struct SeedFlags {
     dir: Option<PathBuf>,
     #[arg(long = "execute_str", id = "execute_str", hide = true, value_name = "JSON")]
     text: Option<String>,
+    #[arg(short = 'c', long = "create_project", id = "create_project", hide = true, value_name = "PATH")]
+    project: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -121,6 +125,16 @@ enum Command {
         #[command(flatten)]
         outputs: Outputs,
     },
+    /// Writes a project that runs: documents, data, scripts, a schema for editors
+    Init {
+        /// Its folder, made if it is missing
+        path: PathBuf,
+        /// Overwrites files that are there
+        #[arg(long)]
+        force: bool,
+    },
+    /// Prints the JSON Schema of action documents, for editors and other checkers
+    Schema,
     /// Loads one URL
     Bench {
         #[command(flatten)]
@@ -195,6 +209,11 @@ pub fn run() -> u8 {
         Some(Command::Run { file, outputs }) => documents::run_file(&global, console, &file, &outputs),
         Some(Command::RunStr { json, outputs }) => documents::run_text(&global, console, &json, &outputs),
         Some(Command::RunDir { dir, outputs }) => documents::run_dir(&global, console, &dir, &outputs),
+        Some(Command::Init { path, force }) => init::run(&console, &path, force),
+        Some(Command::Schema) => {
+            console.lines(&schema::text(&Commands::default()));
+            exit::PASSED
+        }
         Some(Command::Bench { bench, outputs }) => bench::run(&global, console, &bench, outputs),
         Some(Command::Demo { outputs }) => demo::run(&global, console, outputs),
         Some(Command::Target(args)) => run_target(&console, &args),
@@ -216,6 +235,9 @@ fn seed_flags(global: &Global, console: &Console, seed: &SeedFlags) -> u8 {
     }
     if let Some(json) = &seed.text {
         codes.push(documents::run_text(global, Console::new(quiet), json, &outputs));
+    }
+    if let Some(path) = &seed.project {
+        codes.push(init::run(console, path, false));
     }
     codes.into_iter().reduce(exit::worse).unwrap_or_else(|| stay_up(global, console))
 }

@@ -12,6 +12,7 @@ mod curl;
 mod execute;
 mod har;
 mod importing;
+mod lint;
 mod openapi;
 mod postman;
 mod registry;
@@ -228,6 +229,9 @@ pub fn commands() -> Vec<Entry> {
         Entry::of::<variables::ClearResolver>(),
         Entry::of::<clear_records::ClearRecords>(),
         Entry::of::<add_package::AddPackage>(),
+        Entry::of::<lint::LintAction>(),
+        Entry::of::<lint::LintActionFile>(),
+        Entry::of::<lint::ExportSchema>(),
         Entry::of::<sla::EvaluateSla>(),
         Entry::of::<sla::AssertSla>(),
         Entry::of::<har::LoadHar>(),

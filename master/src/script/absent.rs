@@ -14,6 +14,7 @@ pub(super) fn fault(pointer: &str, name: &str) -> Option<Fault> {
             "use `thresholds` of LD_start_test: {\"rule\": \"failure_rate < 5%\", \"abort\": true}"
         }
         "LD_diff_runs" | "LD_trend_runs" | "LD_calibrate_sla" => "use `ld-master runs compare A B`",
+        _ if name.starts_with("LD_format_action") => "an editor formats JSON by the schema of `ld-master schema`",
         "LD_start_dashboard" | "LD_stop_dashboard" => "use --web of ld-master",
         _ => "leave the action out",
     };
@@ -22,6 +23,9 @@ pub(super) fn fault(pointer: &str, name: &str) -> Option<Fault> {
 }
 
 const NAMES: &[&str] = &[
+    "LD_format_action_document",
+    "LD_format_action_file",
+    "LD_format_action_string",
     "LD_append_audit_entry",
     "LD_apply_db_fixture",
     "LD_build_root_cause_prompt",
