@@ -5,6 +5,7 @@
 
 mod clear_records;
 mod csv_sources;
+mod persist;
 mod run_test;
 pub mod start_test;
 mod summary;
@@ -147,6 +148,9 @@ pub fn commands() -> Vec<Entry> {
         Entry::of::<variables::ClearResolver>(),
         Entry::of::<clear_records::ClearRecords>(),
         Entry::of::<summary::Summary>(),
+        Entry::of::<persist::PersistRecords>(),
+        Entry::of::<persist::ListRuns>(),
+        Entry::of::<persist::FetchRunRecords>(),
     ];
     commands.extend(REPORTS.iter().map(Entry::report));
     commands

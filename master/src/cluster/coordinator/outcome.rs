@@ -60,6 +60,7 @@ impl Coordinator {
             total,
             unmarked,
             timeline,
+            blocks: self.ledger.blocks().clone(),
             odometers,
             lost: lost.iter().sum(),
             lost_by_phase: lost,
