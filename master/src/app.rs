@@ -1,21 +1,24 @@
 //! [`App`]: all that a command may touch.
 
 use crate::cluster::{Cluster, RunControl, RunError, RunOrder};
-use crate::command::CommandError;
 use crate::command::start_test::{Compiled, CsvSource};
+use crate::command::{Command, CommandError, Commands, Outside};
 use crate::console::Console;
 use crate::live;
+use crate::record_file::RecordFile;
 use crate::report::Findings;
 use crate::run::result::RunResult;
 use crate::run::thresholds;
 use crate::run::verdict::{Verdict, exit};
-use crate::run::{Progress, Run};
+use crate::run::{AllRecords, Progress, Run};
+use crate::store::history::History;
 use crate::table;
 use ld_shared::boot::signal::Signals;
 use ld_shared::id::Digest;
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use tokio::sync::watch;
 
 /// All that a command may touch.
@@ -25,6 +28,8 @@ pub struct App {
     /// Where people read.
     pub console: Console,
     signals: Signals,
+    history: Option<History>,
+    commands: RwLock<Arc<Commands>>,
     state: Mutex<State>,
 }
 
@@ -41,6 +46,8 @@ pub struct State {
     pub since_clear: Vec<Arc<Run>>,
     /// Every run of the process.
     pub all: Vec<Arc<Run>>,
+    /// Files of all requests that tests of this process have written.
+    record_files: BTreeSet<PathBuf>,
     /// Signals that were the normal end of an open-ended test.
     signals_spent: u32,
 }
@@ -48,13 +55,39 @@ pub struct State {
 impl App {
     /// An app without any state.
     pub fn new(cluster: Cluster, console: Console, signals: Signals) -> Self {
-        Self { cluster, console, signals, state: Mutex::default() }
+        Self { cluster, console, signals, history: None, commands: RwLock::default(), state: Mutex::default() }
+    }
+
+    /// The same, and every run is kept in `history`.
+    #[must_use]
+    pub fn with_history(self, history: Option<History>) -> Self {
+        Self { history, ..self }
+    }
+
+    /// The commands that there are now.
+    pub fn commands(&self) -> Arc<Commands> {
+        // as with the state: a value is set in one go
+        Arc::clone(&self.commands.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Adds a command type: documents may name it from now on. One of the same name gives way.
+    pub fn register<C: Command>(&self) {
+        Arc::make_mut(&mut self.commands.write().unwrap_or_else(PoisonError::into_inner)).add::<C>();
+    }
+
+    /// Adds a command from outside: a closure, or one of a package.
+    ///
+    /// # Errors
+    ///
+    /// [`Commands::add_outside`].
+    pub fn register_outside(&self, name: impl Into<String>, command: Outside) -> Result<(), CommandError> {
+        Arc::make_mut(&mut self.commands.write().unwrap_or_else(PoisonError::into_inner)).add_outside(name, command)
     }
 
     /// The state. Not to be held over an await.
     pub fn state(&self) -> MutexGuard<'_, State> {
         // a command that panicked leaves whole values behind: each is set in one go
-        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What reports are made from: everything since `LD_clear_records`.
@@ -84,6 +117,7 @@ impl App {
             let skipped = CommandError::failed("KeyboardInterrupt", "not started: the user ended the run before it");
             return Err(CommandError { exit_code: exit::ENDED_BY_USER, ..skipped });
         }
+        let file = test.records_file.as_deref().map(|path| self.record_file(path)).transpose()?;
         for warning in &test.warnings {
             self.console.note(&format!("warning: {warning}"));
         }
@@ -96,7 +130,9 @@ impl App {
             digest: Digest::of(&test.plan.to_json()),
             plan: test.plan,
             blobs: test.blobs,
+            thresholds: test.thresholds.clone(),
             allow_missing_workers: test.allow_missing_workers,
+            lines: file.as_ref().map(RecordFile::sink),
         };
         let outcome = tokio::select! {
             outcome = self.cluster.run(order, control.clone(), progress) => outcome,
@@ -107,7 +143,15 @@ impl App {
         if open_ended && self.signals.count() == known + 1 {
             self.state().signals_spent += 1;
         }
-        let measured = outcome.map_err(|error| self.not_run(&error))?;
+        // also if there was no run: the file is whole, though empty
+        let written = match file {
+            Some(file) => Some((file.path().display().to_string(), file.finish().await)),
+            None => None,
+        };
+        let mut measured = outcome.map_err(|error| self.not_run(&error))?;
+        if let Some((file, written)) = written {
+            self.tell_written(measured.take_written(file, written));
+        }
         let judged = thresholds::judge(&test.thresholds, &measured);
         let verdict = Verdict::of(&measured, judged);
         let label = self.state().label.clone();
@@ -119,7 +163,36 @@ impl App {
         }
         let result = RunResult::of(std::slice::from_ref(&run), run.verdict.clone());
         self.console.print(&table::end_table(&result, self.console.width()));
+        self.remember(&run).await;
         Ok(run)
+    }
+
+    /// Keeps a run for later. A store that cannot be written changes nothing of what was measured.
+    async fn remember(&self, run: &Arc<Run>) {
+        let Some(history) = &self.history else { return };
+        match history.save(run).await {
+            Ok(number) => self.console.note(&format!("kept as run {number}: ld-master runs show {number}")),
+            Err(error) => self.console.note(&format!("warning: the run is not kept for later: {error}")),
+        }
+    }
+
+    /// Creates the file of all requests of a test.
+    fn record_file(&self, path: &Path) -> Result<RecordFile, CommandError> {
+        let full = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        if !self.state().record_files.insert(full) {
+            let message = format!("`{}` holds the requests of an earlier test already", path.display());
+            let help = Some("give each test a file of its own in `records`".into());
+            return Err(CommandError { help, ..CommandError::failed("ValueError", message) });
+        }
+        RecordFile::create(path).map_err(|error| CommandError::of("OSError", &error))
+    }
+
+    fn tell_written(&self, all: &AllRecords) {
+        let AllRecords { file, written, missed } = all;
+        self.console.note(&format!("wrote {file}: {written} requests"));
+        if *missed > 0 {
+            self.console.note(&format!("warning: {missed} requests are not in {file}"));
+        }
     }
 
     /// Turns signals into stop and abort. Never returns.

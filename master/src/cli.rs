@@ -4,12 +4,15 @@ mod bench;
 mod demo;
 mod doctor;
 mod documents;
+mod runs;
 mod session;
 
 use crate::cluster::{Cluster, ClusterOptions};
 use crate::command::with_causes;
 use crate::console::Console;
 use crate::run::verdict::exit;
+use crate::script::Strictness;
+use crate::store::history::{self, History};
 use crate::target::{self, TargetArgs};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use ld_shared::boot::signal::Signals;
@@ -64,6 +67,12 @@ pub(crate) struct Global {
     /// Cores that make load in this process; without it all that the process may use
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), env = "LD_MASTER_CORES")]
     cores: Option<u32>,
+    /// Folder of what outlives the process: every run is kept there for `runs`. Without it a folder of the user's
+    #[arg(long, global = true, value_name = "DIR", env = "LD_MASTER_DATA_DIR")]
+    data_dir: Option<PathBuf>,
+    /// Runs are not kept: this is no test of anybody's.
+    #[arg(skip)]
+    unsaved: bool,
     /// Form of log lines
     #[arg(long, global = true, value_name = "FORM", default_value = "text", env = "LD_MASTER_LOG")]
     log: Form,
@@ -132,6 +141,11 @@ enum Command {
         #[command(flatten)]
         outputs: ReportFiles,
     },
+    /// Runs that were kept: lists, shows and compares them
+    Runs {
+        #[command(subcommand)]
+        action: runs::Action,
+    },
     /// The embedded target on its own: answers with a stated latency law, logs and counts what arrived
     Target(TargetArgs),
     /// Limits of this machine, its own noise, and its top rate against the embedded target
@@ -157,6 +171,16 @@ pub(crate) struct Outputs {
     /// Writes one JSON line per action: {"index", "command", "ok", "value"} or, failed, "error"; - is stdout
     #[arg(long, value_name = "OUT.jsonl|-")]
     pub results: Option<PathBuf>,
+    /// Runs what the seed would run: what it passes over is a warning, other faults fail their action
+    #[arg(long)]
+    pub lenient: bool,
+}
+
+impl Outputs {
+    /// How documents are taken.
+    fn strictness(&self) -> Strictness {
+        if self.lenient { Strictness::Lenient } else { Strictness::Strict }
+    }
 }
 
 /// Parses the command line and does what it says. Returns the exit code.
@@ -171,14 +195,19 @@ pub fn run() -> u8 {
     };
     let global = cli.global;
     let verbosity = if global.quiet { -1 } else { i8::try_from(global.verbose).unwrap_or(i8::MAX) };
-    telemetry::start(if matches!(global.log, Form::Json) { LogFormat::Json } else { LogFormat::Text }, verbosity);
+    let form = if matches!(global.log, Form::Json) { LogFormat::Json } else { LogFormat::Text };
     let console = Console::new(global.quiet);
+    if let Err(error) = telemetry::start(form, verbosity) {
+        console.error(&format!("error: {}", with_causes(&error)));
+        return exit::REFUSED;
+    }
     match cli.command {
         Some(Command::Run { file, outputs }) => documents::run_file(&global, console, &file, &outputs),
         Some(Command::RunStr { json, outputs }) => documents::run_text(&global, console, &json, &outputs),
         Some(Command::RunDir { dir, outputs }) => documents::run_dir(&global, console, &dir, &outputs),
         Some(Command::Bench { bench, outputs }) => bench::run(&global, console, &bench, outputs),
         Some(Command::Demo { outputs }) => demo::run(&global, console, outputs),
+        Some(Command::Runs { action }) => runs::run(&global, &console, action),
         Some(Command::Target(args)) => run_target(&console, &args),
         Some(Command::Doctor) => doctor::run(&global, &console),
         None => seed_flags(&global, &console, &cli.seed),
@@ -245,6 +274,11 @@ fn stay_up(global: &Global, console: &Console) -> u8 {
 const DEFAULT_BIND: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 5557);
 
 impl Global {
+    /// Where runs are kept; `None` if neither a flag nor the environment says.
+    fn history(&self) -> Option<History> {
+        self.data_dir.clone().or_else(|| history::default_folder(environment)).map(History::new)
+    }
+
     /// Load cores of this process: none if workers are expected, for they make the load.
     fn local_cores(&self) -> Option<usize> {
         let all = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -326,9 +360,7 @@ mod tests {
 
     #[test]
     fn flags_of_later_versions_are_refused() {
-        for line in
-            ["--token-file x run y", "--tls off run y", "--web 127.0.0.1:8089", "run y --lenient", "serve", "mcp"]
-        {
+        for line in ["--token-file x run y", "--tls off run y", "--web 127.0.0.1:8089", "serve", "mcp"] {
             let line = std::iter::once("ld-master").chain(line.split(' '));
             assert!(Cli::try_parse_from(line).is_err());
         }

@@ -11,15 +11,18 @@ pub mod ledger;
 mod local;
 pub mod loss;
 pub mod membership;
+pub mod rule_watch;
 mod service;
 
 pub use coordinator::RunError;
 
+use crate::record_file::LineSink;
 use crate::run::{Measured, Progress};
 use bytes::Bytes;
 use driver::{Driver, Input, RunRequest};
 use ld_shared::id::Digest;
 use ld_shared::plan::Plan;
+use ld_shared::threshold::Threshold;
 use ld_worker::engine::Engine;
 use ld_worker::link::LoadMaker;
 use std::collections::BTreeMap;
@@ -56,8 +59,12 @@ pub struct RunOrder {
     pub digest: Digest,
     /// Its blobs by digest: data rows, certificates.
     pub blobs: BTreeMap<Digest, Bytes>,
+    /// Rules that are judged while it runs; one that aborts ends it.
+    pub thresholds: Vec<Threshold>,
     /// Start with those workers that are there when the wait is over.
     pub allow_missing_workers: bool,
+    /// Where every request of the main phase goes, if the plan asks for that.
+    pub lines: Option<LineSink>,
 }
 
 /// How a run can be ended early. Cancelling is final.

@@ -1,25 +1,39 @@
 //! Commands of action documents: the trait, and the table of them.
 //!
 //! To add one: a file beside this one's children, its `mod` line and its line in [`commands`].
-//! Commands of reports come from [`REPORTS`].
+//! Commands of reports come from [`REPORTS`]. What an app can run, the table and what was added to
+//! it at run time, are its [`Commands`].
 
+mod add_package;
+pub mod builtins;
 mod clear_records;
 mod csv_sources;
+mod curl;
+mod execute;
+mod har;
+mod importing;
+mod openapi;
 mod persist;
+mod postman;
+mod registry;
 mod run_test;
+mod sla;
 pub mod start_test;
-mod summary;
 mod variables;
+
+pub use execute::Nested;
+pub use registry::{Commands, Found, Outside};
 
 use crate::app::App;
 use crate::command::start_test::StartTest;
-use crate::report::{Line, REPORTS};
+use crate::report::{InMemory, Kept, Line, Part, REPORTS, ReportError};
 use crate::run::verdict::exit;
 use crate::script::CommandSpec;
 use ld_shared::fault::Fault;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
+use std::borrow::Cow;
 use std::pin::Pin;
 
 /// A command: a plain struct that serde reads from its named arguments.
@@ -28,6 +42,8 @@ pub trait Command: DeserializeOwned + Send + 'static {
     const SPEC: CommandSpec;
     /// What it does, for help.
     const ABOUT: &'static str;
+    /// What becomes of it when a master that was killed takes its document up again.
+    const RESUME: Resume = Resume::Once;
     /// Its result.
     type Output: Serialize;
 
@@ -35,12 +51,24 @@ pub trait Command: DeserializeOwned + Send + 'static {
     fn run(self, app: &App) -> impl Future<Output = Result<Self::Output, CommandError>> + Send;
 }
 
+/// What becomes of an action when a master that was killed takes its document up again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resume {
+    /// It is run again: it only builds what the process knows (variables, sources, packages).
+    Replay,
+    /// If it was done its result stands. If it was begun it is run again, provided that all it does
+    /// is to write a file of its own.
+    Once,
+    /// It goes on where it was: a test whose workers may still be there.
+    Attach,
+}
+
 /// An action that failed.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct CommandError {
     /// The seed's class of the error, where it has one.
-    pub kind: &'static str,
+    pub kind: Cow<'static, str>,
     /// What was tried, on what, what was seen.
     pub message: String,
     /// The remedy.
@@ -51,8 +79,15 @@ pub struct CommandError {
 
 impl CommandError {
     /// An action that failed.
-    pub fn failed(kind: &'static str, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), help: None, exit_code: exit::FAILED }
+    pub fn failed(kind: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
+        Self { kind: kind.into(), message: message.into(), help: None, exit_code: exit::FAILED }
+    }
+
+    /// The same with a remedy.
+    #[must_use]
+    pub fn with_help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
     }
 
     /// An error with its causes, `what: why: why`.
@@ -62,7 +97,7 @@ impl CommandError {
 }
 
 /// An action that failed because of faults that only running it could show.
-fn refused(kind: &'static str, faults: Vec<Fault>) -> CommandError {
+pub(crate) fn refused(kind: impl Into<Cow<'static, str>>, faults: Vec<Fault>) -> CommandError {
     let text = |fault: &Fault| {
         let place = if fault.pointer.is_empty() { String::new() } else { format!(" at {}", fault.pointer) };
         format!("{}{place}", fault.message)
@@ -85,31 +120,57 @@ pub fn with_causes(error: &dyn std::error::Error) -> String {
     text
 }
 
-type Running<'a> = Pin<Box<dyn Future<Output = Result<Value, CommandError>> + Send + 'a>>;
+/// A command at work.
+pub type Running<'a> = Pin<Box<dyn Future<Output = Result<Value, CommandError>> + Send + 'a>>;
 
 /// A line of the table.
+#[derive(Clone)]
 pub struct Entry {
     /// What the checker of documents needs of it.
     pub spec: CommandSpec,
     /// What it does.
     pub about: &'static str,
+    /// What becomes of it when its document is taken up again.
+    pub resume: Resume,
     work: Work,
 }
 
+#[derive(Clone, Copy)]
 enum Work {
     Command(for<'a> fn(Map<String, Value>, &'a App) -> Running<'a>),
     Report(&'static Line),
+    Documents(Nested),
+    InMemory(&'static Line, &'static InMemory),
 }
 
 impl Entry {
     fn of<C: Command>() -> Self {
         let work = Work::Command(|arguments, app| Box::pin(run::<C>(arguments, app)));
-        Self { spec: C::SPEC, about: C::ABOUT, work }
+        Self { spec: C::SPEC, about: C::ABOUT, resume: C::RESUME, work }
     }
 
-    fn report(line: &'static Line) -> Self {
+    fn documents(nested: Nested) -> Self {
+        // what they run says for itself what becomes of it
+        Self { spec: nested.spec(), about: nested.about(), resume: Resume::Replay, work: Work::Documents(nested) }
+    }
+
+    /// The commands of a report: the one that writes it, and the one that gives it.
+    fn report(line: &'static Line) -> impl Iterator<Item = Self> {
         let spec = CommandSpec { name: line.command, parameters: line.parameters, check: None };
-        Self { spec, about: line.about, work: Work::Report(line) }
+        let in_memory = line.in_memory.as_ref().map(|form| {
+            let spec = CommandSpec { name: form.command, parameters: &[], check: None };
+            Self { spec, about: form.about, resume: Resume::Once, work: Work::InMemory(line, form) }
+        });
+        let written = Self { spec, about: line.about, resume: Resume::Once, work: Work::Report(line) };
+        in_memory.into_iter().chain([written])
+    }
+
+    /// What it runs documents from, if that is its work: the executor's, which knows how deep it is.
+    pub fn nested(&self) -> Option<Nested> {
+        match self.work {
+            Work::Documents(nested) => Some(nested),
+            Work::Command(_) | Work::Report(_) | Work::InMemory(..) => None,
+        }
     }
 
     /// Runs it with named arguments that the checker has passed.
@@ -117,6 +178,10 @@ impl Entry {
         match &self.work {
             Work::Command(work) => work(arguments, app).await,
             Work::Report(line) => report(line, &arguments, app),
+            Work::Documents(_) => {
+                Err(CommandError::failed("LoadDensityTestExecuteException", "run by the executor only"))
+            }
+            Work::InMemory(line, form) => line.value(&app.findings(), form.parts).map_err(|e| no_report(&e)),
         }
     }
 }
@@ -129,30 +194,55 @@ async fn run<C: Command>(arguments: Map<String, Value>, app: &App) -> Result<Val
     Ok(serde_json::to_value(output).expect("results of commands hold only types with a JSON form"))
 }
 
+/// Writes a report. Gives its path, or the pair of them.
 fn report(line: &Line, arguments: &Map<String, Value>, app: &App) -> Result<Value, CommandError> {
     let name = arguments.get(line.parameters[0].name).and_then(Value::as_str).unwrap_or(line.default);
-    let kind = if line.report.format() == "html" { "LoadDensityHTMLException" } else { "OSError" };
-    let path = line.write(&app.findings(), name).map_err(|e| CommandError::of(kind, &e))?;
-    app.console.note(&format!("wrote {}", path.display()));
-    Ok(Value::String(path.display().to_string()))
+    let findings = app.findings();
+    let paths = line.write(&findings, name).map_err(|e| no_report(&e))?;
+    let mut paths: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+    let kept = Kept::of(&findings, Part::All);
+    let sample =
+        if kept.is_sample() && line.report.lists_requests() { format!(" ({kept} requests)") } else { String::new() };
+    app.console.note(&format!("wrote {}{sample}", paths.join(", ")));
+    Ok(if paths.len() == 1 { Value::String(paths.remove(0)) } else { Value::from(paths) })
 }
 
-/// All commands.
+fn no_report(error: &ReportError) -> CommandError {
+    CommandError::of(error.kind(), error)
+}
+
+/// All commands of the table.
 pub fn commands() -> Vec<Entry> {
     let mut commands = vec![
         Entry::of::<StartTest>(),
+        Entry::documents(Nested::Action),
+        Entry::documents(Nested::Files),
         Entry::of::<variables::RegisterVariable>(),
         Entry::of::<variables::RegisterVariables>(),
         Entry::of::<csv_sources::RegisterCsvSource>(),
         Entry::of::<csv_sources::RegisterCsvSources>(),
         Entry::of::<variables::ClearResolver>(),
         Entry::of::<clear_records::ClearRecords>(),
-        Entry::of::<summary::Summary>(),
         Entry::of::<persist::PersistRecords>(),
         Entry::of::<persist::ListRuns>(),
         Entry::of::<persist::FetchRunRecords>(),
+        Entry::of::<add_package::AddPackage>(),
+        Entry::of::<sla::EvaluateSla>(),
+        Entry::of::<sla::AssertSla>(),
+        Entry::of::<har::LoadHar>(),
+        Entry::of::<har::HarToTasks>(),
+        Entry::of::<har::HarToActionJson>(),
+        Entry::of::<curl::CurlToTask>(),
+        Entry::of::<curl::GenerateFromCurls>(),
+        Entry::of::<postman::LoadPostmanCollection>(),
+        Entry::of::<postman::PostmanToTasks>(),
+        Entry::of::<postman::PostmanToActionJson>(),
+        Entry::of::<openapi::LoadOpenapi>(),
+        Entry::of::<openapi::OpenapiToTasks>(),
+        Entry::of::<openapi::OpenapiToActionJson>(),
+        Entry::of::<openapi::GenerateFromOpenapi>(),
     ];
-    commands.extend(REPORTS.iter().map(Entry::report));
+    commands.extend(REPORTS.iter().flat_map(Entry::report));
     commands
 }
 

@@ -4,6 +4,7 @@
 //! a test becomes [`run::Measured`], that a [`run::result::RunResult`] and [`run::verdict::Verdict`],
 //! and those become [`report`]s.
 
+pub mod api;
 pub mod app;
 pub mod cli;
 pub mod cluster;
@@ -11,12 +12,17 @@ pub mod command;
 pub mod compare;
 pub mod console;
 pub mod doctor;
+pub mod executor;
 pub mod format;
+pub mod import;
 pub mod live;
+pub mod package;
+pub mod record_file;
 pub mod redact;
 pub mod report;
 pub mod run;
 pub mod script;
+pub mod sla;
 pub mod store;
 pub mod table;
 pub mod target;

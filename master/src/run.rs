@@ -9,13 +9,17 @@ pub mod thresholds;
 pub mod timeline;
 pub mod verdict;
 
+use crate::record_file::Written;
+use crate::cluster::rule_watch::Watched;
 use chrono::{DateTime, Utc};
 use ld_shared::frame::Odometers;
 use ld_shared::id::{Digest, RunId};
 use ld_shared::latency::Latency;
 use ld_shared::plan::Plan;
 use ld_shared::record::Record;
+use ld_shared::sample::Phase;
 use ld_shared::snapshot::{Row, Snapshot};
+use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -56,12 +60,28 @@ pub struct Measured {
     pub losses: Vec<Loss>,
     /// What people and policies did to the run.
     pub events: Vec<Event>,
+    /// What each rule saw while the run went on, in the order of the rules.
+    pub watched: Vec<Watched>,
     /// Kept records in order of their ends.
     pub records: Vec<Record>,
-    /// Requests that records were chosen from: successes, failures.
+    /// Requests of the main phase that records were chosen from: successes, failures.
     pub records_seen: [u64; 2],
+    /// The file of all requests, if one was asked for.
+    pub all_records: Option<AllRecords>,
     /// How the run ended.
     pub ending: Ending,
+}
+
+/// The file to which every request of the main phase was to go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AllRecords {
+    /// Its path, as the document names it.
+    pub file: String,
+    /// Requests that are in it.
+    pub written: u64,
+    /// Requests that are not: the worker's buffer or the disk could not take them, or the worker was
+    /// lost with them.
+    pub missed: u64,
 }
 
 /// A run that is over, and how it was judged.
@@ -76,6 +96,17 @@ pub struct Run {
 }
 
 impl Measured {
+    /// Takes over what became of the file of all requests.
+    pub fn take_written(&mut self, file: String, written: Written) -> &AllRecords {
+        let main = self.total.phase(Phase::Main);
+        let missed = (main.succeeded() + main.failed()).saturating_sub(written.requests);
+        if let Some((why, at_s)) = written.fault {
+            let what = format!("cannot write `{file}` any more: {why}; {} requests are in it", written.requests);
+            self.events.push(Event { at_s, what, by: "records".into() });
+        }
+        self.all_records.insert(AllRecords { file, written: written.requests, missed })
+    }
+
     /// Length of the main window, without the warm-up, s.
     pub fn main_seconds(&self) -> f64 {
         (self.duration_s - self.plan.warmup.as_secs()).max(0.0)
@@ -89,6 +120,8 @@ pub enum Ending {
     Completed,
     /// Somebody asked it to (Ctrl-C, SIGTERM, the API); with open-ended tests that is normal.
     Stopped,
+    /// A rule that aborts failed: which, says [`Measured::watched`].
+    Breached,
     /// It could not go on: what happened.
     Failed(String),
 }

@@ -7,26 +7,45 @@
 //! A document is a list of actions, or an object whose `load_density` is that list. An action is
 //! `[name]`, `[name, {arguments by name}]` or `[name, [arguments by position]]`.
 
+mod absent;
 mod check;
 mod json;
 mod later;
 pub(crate) mod reader;
+mod seed;
 pub mod spec;
 pub mod units;
 
-pub use check::check;
+pub(crate) use check::MOST_DEEP;
+pub use check::{Checker, check};
 pub use ld_shared::fault::Fault;
-pub use spec::{CommandSpec, Kind, Parameter};
+pub(crate) use seed::{EXECUTE as EXECUTE_EXCEPTION, type_name};
+pub use spec::{CommandSpec, Kind, Parameter, Signature, Vocabulary};
 
 use ld_shared::fault::step;
 use serde_json::{Map, Value};
 use spec::shown;
+
+/// How a document is taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Strictness {
+    /// Any fault refuses the whole of it, before anything runs.
+    #[default]
+    Strict,
+    /// What the seed would run, runs: what it passes over becomes a warning, other faults fail
+    /// their action when its turn comes.
+    Lenient,
+}
 
 /// A document: what is to be done, in order.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Document {
     /// The actions.
     pub actions: Vec<Action>,
+    /// How it is taken.
+    pub strictness: Strictness,
+    /// What was passed over, one sentence each.
+    pub warnings: Vec<String>,
 }
 
 /// One action.
@@ -36,10 +55,14 @@ pub struct Action {
     pub index: usize,
     /// Where it stands: `/load_density/1`.
     pub pointer: String,
-    /// Name of its command.
+    /// The whole of it as written.
+    pub source: Value,
+    /// Name of its command; what stands in its place if it is malformed.
     pub name: String,
     /// What the command is given.
     pub arguments: Arguments,
+    /// Why it cannot run, if it is malformed: only in a document that is taken leniently.
+    pub malformed: Option<Box<Fault>>,
 }
 
 /// What a command is given.
@@ -61,23 +84,57 @@ const EXAMPLE: &str = r#"write a list of actions, like [["LD_start_test", {…}]
 ///
 /// # Errors
 ///
-/// Every fault of its shape. What commands make of their arguments is [`check`]'s matter.
-pub fn parse(text: &[u8]) -> Result<Document, Vec<Fault>> {
-    let (document, faults) = walk(&json::read(text)?);
-    if faults.is_empty() { Ok(document) } else { Err(faults) }
+/// Every fault of its shape; leniently only those for which the seed refuses the whole of it.
+/// What commands make of their arguments is [`check`]'s matter.
+pub fn parse(text: &[u8], strictness: Strictness) -> Result<Document, Vec<Fault>> {
+    let (root, faults) = json::read(text)?;
+    settle(walk(&root, strictness, faults))
+}
+
+/// A document from a value that stands inside another one.
+///
+/// # Errors
+///
+/// As [`parse`]; pointers begin at the value.
+pub fn from_value(root: &Value, strictness: Strictness) -> Result<Document, Vec<Fault>> {
+    settle(walk(root, strictness, Vec::new()))
 }
 
 /// Reads and checks a document: [`parse`] and [`check`] in one, so that faults of both kinds are
-/// reported at once.
+/// reported at once. Leniently, commands are checked when their turn comes.
 ///
 /// # Errors
 ///
 /// Every fault of the document, in its order.
-pub fn read(text: &[u8], commands: &[CommandSpec]) -> Result<Document, Vec<Fault>> {
-    let (document, mut faults) = walk(&json::read(text)?);
-    faults.extend(check(&document, commands));
-    faults.sort_by_key(|fault| place(&fault.pointer));
-    if faults.is_empty() { Ok(document) } else { Err(faults) }
+pub fn read(
+    text: &[u8],
+    strictness: Strictness,
+    commands: &(impl Vocabulary + ?Sized),
+) -> Result<Document, Vec<Fault>> {
+    let (root, faults) = json::read(text)?;
+    let (document, mut faults) = walk(&root, strictness, faults);
+    if strictness == Strictness::Strict {
+        faults.extend(check(&document, commands));
+        faults.sort_by_key(|fault| place(&fault.pointer));
+    }
+    settle((document, faults))
+}
+
+/// The document, unless a fault stands in its way.
+fn settle((mut document, faults): (Document, Vec<Fault>)) -> Result<Document, Vec<Fault>> {
+    let lenient = document.strictness == Strictness::Lenient;
+    let (passed, refusing): (Vec<_>, Vec<_>) = faults.into_iter().partition(|fault| lenient && fault.is_ignored());
+    if !refusing.is_empty() {
+        return Err(refusing);
+    }
+    document.warnings = passed.iter().map(warning).collect();
+    Ok(document)
+}
+
+/// A fault that was passed over, as a warning.
+pub fn warning(fault: &Fault) -> String {
+    let place = if fault.pointer.is_empty() { String::new() } else { format!(" at {}", fault.pointer) };
+    format!("{}{place}: passed over, as the seed does", fault.message)
 }
 
 impl Action {
@@ -100,7 +157,8 @@ impl Action {
     }
 }
 
-fn positional(command: &CommandSpec) -> impl Iterator<Item = &'static Parameter> + use<> {
+/// Parameters that may be given by position, in their order.
+pub(crate) fn positional(command: &CommandSpec) -> impl Iterator<Item = &'static Parameter> + use<> {
     command.parameters.iter().filter(|parameter| parameter.positional)
 }
 
@@ -111,8 +169,7 @@ fn place(pointer: &str) -> Option<usize> {
 }
 
 /// The actions of a document, and every fault of its shape.
-fn walk(root: &Value) -> (Document, Vec<Fault>) {
-    let mut faults = Vec::new();
+fn walk(root: &Value, strictness: Strictness, mut faults: Vec<Fault>) -> (Document, Vec<Fault>) {
     let (list, base) = match root {
         Value::Array(list) => (Some(list), String::new()),
         Value::Object(map) => (list_of(map, &mut faults), format!("/{KEY}")),
@@ -129,10 +186,13 @@ fn walk(root: &Value) -> (Document, Vec<Fault>) {
     for (index, value) in list.into_iter().flatten().enumerate() {
         match action(index, format!("{base}/{index}"), value) {
             Ok(action) => actions.push(action),
+            Err(fault) if strictness == Strictness::Lenient => {
+                actions.push(seed::action(index, format!("{base}/{index}"), value, fault));
+            }
             Err(fault) => faults.push(fault),
         }
     }
-    (Document { actions }, faults)
+    (Document { actions, strictness, warnings: Vec::new() }, faults)
 }
 
 fn list_of<'a>(map: &'a Map<String, Value>, faults: &mut Vec<Fault>) -> Option<&'a Vec<Value>> {
@@ -150,7 +210,7 @@ fn list_of<'a>(map: &'a Map<String, Value>, faults: &mut Vec<Fault>) -> Option<&
     };
     for key in keys.into_iter().filter(|key| *key != KEY) {
         let fault = Fault::new(step(key), format!("unknown key `{key}` beside `{KEY}`"));
-        faults.push(fault.help(format!("accepted: {KEY}, {}", about.join(", "))));
+        faults.push(fault.help(format!("accepted: {KEY}, {}", about.join(", "))).ignored());
     }
     if !value.is_array() {
         let message = format!("`{KEY}` is the list of actions, found {}", shown(value));
@@ -193,7 +253,7 @@ fn action(index: usize, pointer: String, value: &Value) -> Result<Action, Fault>
             return Err(Fault::new(format!("{pointer}/1"), message).help(help));
         }
     };
-    Ok(Action { index, pointer, name: name.clone(), arguments })
+    Ok(Action { index, pointer, source: value.clone(), name: name.clone(), arguments, malformed: None })
 }
 
 #[cfg(test)]

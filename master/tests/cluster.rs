@@ -88,6 +88,8 @@ impl LoadMaker for Double {
 
     fn grant(&self, _pool: Pool, _tickets: Range<u64>, _exhausted: bool) {}
 
+    fn records_acknowledged(&self) {}
+
     fn set_record_limits(&self, _limits: [u64; 2]) {}
 }
 
@@ -121,8 +123,11 @@ fn plan(seconds: f64, seed: u64) -> Plan {
         iterations: None,
         records: RecordPolicy::default(),
         throttles: Vec::new(),
+        stage: None,
         setup: Vec::new(),
         teardown: Vec::new(),
+        collect: false,
+        details: Vec::new(),
         secrets: None,
     }
 }
@@ -132,7 +137,8 @@ fn order(plan: Plan) -> RunOrder {
     // more than two chunks, so that reassembly is seen to work
     let blob = bytes::Bytes::from(vec![7; 600_000]);
     let blobs = BTreeMap::from([(Digest::of(&blob), blob), (Digest::of(b""), bytes::Bytes::new())]);
-    RunOrder { plan: Arc::new(plan), digest, blobs, allow_missing_workers: false }
+    let (thresholds, lines) = (Vec::new(), None);
+    RunOrder { plan: Arc::new(plan), digest, blobs, thresholds, allow_missing_workers: false, lines }
 }
 
 async fn run(cluster: &Cluster, plan: Plan) -> Result<Measured, RunError> {

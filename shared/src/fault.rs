@@ -12,12 +12,26 @@ pub struct Fault {
     pub message: String,
     /// The remedy, if there is an obvious one: "did you mean `sendrecv`?".
     pub help: Option<String>,
+    /// What the seed makes of it, for documents that are to run as there.
+    pub seed: Seed,
+}
+
+/// What the seed, whose documents this program runs, makes of a fault.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Seed {
+    /// Nothing that is worth following.
+    #[default]
+    Unlike,
+    /// It passes over it: whoever found the fault goes on with what the seed goes on with.
+    Ignores,
+    /// The action fails with an error of this class and text.
+    Raises(&'static str, String),
 }
 
 impl Fault {
     /// A fault of what `pointer` points at.
     pub fn new(pointer: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { pointer: pointer.into(), message: message.into(), help: None }
+        Self { pointer: pointer.into(), message: message.into(), help: None, seed: Seed::Unlike }
     }
 
     /// With a remedy.
@@ -25,6 +39,25 @@ impl Fault {
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self
+    }
+
+    /// A fault that the seed passes over.
+    #[must_use]
+    pub fn ignored(mut self) -> Self {
+        self.seed = Seed::Ignores;
+        self
+    }
+
+    /// A fault for which the seed fails the action, with that class of error and text.
+    #[must_use]
+    pub fn raised(mut self, class: &'static str, text: impl Into<String>) -> Self {
+        self.seed = Seed::Raises(class, text.into());
+        self
+    }
+
+    /// Whether the seed passes over it.
+    pub fn is_ignored(&self) -> bool {
+        self.seed == Seed::Ignores
     }
 
     /// The same fault seen from further up: `prefix` is put before its pointer.

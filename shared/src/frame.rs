@@ -2,9 +2,9 @@
 
 use crate::id::{RunId, SessionId};
 use crate::latency::Latency;
-use crate::record::Record;
 use crate::sample::Phase;
 use crate::snapshot::Snapshot;
+use serde_json::{Map, Value};
 
 /// Names a frame. Frames of one key are the same frame, however often they arrive.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -40,10 +40,21 @@ pub struct FrameBody {
     pub odometers: Odometers,
     /// How the generator fared in the span.
     pub generator: Generator,
-    /// Kept requests, shipped as bandwidth allows.
-    pub records: Vec<Record>,
+    /// What a setup brought about; only in the last frame of the worker that ran it.
+    pub collected: Option<Box<Collected>>,
     /// The session's last frame: nothing ends after it.
     pub last: bool,
+    /// Batches of records still follow the last frame; the last of them says so.
+    pub records_follow: bool,
+}
+
+/// What a setup brought about ([`crate::plan::Plan::collect`]).
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Collected {
+    /// The variables that its steps extracted.
+    pub variables: Map<String, Value>,
+    /// The step at which it ended, and why; `None`: it went well to its end.
+    pub failure: Option<String>,
 }
 
 /// Cumulative counters of a session, one set a phase. They never fall.
@@ -128,7 +139,8 @@ pub struct Generator {
     pub throttled_ms: u64,
     /// Most users that lived at once (open model: open iterations).
     pub users_max: u64,
-    /// Requests seen by the record sampler so far in this session: successes, failures.
+    /// Requests of the main phase that ended so far in this session, which are those that records
+    /// are chosen from: successes, failures.
     pub records_seen: [u64; 2],
     /// First start − start instant, ns; `None` before it is known or when nothing started.
     pub start_skew: Option<u64>,

@@ -32,6 +32,14 @@ impl Load {
         }
     }
 
+    /// Its arrivals, if it is a rate.
+    pub fn open(&self) -> Option<&Open> {
+        match self {
+            Self::Closed(_) => None,
+            Self::Open(load) => Some(load),
+        }
+    }
+
     /// The profile: users or iterations per second over time.
     pub fn profile(&self) -> &Profile {
         match self {

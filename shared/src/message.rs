@@ -6,6 +6,7 @@
 use crate::frame::{Frame, Odometers};
 use crate::id::{Digest, RunId, SessionId};
 use crate::plan::Pool;
+use crate::record::RecordBatch;
 use crate::shard::Shard;
 use crate::time::{Mono, RunTime};
 use bytes::Bytes;
@@ -26,6 +27,8 @@ pub const LATE_AFTER: Duration = Duration::from_secs(1);
 pub const GONE_AFTER: Duration = Duration::from_secs(3);
 /// Frames that may be offered and not yet acknowledged.
 pub const FRAME_WINDOW: usize = 4;
+/// Batches of records that may be offered and not yet acknowledged.
+pub const RECORD_WINDOW: usize = 4;
 /// How long preparing a plan may take on a worker.
 pub const PREPARE_WITHIN: Duration = Duration::from_mins(1);
 /// Messages that a link holds in one direction before its peer counts as stuck.
@@ -88,6 +91,8 @@ pub enum ToMaster {
         /// Run time at which its span was closed.
         sealed_at: RunTime,
     },
+    /// Single requests. Travels on the stream of results.
+    Records(Box<RecordBatch>),
     /// It leaves on purpose.
     Goodbye {
         /// Why.
@@ -227,6 +232,15 @@ pub enum ToWorker {
         /// The highest frame that was counted.
         seq: u64,
         /// Records with these priorities or higher (successes, failures) are not wanted.
+        record_limits: [u64; 2],
+    },
+    /// Every batch of records up to `seq` is counted. Travels on the stream of results.
+    RecordAck {
+        /// The run.
+        run: RunId,
+        /// The highest batch that was counted.
+        seq: u64,
+        /// As in `FrameAck`.
         record_limits: [u64; 2],
     },
     /// The master is done with this worker.

@@ -6,10 +6,13 @@
 
 use crate::check::{Assertion, Extractor};
 use crate::id::Digest;
-use crate::load::Load;
+use crate::load::{Load, Open};
 use crate::predicate::Predicate;
 use crate::record::RecordPolicy;
 use crate::sample::Phase;
+use crate::scope::Bindings;
+use crate::template::Template;
+use crate::threshold::Selector;
 use crate::time::RunTime;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -42,13 +45,22 @@ pub struct Plan {
     /// Limits on the rate of requests; tasks name theirs by index.
     #[serde(default)]
     pub throttles: Vec<ThrottlePlan>,
-    /// Run once before the test on one worker, as users of the first scenario; what they extract
-    /// goes to all.
+    /// The user that runs [`Self::setup`] and [`Self::teardown`]; `None`: there are none.
+    #[serde(default)]
+    pub stage: Option<ScenarioPlan>,
+    /// Run once before the test on one worker; what is extracted goes to all users.
     #[serde(default)]
     pub setup: Vec<TaskPlan>,
     /// Run once after the test on one worker.
     #[serde(default)]
     pub teardown: Vec<TaskPlan>,
+    /// The run is a setup: `on_start` ends with its first failure, and what it extracted is sent to
+    /// the master.
+    #[serde(default)]
+    pub collect: bool,
+    /// Series of which service time and lag are kept apart from all others, because a rule asks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub details: Vec<Selector>,
     /// Blob with the values of `${secret.NAME}`: a JSON object. Not in the plan, which is stored.
     pub secrets: Option<Digest>,
 }
@@ -255,12 +267,59 @@ impl ScenarioPlan {
     pub fn all_tasks(&self) -> impl Iterator<Item = &TaskPlan> {
         self.on_start.iter().chain(&self.tasks).chain(&self.on_stop)
     }
+
+    /// Seed of its arrivals, if they are random: scenarios of equal rate must not make equal streams.
+    pub fn arrival_seed(&self, plan: &Plan) -> u64 {
+        plan.seed ^ self.first_number.rotate_left(17)
+    }
 }
 
 impl Plan {
     /// Every task: those of the scenarios, of their hooks, and of the test's.
     pub fn all_tasks(&self) -> impl Iterator<Item = &TaskPlan> {
         self.setup.iter().chain(self.scenarios.iter().flat_map(ScenarioPlan::all_tasks)).chain(&self.teardown)
+    }
+
+    /// Fills in what hosts name of the environment and of registered variables. Tasks alone take
+    /// placeholders of every kind; a target must be the same for all users.
+    pub fn resolve_hosts(&mut self, bindings: &Bindings) {
+        for scenario in self.scenarios.iter_mut().chain(&mut self.stage) {
+            scenario.host = scenario.host.as_deref().map(|host| Template::compile_name(host, bindings).into());
+        }
+    }
+
+    /// How many arrivals of an open scenario [`Self::iterations`] leaves, at most.
+    ///
+    /// Of several scenarios those count that come first: each is left what it plans until the
+    /// instant by which all of them together plan that many.
+    pub fn most_arrivals(&self, scenario: &ScenarioPlan) -> Option<u64> {
+        let total = self.iterations?;
+        let open: Vec<(u64, &Open)> =
+            self.scenarios.iter().filter_map(|s| Some((s.first_number, s.load.open()?))).collect();
+        if open.len() < 2 {
+            return Some(total);
+        }
+        let planned = |t| open.iter().map(|(_, load)| load.first_at(RunTime(t))).sum::<u64>();
+        let (mut low, mut high) = (0, self.end().0);
+        if planned(high) <= total {
+            return None;
+        }
+        // the last instant at which all together plan no more than the total
+        while low + 1 < high {
+            let middle = low + (high - low) / 2;
+            if planned(middle) <= total { low = middle } else { high = middle }
+        }
+        // several may be due in the nanosecond that exceeds it: the first scenarios get theirs
+        let mut left = total - planned(low);
+        for (first_number, load) in open {
+            let own = load.first_at(RunTime(low));
+            let more = load.first_at(RunTime(high)).saturating_sub(own).min(left);
+            if first_number == scenario.first_number {
+                return Some(own + more);
+            }
+            left -= more;
+        }
+        None
     }
 
     /// The canonical JSON.

@@ -86,8 +86,11 @@ pub(crate) fn bindings_with(
         iterations: None,
         records: RecordPolicy::default(),
         throttles: Vec::new(),
+        stage: None,
         setup: Vec::new(),
         teardown: Vec::new(),
+        collect: false,
+        details: Vec::new(),
         secrets: None,
     };
     Bindings::new(&plan, rows)

@@ -6,6 +6,7 @@
 
 mod frame;
 mod link;
+mod records;
 
 pub use frame::{frame_from_wire, frame_to_wire};
 pub use ld_proto::v1;
@@ -13,6 +14,7 @@ pub use link::{
     attach_to_master, control_from_master, control_from_worker, control_to_master, control_to_worker,
     results_from_master, results_from_worker, results_to_master, results_to_worker,
 };
+pub use records::{Lines, batch_from_wire, batch_to_wire};
 
 use crate::latency::DecodeError;
 
@@ -43,6 +45,9 @@ pub enum WireError {
         /// What it is.
         got: u64,
     },
+    /// A text that is not of its form.
+    #[error("{0} are no JSON object")]
+    Malformed(&'static str),
     /// Two entries of the same key.
     #[error("two entries for one {0}")]
     Twice(&'static str),

@@ -3,21 +3,23 @@
 //! A second is complete when every core has rolled past it. Frames leave in order and without gaps.
 
 use crate::engine::EngineEvent;
-use crate::recorder::{ANSWERED, ChunkPool, CoreSecond, Entry, FAILED, Part};
+use crate::recorder::{ANSWERED, ChunkPool, CoreSecond, Entry, FAILED, Line, LineBacklog, Part};
+use crate::sampler::RecordLimits;
 use crate::selfwatch::Throttle;
 use crate::series::SeriesTable;
-use ld_shared::frame::{FrameBody, Generator, Odometers};
+use crate::shipper::Shipper;
+use ld_shared::frame::{Collected, FrameBody, Generator, Odometers};
 use ld_shared::latency::Latency;
-use ld_shared::record::Record;
+use ld_shared::record::RequestLine;
 use ld_shared::sample::{Phase, SeriesKey, TimingPart};
+use ld_shared::threshold::Selector;
 use ld_shared::snapshot::{DropReason, FailureCount, PhaseSnapshot, Row, Series, Snapshot};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
 use tokio::sync::mpsc::UnboundedSender;
 
-/// Records in one frame of records: keeps frames far below any message limit.
-const RECORDS_PER_FRAME: usize = 1_000;
 /// Chunk buffers kept for reuse.
 const POOLED: usize = 16;
 
@@ -27,6 +29,9 @@ pub(crate) struct Aggregator {
     events: UnboundedSender<EngineEvent>,
     table: Arc<SeriesTable>,
     keys: Vec<SeriesKey>,
+    /// Series of which service time and lag are kept apart, and by number which ones they are.
+    details: Vec<Selector>,
+    detailed: Vec<bool>,
     pool: ChunkPool,
     throttle: Throttle,
     /// Per core: the second that it fills, and whether it is done.
@@ -34,7 +39,10 @@ pub(crate) struct Aggregator {
     odometers: Vec<Odometers>,
     building: BTreeMap<u32, Building>,
     next: u32,
-    records: Vec<Record>,
+    shipper: Shipper,
+    record_limits: RecordLimits,
+    backlog: LineBacklog,
+    collected: Option<Box<Collected>>,
     /// Users, records seen and start skew by core, as last heard.
     users: Vec<u64>,
     seen: Vec<[u64; 2]>,
@@ -80,20 +88,28 @@ impl Aggregator {
         input: Receiver<(usize, Part)>,
         events: UnboundedSender<EngineEvent>,
         table: Arc<SeriesTable>,
+        details: Vec<Selector>,
         pool: ChunkPool,
+        shipper: Shipper,
+        (record_limits, backlog): (RecordLimits, LineBacklog),
     ) -> Self {
         Self {
             input,
             events,
             table,
             keys: Vec::new(),
+            details,
+            detailed: Vec::new(),
             pool,
             throttle: Throttle::find(),
             cores: vec![(0, false); cores],
             odometers: vec![Odometers::default(); cores],
             building: BTreeMap::new(),
             next: 0,
-            records: Vec::new(),
+            shipper,
+            record_limits,
+            backlog,
+            collected: None,
             users: vec![0; cores],
             seen: vec![[0; 2]; cores],
             skew: vec![None; cores],
@@ -111,10 +127,18 @@ impl Aggregator {
                     self.count(second, entries);
                 }
                 Part::Second(second) => self.second(core, *second),
-                Part::Records(mut records) => self.records.append(&mut records),
+                Part::Records(records) => {
+                    let second = self.cores[core].0;
+                    records.into_iter().for_each(|record| self.shipper.offer(second, record));
+                }
+                Part::Lines(lines) => self.list(self.cores[core].0, lines),
+                Part::Collected(collected) => self.collected = Some(collected),
                 Part::Done => self.cores[core].1 = true,
+                Part::Acknowledged => self.shipper.acknowledge(),
+                Part::Close => return,
             }
             self.emit();
+            self.ship();
             if self.cores.iter().all(|(_, done)| *done) {
                 break;
             }
@@ -122,7 +146,40 @@ impl Aggregator {
         self.finish();
     }
 
+    fn list(&mut self, second: u32, lines: Vec<Line>) {
+        self.backlog.fetch_sub(lines.len(), Ordering::Relaxed);
+        for line in lines {
+            let key = self.key(line.series);
+            self.shipper.list(
+                second,
+                &RequestLine {
+                started_at: line.started_at,
+                request_type: key.request_type,
+                url: line.url,
+                name: key.name,
+                status: line.status,
+                response_us: line.response_us,
+                body_bytes: line.body_bytes,
+                error: line.error,
+            },
+            );
+        }
+    }
+
+    /// Sends what single requests may leave now; the cores learn what nobody needs.
+    fn ship(&mut self) {
+        for (mine, limit) in self.record_limits.iter().zip(self.shipper.limits()) {
+            mine.fetch_min(limit, Ordering::Relaxed);
+        }
+        self.shipper.thin([0, 1].map(|kind| self.record_limits[kind].load(Ordering::Relaxed)));
+        while let Some(body) = self.shipper.next() {
+            // nobody listens any more: the engine is being torn down
+            self.events.send(EngineEvent::Records(Box::new(body))).ok();
+        }
+    }
+
     fn count(&mut self, second: u32, mut entries: Vec<Entry>) {
+        self.choose_details(&entries);
         let building = self.building.entry(second).or_default();
         for entry in &entries {
             let phase = &mut building.phases[usize::from(entry.flags & 3)];
@@ -133,6 +190,10 @@ impl Aggregator {
                 series.succeeded.record(response);
             } else {
                 series.failed.record(response);
+            }
+            if self.detailed.get(usize::from(entry.series)) == Some(&true) {
+                series.service.record(response.saturating_sub(lag));
+                series.lag.record(lag);
             }
             phase.lag.record(lag);
             phase.service.record(response.saturating_sub(lag));
@@ -148,6 +209,18 @@ impl Aggregator {
             entries.clear();
             pool.push(entries);
         }
+    }
+
+    /// Finds out about series that were not seen before.
+    fn choose_details(&mut self, entries: &[Entry]) {
+        let known = self.detailed.len();
+        if self.details.is_empty() || entries.iter().all(|entry| usize::from(entry.series) < known) {
+            return;
+        }
+        self.keys = self.table.keys();
+        let details = &self.details;
+        let chosen = |key: &SeriesKey| details.iter().any(|selector| selector.matches(key));
+        self.detailed.extend(self.keys.iter().skip(known).map(chosen));
     }
 
     fn second(&mut self, core: usize, mut part: CoreSecond) {
@@ -200,8 +273,9 @@ impl Aggregator {
             }
             let building = self.building.remove(&self.next).unwrap_or_default();
             let body = self.body(building);
-            self.next += 1;
             self.send(body);
+            self.shipper.second(self.next);
+            self.next += 1;
         }
     }
 
@@ -231,8 +305,9 @@ impl Aggregator {
                 throttled_ms,
                 ..self.generator()
             },
-            records: Vec::new(),
+            collected: None,
             last: false,
+            records_follow: false,
         }
     }
 
@@ -276,24 +351,35 @@ impl Aggregator {
         self.events.send(EngineEvent::Span(Box::new(body))).ok();
     }
 
+    /// Sends the last frame, then what is left of records as fast as the master takes it.
     fn finish(mut self) {
-        let records = std::mem::take(&mut self.records);
-        for some in records.chunks(RECORDS_PER_FRAME) {
-            self.send(self.tail(some.to_vec(), false));
+        let records_follow = self.shipper.end();
+        let collected = self.collected.take();
+        self.send(FrameBody { collected, ..self.last_frame(records_follow) });
+        loop {
+            self.ship();
+            if self.shipper.is_done() {
+                return;
+            }
+            match self.input.recv() {
+                Ok((_, Part::Acknowledged)) => self.shipper.acknowledge(),
+                Ok((_, Part::Close)) | Err(_) => return,
+                Ok(_) => {}
+            }
         }
-        self.send(self.tail(Vec::new(), true));
     }
 
-    /// A frame after the last second.
-    fn tail(&self, records: Vec<Record>, last: bool) -> FrameBody {
+    /// The frame after the last second.
+    fn last_frame(&self, records_follow: bool) -> FrameBody {
         FrameBody {
             from_second: self.next,
             to_second: self.next,
             counts: Snapshot::default(),
             odometers: self.odometers_now(),
             generator: self.generator(),
-            records,
-            last,
+            collected: None,
+            last: true,
+            records_follow,
         }
     }
 }

@@ -84,15 +84,18 @@ pub fn main() -> ExitCode {
         Log::Json => LogFormat::Json,
     };
     // joining, losing and leaving a master are what one wants to see of a worker
-    telemetry::start(
-        format,
-        match (arguments.quiet, arguments.verbose) {
-            (true, _) => -1,
-            (false, 0) => 1,
-            (false, 1) => 2,
-            (false, 2..) => 3,
-        },
-    );
+    let verbosity = match (arguments.quiet, arguments.verbose) {
+        (true, _) => -1,
+        (false, 0) => 1,
+        (false, 1) => 2,
+        (false, 2..) => 3,
+    };
+    if let Err(error) = telemetry::start(format, verbosity) {
+        return fail(&format!(
+            "{error}: {}",
+            std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default()
+        ));
+    }
     match run(arguments) {
         Ok(Exit::Done(text)) => {
             tracing::info!("{text}");

@@ -11,19 +11,22 @@ mod tickets;
 
 use crate::aggregator::Aggregator;
 use crate::protocol::PrepareError;
-use crate::recorder::{ChunkPool, Odometer};
+use crate::recorder::{ChunkPool, LineBacklog, Odometer, Part};
 use crate::sampler::RecordLimits;
 use crate::series::SeriesTable;
+use crate::shipper::Shipper;
 use bytes::Bytes;
 use ld_shared::boot::clock::mono;
 use ld_shared::frame::{FrameBody, Odometers};
 use ld_shared::id::Digest;
 use ld_shared::plan::{Plan, Pool, SourceRows};
+use ld_shared::record::RecordBody;
 use ld_shared::shard::Shard;
 use ld_shared::time::{Mono, RunTime};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use tickets::Tickets;
@@ -42,9 +45,12 @@ pub struct EngineSpec {
 /// What an engine tells the link.
 #[derive(Debug)]
 pub enum EngineEvent {
-    /// A span is complete. Spans come in order and without gaps; the last one has `last` set and
-    /// is the last event.
+    /// A span is complete. Spans come in order and without gaps; the last one has `last` set, and
+    /// says whether records follow it.
     Span(Box<FrameBody>),
+    /// Single requests. At most [`ld_shared::message::RECORD_WINDOW`] come before
+    /// [`Engine::records_acknowledged`]; the last one has `last` set, if there is one.
+    Records(Box<RecordBody>),
     /// Users will soon need tickets of a pool: at least `want` more.
     WantTickets {
         /// The pool.
@@ -117,6 +123,7 @@ pub struct Engine {
     shared: Arc<Shared>,
     orders: watch::Sender<Order>,
     odometers: Vec<Arc<Odometer>>,
+    to_aggregator: Sender<(usize, Part)>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -128,6 +135,7 @@ impl Engine {
         let cores = cores.max(1);
         let rows = source_rows(&plan, &blobs)?;
         let series = Arc::new(SeriesTable::new());
+        let details = plan.details.clone();
         let in_flight = plan.scenarios.iter().map(|_| (AtomicI64::new(0), AtomicI64::new(i64::MAX))).collect();
         let shared = Arc::new(Shared {
             tickets: Tickets::new(&plan, events.clone()),
@@ -142,6 +150,7 @@ impl Engine {
         let (orders, _) = watch::channel(Order::Wait);
         let (parts, input) = std::sync::mpsc::channel();
         let pool: ChunkPool = Arc::new(Mutex::new(Vec::new()));
+        let backlog = LineBacklog::default();
         let odometers: Vec<_> = (0..cores).map(|_| Arc::new(Odometer::default())).collect();
         let (ready, prepared) = std::sync::mpsc::channel();
         let mut threads = Vec::new();
@@ -151,16 +160,19 @@ impl Engine {
                 shared: Arc::clone(&shared),
                 odometer: Arc::clone(odometer),
                 pool: Arc::clone(&pool),
+                backlog: Arc::clone(&backlog),
                 parts: parts.clone(),
                 orders: orders.subscribe(),
             };
             let ready = ready.clone();
             threads.push(spawn_thread(&format!("core-{index}"), move || core::run(seat, &ready))?);
         }
-        drop((parts, ready));
-        let aggregator = Aggregator::new(cores, input, events, series, pool);
+        drop(ready);
+        let shipper = Shipper::new(shared.plan.records);
+        let records = (Arc::clone(&shared.record_limits), backlog);
+        let aggregator = Aggregator::new(cores, input, events, series, details, pool, shipper, records);
         threads.push(spawn_thread("aggregator", move || aggregator.run())?);
-        let engine = Self { shared, orders, odometers, threads };
+        let engine = Self { shared, orders, odometers, to_aggregator: parts, threads };
         for _ in 0..cores {
             // a core that panics drops its end of the channel
             prepared.recv().map_err(|_| PrepareError("a load core stopped while it compiled the plan".into()))??;
@@ -214,6 +226,12 @@ impl Engine {
         self.shared.tickets.grant(pool, tickets, exhausted);
     }
 
+    /// The master has counted a batch of records: another one may leave.
+    pub fn records_acknowledged(&self) {
+        // the aggregator is gone once everything has left
+        self.to_aggregator.send((0, Part::Acknowledged)).ok();
+    }
+
     /// Records with a priority (successes, failures) at or above these need not be kept.
     pub fn set_record_limits(&self, limits: [u64; 2]) {
         for (have, new) in self.shared.record_limits.iter().zip(limits) {
@@ -225,6 +243,7 @@ impl Engine {
 impl Drop for Engine {
     fn drop(&mut self) {
         self.orders.send_replace(Order::Abort);
+        self.to_aggregator.send((0, Part::Close)).ok();
         for thread in self.threads.drain(..) {
             // a panic of the thread was reported where it happened
             thread.join().ok();

@@ -13,5 +13,6 @@ mod recorder;
 mod sampler;
 mod selfwatch;
 mod series;
+mod shipper;
 pub mod spool;
 mod user;

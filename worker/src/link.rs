@@ -39,6 +39,8 @@ pub trait LoadMaker: Sized + Send + 'static {
     fn odometers(&self) -> Odometers;
     /// [`Engine::grant`].
     fn grant(&self, pool: Pool, tickets: Range<u64>, exhausted: bool);
+    /// [`Engine::records_acknowledged`].
+    fn records_acknowledged(&self);
     /// [`Engine::set_record_limits`].
     fn set_record_limits(&self, limits: [u64; 2]);
 }
@@ -64,6 +66,9 @@ impl LoadMaker for Engine {
     }
     fn grant(&self, pool: Pool, tickets: Range<u64>, exhausted: bool) {
         self.grant(pool, tickets, exhausted);
+    }
+    fn records_acknowledged(&self) {
+        self.records_acknowledged();
     }
     fn set_record_limits(&self, limits: [u64; 2]) {
         self.set_record_limits(limits);
@@ -194,6 +199,7 @@ impl<L: LoadMaker> Shell<L> {
                     };
                     Event::Span(body)
                 }
+                EngineEvent::Records(body) => Event::Records(body),
                 EngineEvent::WantTickets { pool, want } => Event::WantTickets(pool, want),
             },
             Some((run, result)) = self.prepared.recv() => match result {
@@ -254,6 +260,9 @@ impl<L: LoadMaker> Shell<L> {
             Effect::StopLoad => self.with_load(LoadMaker::stop),
             Effect::AbortLoad => self.with_load(LoadMaker::abort),
             Effect::Grant(pool, tickets, exhausted) => self.with_load(|load| load.grant(pool, tickets, exhausted)),
+            Effect::RecordsAcknowledged(batches) => {
+                self.with_load(|load| (0..batches).for_each(|_| load.records_acknowledged()));
+            }
             Effect::RecordLimits(limits) => self.with_load(|load| load.set_record_limits(limits)),
             Effect::Dial | Effect::Exit(_) => {}
         }

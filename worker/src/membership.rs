@@ -10,6 +10,7 @@ use ld_shared::frame::{Frame, FrameBody, FrameKey};
 use ld_shared::id::{Digest, RunId, SessionId};
 use ld_shared::message::{BEAT_EVERY, Hello, LEASE, ToMaster, ToWorker};
 use ld_shared::plan::Pool;
+use ld_shared::record::{RecordBatch, RecordBody};
 use ld_shared::shard::Shard;
 use ld_shared::time::{Mono, RunTime};
 use std::collections::{BTreeMap, VecDeque};
@@ -59,6 +60,8 @@ pub enum Event {
     Prepared(RunId, Result<Ready, String>),
     /// The engine completed a span.
     Span(Box<FrameBody>),
+    /// The engine hands out single requests.
+    Records(Box<RecordBody>),
     /// Users will soon need tickets.
     WantTickets(Pool, u64),
     /// Somebody asked the worker to end (the second time: at once).
@@ -119,6 +122,8 @@ pub enum Effect {
     Grant(Pool, Range<u64>, bool),
     /// Hand record limits to the engine.
     RecordLimits([u64; 2]),
+    /// Tell the engine that so many more batches of records are counted.
+    RecordsAcknowledged(u64),
     /// Tell people: a state changed.
     Say(String),
     /// The worker is done.
@@ -186,9 +191,22 @@ struct Run {
     run: RunId,
     stage: Stage,
     spool: Spool,
+    records: Shipped,
     graceful_stop: Duration,
     /// The master of this run is lost: what it measures goes nowhere.
     orphaned: bool,
+}
+
+/// Batches of records, as far as they have come.
+#[derive(Debug, Default)]
+struct Shipped {
+    /// Batches that wait for the frames before them: what is listed is counted first. The engine
+    /// hands out no more than a window of them.
+    waiting: VecDeque<RecordBody>,
+    sent: u64,
+    acknowledged: u64,
+    /// The last frame said that more follow, and the last batch has not come.
+    open: bool,
 }
 
 #[derive(Debug)]
@@ -222,6 +240,12 @@ enum Stage {
 }
 
 impl Run {
+    /// Whether the master has counted everything.
+    fn is_delivered(&self) -> bool {
+        let records = &self.records;
+        self.spool.is_done() && !records.open && records.waiting.is_empty() && records.acknowledged == records.sent
+    }
+
     fn t0(&self) -> Option<Mono> {
         match &self.stage {
             Stage::Running { t0 } | Stage::Draining { t0, .. } | Stage::Spent { t0 } => Some(*t0),
@@ -291,6 +315,7 @@ impl Membership {
             Event::Message(message) => self.on_message(now, message, effects),
             Event::Prepared(run, result) => self.on_prepared(&run, result, effects),
             Event::Span(body) => self.on_span(now, body, effects),
+            Event::Records(body) => self.on_records(*body, effects),
             Event::WantTickets(pool, want) => {
                 if let Some(run) = self.run.as_ref().filter(|run| !run.orphaned) {
                     effects.push(Effect::Send(ToMaster::WantTickets { run: run.run.clone(), pool, want }));
@@ -403,6 +428,15 @@ impl Membership {
                 effects.push(Effect::RecordLimits(record_limits));
                 self.offer(effects);
             }
+            ToWorker::RecordAck { run, seq, record_limits } if ours(&run) => {
+                effects.push(Effect::RecordLimits(record_limits));
+                if let Some(run) = &mut self.run {
+                    let seq = seq.min(run.records.sent);
+                    let more = seq.saturating_sub(run.records.acknowledged);
+                    run.records.acknowledged += more;
+                    effects.push(Effect::RecordsAcknowledged(more));
+                }
+            }
             ToWorker::Goodbye { text } => self.on_goodbye(now, &text, effects),
             // late messages of a run that is over here
             ToWorker::Arm { .. }
@@ -410,7 +444,8 @@ impl Membership {
             | ToWorker::Abort { .. }
             | ToWorker::RunClosed { .. }
             | ToWorker::Tickets { .. }
-            | ToWorker::FrameAck { .. } => {}
+            | ToWorker::FrameAck { .. }
+            | ToWorker::RecordAck { .. } => {}
         }
     }
 
@@ -446,8 +481,8 @@ impl Membership {
         let digests = missing.iter().cloned().collect();
         effects.push(Effect::Send(ToMaster::NeedBlobs { run: run.clone(), digests }));
         let stage = Stage::Fetching { plan, missing, blobs: BTreeMap::new(), partial: BytesMut::new() };
-        let (spool, graceful_stop) = (Spool::default(), Duration::ZERO);
-        self.run = Some(Run { run, stage, spool, graceful_stop, orphaned: false });
+        let (spool, records, graceful_stop) = (Spool::default(), Shipped::default(), Duration::ZERO);
+        self.run = Some(Run { run, stage, spool, records, graceful_stop, orphaned: false });
     }
 
     fn on_blob(&mut self, digest: &Digest, total: u64, offset: u64, data: &Bytes, effects: &mut Vec<Effect>) {
@@ -510,6 +545,7 @@ impl Membership {
     fn on_span(&mut self, now: Mono, body: Box<FrameBody>, effects: &mut Vec<Effect>) {
         let Some(run) = &mut self.run else { return };
         let last = body.last;
+        run.records.open = body.records_follow;
         if run.orphaned {
             if last {
                 self.drop_run(effects);
@@ -524,6 +560,13 @@ impl Membership {
         self.offer(effects);
     }
 
+    fn on_records(&mut self, body: RecordBody, effects: &mut Vec<Effect>) {
+        let Some(run) = self.run.as_mut().filter(|run| !run.orphaned) else { return };
+        run.records.open &= !body.last;
+        run.records.waiting.push_back(body);
+        self.offer(effects);
+    }
+
     fn offer(&mut self, effects: &mut Vec<Effect>) {
         let Link::Joined { session } = self.link else { return };
         let Some(run) = &mut self.run else { return };
@@ -531,6 +574,14 @@ impl Membership {
             let key = FrameKey { run: run.run.clone(), session, seq };
             let frame = Box::new(Frame { key, body: *body });
             effects.push(Effect::Send(ToMaster::Frame { frame, sealed_at }));
+        }
+        if run.spool.is_waiting() {
+            return;
+        }
+        while let Some(body) = run.records.waiting.pop_front() {
+            run.records.sent += 1;
+            let batch = RecordBatch { run: run.run.clone(), session, seq: run.records.sent, body };
+            effects.push(Effect::Send(ToMaster::Records(Box::new(batch))));
         }
     }
 
@@ -555,7 +606,7 @@ impl Membership {
     fn advance(&mut self, now: Mono, effects: &mut Vec<Effect>) {
         self.advance_run(now, effects);
         self.advance_link(now, effects);
-        let delivered = self.run.as_ref().is_none_or(|run| run.spool.is_done());
+        let delivered = self.run.as_ref().is_none_or(Run::is_delivered);
         match self.ending {
             Ending::Asked { made_load } if delivered => self.leave(made_load, effects),
             Ending::Aborted { until } if delivered || now >= until => self.leave(true, effects),

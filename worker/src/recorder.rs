@@ -5,7 +5,7 @@
 //! are the two independent paths of conservation.
 
 use crate::engine::Limits;
-use ld_shared::frame::{Odometers, PhaseOdometer};
+use ld_shared::frame::{Collected, Odometers, PhaseOdometer};
 use ld_shared::latency::Latency;
 use ld_shared::record::Record;
 use ld_shared::sample::{Failure, FailureKind, Phase};
@@ -13,12 +13,19 @@ use ld_shared::snapshot::{DropReason, Row};
 use ld_shared::time::SECOND;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
 
 /// Samples in a chunk of the log.
 const CHUNK: usize = 32 * 1024;
+/// Kept records that a core hands over at once.
+const RECORDS: usize = 128;
+/// Lines that a core hands over at once.
+const LINES: usize = 1_024;
+/// Lines that may wait for the aggregator: about 20 MB. It is behind when there are more, and further
+/// ones are left out.
+const MOST_LINES: usize = 256 * 1024;
 
 /// A finished request. Instants and spans in ns of this node's clock.
 #[derive(Clone, Copy, Debug)]
@@ -82,11 +89,35 @@ pub(crate) enum Part {
     Chunk(Vec<Entry>),
     /// A second is over: everything else of it.
     Second(Box<CoreSecond>),
-    /// Kept records, at the end.
+    /// Kept records.
     Records(Vec<Record>),
+    /// Every request of a stretch.
+    Lines(Vec<Line>),
+    /// What a setup brought about.
+    Collected(Box<Collected>),
     /// The core is done; nothing follows.
     Done,
+    /// The master has counted a batch of records (from the engine, not from a core).
+    Acknowledged,
+    /// The engine is dropped: nobody needs anything any more.
+    Close,
 }
+
+/// One request of those that are all wanted, as the core knows it.
+#[derive(Debug)]
+pub(crate) struct Line {
+    pub(crate) series: u16,
+    pub(crate) status: Option<u16>,
+    /// Run clock, ns.
+    pub(crate) started_at: u64,
+    pub(crate) response_us: u64,
+    pub(crate) body_bytes: u64,
+    pub(crate) url: Arc<str>,
+    pub(crate) error: Option<Arc<str>>,
+}
+
+/// How many lines wait for the aggregator.
+pub(crate) type LineBacklog = Arc<AtomicUsize>;
 
 /// One core's second.
 #[derive(Debug, Default)]
@@ -163,6 +194,7 @@ pub(crate) struct Recorder {
     odometer: Arc<Odometer>,
     out: Sender<(usize, Part)>,
     pool: ChunkPool,
+    backlog: LineBacklog,
     core: usize,
     /// Run time 0, ns of this node's clock; `u64::MAX` before the start.
     t0: Cell<u64>,
@@ -180,6 +212,8 @@ struct Inner {
     cpu_before: u64,
     start_skew: Option<u64>,
     records_seen: [u64; 2],
+    records: Vec<Record>,
+    lines: Vec<Line>,
 }
 
 impl Recorder {
@@ -188,14 +222,23 @@ impl Recorder {
         limits: Arc<Limits>,
         odometer: Arc<Odometer>,
         pool: ChunkPool,
+        backlog: LineBacklog,
         out: Sender<(usize, Part)>,
     ) -> Self {
-        let inner = Inner { now: CoreSecond::default(), cpu_before: 0, start_skew: None, records_seen: [0; 2] };
+        let inner = Inner {
+            now: CoreSecond::default(),
+            cpu_before: 0,
+            start_skew: None,
+            records_seen: [0; 2],
+            records: Vec::new(),
+            lines: Vec::new(),
+        };
         Self {
             limits,
             odometer,
             out,
             pool,
+            backlog,
             core,
             t0: Cell::new(u64::MAX),
             warmup_end: Cell::new(0),
@@ -226,6 +269,11 @@ impl Recorder {
     /// Whether something may start at `now`: inside the lease and before the end.
     pub(crate) fn may_start(&self, now: u64) -> bool {
         self.limits.may_start(now)
+    }
+
+    /// Whether what users do last may start at `now`: inside the lease.
+    pub(crate) fn may_finish(&self, now: u64) -> bool {
+        !self.limits.lease_over(now)
     }
 
     /// Phase of what is intended at `t`, ns of this node's clock.
@@ -261,7 +309,12 @@ impl Recorder {
         done.start_skew = inner.start_skew;
         inner.now.traffic = vec![Default::default(); done.traffic.len()];
         self.second_end.set(end + SECOND);
+        let (records, lines) = (std::mem::take(&mut inner.records), std::mem::take(&mut inner.lines));
         drop(inner);
+        if !records.is_empty() {
+            self.send(Part::Records(records));
+        }
+        self.send_lines(lines);
         self.send(Part::Second(Box::new(done)));
     }
 
@@ -274,17 +327,47 @@ impl Recorder {
         self.out.send((self.core, part)).ok();
     }
 
-    /// The core's last second (even if it is not over), its records, and the end.
-    pub(crate) fn finish(&self, now: u64, records: Vec<Record>) {
+    fn send_lines(&self, lines: Vec<Line>) {
+        if !lines.is_empty() && self.backlog.load(Ordering::Relaxed) < MOST_LINES {
+            self.backlog.fetch_add(lines.len(), Ordering::Relaxed);
+            self.send(Part::Lines(lines));
+        }
+    }
+
+    /// Gives a kept record away.
+    pub(crate) fn keep(&self, record: Record) {
+        let records = &mut self.inner.borrow_mut().records;
+        // growing would copy; so little at once is never missed
+        records.reserve_exact(RECORDS - records.len());
+        records.push(record);
+        if records.len() == RECORDS {
+            self.send(Part::Records(std::mem::take(records)));
+        }
+    }
+
+    /// Gives one request of those that are all wanted away.
+    pub(crate) fn list(&self, line: Line) {
+        let lines = &mut self.inner.borrow_mut().lines;
+        lines.reserve_exact(LINES - lines.len());
+        lines.push(line);
+        if lines.len() == LINES {
+            self.send_lines(std::mem::take(lines));
+        }
+    }
+
+    /// The core's last second (even if it is not over), and the end.
+    pub(crate) fn finish(&self, now: u64) {
         if self.t0.get() != u64::MAX {
             self.roll(now);
             self.second_end.set(now.max(self.second_end.get() - SECOND));
             self.close_second();
         }
-        if !records.is_empty() {
-            self.send(Part::Records(records));
-        }
         self.send(Part::Done);
+    }
+
+    /// A setup is over.
+    pub(crate) fn collected(&self, collected: Collected) {
+        self.send(Part::Collected(Box::new(collected)));
     }
 
     /// An iteration is due.
@@ -344,7 +427,10 @@ impl Recorder {
             self.roll(now);
         }
         bump(&self.atomics(phase).started);
-        self.inner.borrow_mut().now.row.requests_started += 1;
+        if phase != Phase::Hooks {
+            // rows are of the load: what hooks do lies beside it
+            self.inner.borrow_mut().now.row.requests_started += 1;
+        }
     }
 
     /// A request reached the socket.
@@ -392,14 +478,17 @@ impl Recorder {
             inner.records_seen[0] += 1;
             return;
         }
-        inner.records_seen[usize::from(failure.is_some())] += 1;
+        if sample.phase == Phase::Main {
+            inner.records_seen[usize::from(failure.is_some())] += 1;
+        }
         let now = &mut inner.now;
         let at = sample.ended.saturating_sub(self.t0.get());
         let phase = sample.phase.index();
+        let loads = u64::from(sample.phase != Phase::Hooks);
         let mut flags = phase as u16;
         if let Some(failure) = failure {
             flags |= FAILED;
-            now.row.failed += 1;
+            now.row.failed += loads;
             now.failures
                 .entry((sample.series, sample.phase, Arc::clone(&failure.reason)))
                 .and_modify(|span| {
@@ -408,7 +497,7 @@ impl Recorder {
                 })
                 .or_insert(FailureSpan { kind: failure.kind, count: 1, first_at: at, last_at: at });
         } else {
-            now.row.succeeded += 1;
+            now.row.succeeded += loads;
         }
         if sample.first_byte.is_some() {
             flags |= ANSWERED;

@@ -11,8 +11,6 @@ use std::collections::VecDeque;
 
 /// Frames that wait before their oldest are merged.
 const MOST_WAITING: usize = 60;
-/// Records that a merged frame keeps.
-const MOST_RECORDS: usize = 10_000;
 
 /// Frames of one session in one run.
 #[derive(Debug, Default)]
@@ -51,6 +49,11 @@ impl Spool {
         self.acknowledged = self.acknowledged.max(seq.min(self.offered));
     }
 
+    /// Whether frames wait to be offered.
+    pub fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
     /// Whether the last frame is acknowledged.
     pub fn is_done(&self) -> bool {
         self.finished && self.waiting.is_empty() && self.acknowledged == self.offered
@@ -67,12 +70,6 @@ fn prepend(older: FrameBody, newer: &mut FrameBody) {
     generator.throttled_ms += older.generator.throttled_ms;
     generator.users_max = generator.users_max.max(older.generator.users_max);
     generator.start_skew = older.generator.start_skew.or(generator.start_skew);
-    newer.records.extend(older.records);
-    if newer.records.len() > MOST_RECORDS {
-        // the lowest priorities are the sample; what goes is the least likely to be kept
-        newer.records.sort_by_key(|record| record.priority);
-        newer.records.truncate(MOST_RECORDS);
-    }
 }
 
 #[cfg(test)]

@@ -2,15 +2,20 @@
 
 #![expect(clippy::unwrap_used, reason = "tests panic")]
 
+#[path = "engine/hooks.rs"]
+mod hooks;
+
 use ld_shared::boot::clock::mono;
 use ld_shared::frame::{FrameBody, PhaseOdometer};
 use ld_shared::id::{Digest, Epoch};
 use ld_shared::lanes::LaneSet;
 use ld_shared::plan::{Plan, Pool};
+use ld_shared::record::{Bodies, Record, RecordPolicy, RequestLine};
 use ld_shared::sample::Phase;
 use ld_shared::shard::Shard;
 use ld_shared::snapshot::Snapshot;
 use ld_shared::time::{Mono, RunTime};
+use ld_shared::wire::Lines;
 use ld_worker::engine::{Engine, EngineEvent, EngineSpec};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -51,12 +56,14 @@ fn server(delay: Duration) -> (SocketAddr, Arc<AtomicU64>) {
     (address, seen)
 }
 
-fn plan(address: SocketAddr, load: &Value, seconds: f64) -> Plan {
-    let task = |path: &str| {
-        json!({"name": path, "user": null, "weight": 1, "run_if": null, "skip_if": null, "assertions": [],
+fn task(address: SocketAddr, path: &str) -> Value {
+    json!({"name": path, "user": null, "weight": 1, "run_if": null, "skip_if": null, "assertions": [],
             "extract": [], "think_time": null, "status_check": null,
             "fields": {"method": "get", "request_url": format!("http://{address}{path}")}})
-    };
+}
+
+fn plan(address: SocketAddr, load: &Value, seconds: f64) -> Plan {
+    let task = |path: &str| task(address, path);
     let scenario = json!({"name": "default", "user": "fast_http_user", "load": load, "first_number": 0,
         "mode": "sequence", "tasks": [task("/ok"), task("/bad")], "wait_time": null, "host": null,
         "connections": "per_user", "connect_timeout": 5.0, "request_timeout": 5.0,
@@ -77,6 +84,8 @@ fn open(rate: u64, cap: u64) -> Value {
 
 struct Run {
     frames: Vec<FrameBody>,
+    records: Vec<Record>,
+    lines: Vec<RequestLine>,
     total: Snapshot,
 }
 
@@ -96,7 +105,8 @@ impl Run {
             "{odometer:?}"
         );
         let rows: (u64, u64) = self.total.rows.values().fold((0, 0), |(s, f), r| (s + r.succeeded, f + r.failed));
-        assert_eq!(rows, (main.succeeded(), main.failed()));
+        let warmup = self.total.phase(Phase::Warmup);
+        assert_eq!(rows, (main.succeeded() + warmup.succeeded(), main.failed() + warmup.failed()));
         assert_eq!(main.failures.values().map(|f| f.count).sum::<u64>(), main.failed());
     }
 }
@@ -121,18 +131,24 @@ async fn run(plan: Plan, mut tickets: u64, stop: impl Fn(&Engine, u32)) -> Run {
     let engine = tokio::task::spawn_blocking(move || Engine::prepare(spec, events)).await.unwrap().unwrap();
     engine.set_lease(Mono(u64::MAX));
     engine.start(&shard, mono().after(Duration::from_millis(20)));
-    let mut run = Run { frames: Vec::new(), total: Snapshot::default() };
-    let mut next_ticket = 0;
+    let mut run = Run { frames: Vec::new(), records: Vec::new(), lines: Vec::new(), total: Snapshot::default() };
+    let (mut next_ticket, mut over) = (0, false);
     while let Some(event) = received.recv().await {
         match event {
             EngineEvent::Span(frame) => {
                 run.total.merge(&frame.counts);
-                let (last, second) = (frame.last, frame.to_second);
+                let (last, follow, second) = (frame.last, frame.records_follow, frame.to_second);
                 run.frames.push(*frame);
-                if last {
-                    break;
+                over = last && !follow;
+                if !last {
+                    stop(&engine, second);
                 }
-                stop(&engine, second);
+            }
+            EngineEvent::Records(body) => {
+                over = body.last;
+                run.records.extend(body.kept);
+                run.lines.extend(Lines::decode(body.lines).unwrap());
+                engine.records_acknowledged();
             }
             EngineEvent::WantTickets { pool, want } => {
                 assert_eq!(pool, Pool::Iterations);
@@ -141,6 +157,9 @@ async fn run(plan: Plan, mut tickets: u64, stop: impl Fn(&Engine, u32)) -> Run {
                 engine.grant(pool, next_ticket..next_ticket + block, tickets == 0);
                 next_ticket += block;
             }
+        }
+        if over {
+            break;
         }
     }
     tokio::task::spawn_blocking(move || drop(engine)).await.unwrap();
@@ -158,8 +177,34 @@ async fn a_closed_run_accounts_for_every_request() {
     let main = run.total.phase(Phase::Main);
     assert!(main.succeeded() > 100);
     assert!(main.succeeded().abs_diff(main.failed()) <= 8);
-    assert_eq!(run.frames.iter().map(|f| f.records.len()).sum::<usize>(), 200, "50 of each kind a core");
+    for failed in [false, true] {
+        // 50 at the end of each second, of which the master keeps 50
+        let shipped = run.records.iter().filter(|r| r.error.is_some() == failed).count();
+        assert!((50..=150).contains(&shipped), "{shipped}");
+    }
+    assert!(run.records.iter().all(|r| r.started_at < r.ended_at && &*r.scenario == "default"));
+    assert!(run.lines.is_empty());
     assert!(run.frames.windows(2).all(|w| w[1].from_second == w[0].to_second));
+}
+
+#[tokio::test]
+async fn every_request_of_the_main_phase_is_listed_if_asked_for() {
+    let (address, _) = server(Duration::from_millis(1));
+    let mut plan = plan(address, &closed(8), 1.5);
+    plan.warmup = RunTime::from_secs(0.5);
+    plan.records = RecordPolicy { keep: 1_000_000, bodies: Bodies::All(1), all: true };
+    let run = run(plan, 0, |_, _| {}).await;
+    run.assert_conserved();
+    let main = run.total.phase(Phase::Main);
+    assert!(run.total.phase(Phase::Warmup).succeeded() > 0);
+    let failed = |errors: Vec<bool>| errors.into_iter().filter(|failed| *failed).count() as u64;
+    assert_eq!(run.lines.len() as u64, main.succeeded() + main.failed());
+    assert_eq!(failed(run.lines.iter().map(|line| line.error.is_some()).collect()), main.failed());
+    assert_eq!(run.records.len(), run.lines.len());
+    assert_eq!(failed(run.records.iter().map(|r| r.error.is_some()).collect()), main.failed());
+    assert!(run.records.iter().all(|r| r.answer.as_ref().unwrap().body == b"o"));
+    let seen = run.frames.last().unwrap().generator.records_seen;
+    assert_eq!(seen, [main.succeeded(), main.failed()]);
 }
 
 #[tokio::test]

@@ -40,7 +40,7 @@ pub(super) fn run(global: &Global, console: Console, bench: &Bench, files: Repor
         label: Some(format!("bench {}", bench.url)),
         content: bench.document().to_string().into_bytes(),
     };
-    session::run(global, console, vec![source], &Outputs { files, results: None })
+    session::run(global, console, vec![source], &Outputs { files, ..Outputs::default() })
 }
 
 impl Bench {

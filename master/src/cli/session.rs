@@ -4,15 +4,17 @@
 use super::{Global, Outputs};
 use crate::app::App;
 use crate::cluster::Cluster;
-use crate::command::{CommandError, Entry, commands, with_causes};
+use crate::command::{CommandError, Commands, with_causes};
 use crate::console::Console;
+use crate::executor::records;
 use crate::report::{self, files};
 use crate::run::result::RunResult;
 use crate::run::verdict::{Verdict, exit};
-use crate::script::{self, CommandSpec, Document};
+use crate::store::StoreError;
+use crate::store::history::History;
+use crate::script::{self, Document, Strictness};
 use ld_shared::boot::signal::Signals;
 use ld_shared::fault::Fault;
-use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -51,14 +53,19 @@ pub(super) fn block_on(console: &Console, work: impl AsyncFnOnce(Signals) -> u8)
 
 /// Checks every document, then runs them one after another. Returns the exit code of the worst.
 pub(super) fn run(global: &Global, console: Console, sources: Vec<Source>, outputs: &Outputs) -> u8 {
-    let commands = commands();
-    let specs: Vec<CommandSpec> = commands.iter().map(|entry| entry.spec).collect();
-    let Ok(documents) = check(&console, sources, &specs) else {
+    let Ok(documents) = check(&console, sources, outputs.strictness()) else {
         return exit::REFUSED;
     };
     let console =
         if outputs.results.as_deref() == Some(Path::new("-")) { console.with_lines_on_stdout() } else { console };
     block_on(&Console::new(global.quiet), async |signals| {
+        let history = match history(global, &console).await {
+            Ok(history) => history,
+            Err(error) => {
+                console.error(&format!("error: {error}"));
+                return exit::NOT_RUN;
+            }
+        };
         let cluster = match Cluster::open(global.cluster()).await {
             Ok(cluster) => cluster,
             Err(error) => {
@@ -66,8 +73,8 @@ pub(super) fn run(global: &Global, console: Console, sources: Vec<Source>, outpu
                 return exit::NOT_RUN;
             }
         };
-        let app = App::new(cluster, console, signals);
-        let mut session = Session { app, commands, failures: Vec::new(), code: exit::PASSED, lines: String::new() };
+        let app = App::new(cluster, console, signals).with_history(history);
+        let mut session = Session { app, failures: Vec::new(), code: exit::PASSED, lines: String::new() };
         for (label, document) in documents {
             session.app.state().label = label;
             session.run(&document).await;
@@ -76,12 +83,25 @@ pub(super) fn run(global: &Global, console: Console, sources: Vec<Source>, outpu
     })
 }
 
+/// Where runs are kept. A folder that was asked for must be there before anything runs.
+async fn history(global: &Global, console: &Console) -> Result<Option<History>, StoreError> {
+    if global.unsaved {
+        return Ok(None);
+    }
+    let Some(history) = global.history() else {
+        console.note("warning: runs are not kept for later: neither HOME nor --data-dir says where");
+        return Ok(None);
+    };
+    if global.data_dir.is_some() {
+        history.open().await?.close().await;
+    }
+    Ok(Some(history))
+}
+
 /// Runs a document of our own without a word, and gives its result.
 pub(super) fn measure(global: &Global, document: &[u8]) -> Result<RunResult, String> {
-    let commands = commands();
-    let specs: Vec<CommandSpec> = commands.iter().map(|entry| entry.spec).collect();
     let faults = |faults: Vec<Fault>| faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-    let document = script::read(document, &specs).map_err(faults)?;
+    let document = script::read(document, Strictness::Strict, &Commands::default()).map_err(faults)?;
     let mut outcome = Err("it did not run".to_owned());
     block_on(&Console::silent(), async |signals| {
         let cluster = match Cluster::open(global.cluster()).await {
@@ -92,7 +112,7 @@ pub(super) fn measure(global: &Global, document: &[u8]) -> Result<RunResult, Str
             }
         };
         let app = App::new(cluster, Console::silent(), signals);
-        let mut session = Session { app, commands, failures: Vec::new(), code: exit::PASSED, lines: String::new() };
+        let mut session = Session { app, failures: Vec::new(), code: exit::PASSED, lines: String::new() };
         session.run(&document).await;
         let code = session.verdict().exit_code;
         outcome = if session.failures.is_empty() {
@@ -110,12 +130,13 @@ pub(super) fn measure(global: &Global, document: &[u8]) -> Result<RunResult, Str
 fn check(
     console: &Console,
     sources: Vec<Source>,
-    specs: &[CommandSpec],
+    strictness: Strictness,
 ) -> Result<Vec<(Option<String>, Document)>, Refused> {
+    let commands = Commands::default();
     let mut documents = Vec::new();
     let mut refused = false;
     for source in sources {
-        match script::read(&source.content, specs) {
+        match script::read(&source.content, strictness, &commands) {
             Ok(document) => documents.push((source.label, document)),
             Err(faults) => {
                 refused = true;
@@ -136,7 +157,6 @@ struct Refused;
 /// Documents under way.
 struct Session {
     app: App,
-    commands: Vec<Entry>,
     /// What went wrong beside the runs' own verdicts.
     failures: Vec<String>,
     code: u8,
@@ -146,15 +166,12 @@ struct Session {
 
 impl Session {
     async fn run(&mut self, document: &Document) {
-        for action in &document.actions {
-            let outcome = match self.commands.iter().find(|entry| entry.spec.name == action.name) {
-                Some(entry) => entry.run(action.named(&entry.spec), &self.app).await,
-                None => Err(CommandError::failed("KeyError", format!("unknown command `{}`", action.name))),
-            };
-            self.line(action.index, &action.name, &outcome);
-            if let Err(error) = outcome {
-                self.failed(&format!("action {} ({})", action.index, action.name), &error);
+        for outcome in self.app.execute(document).await {
+            for (place, error) in outcome.errors() {
+                self.failures.push(format!("{place} failed: {error}"));
+                self.code = exit::worse(self.code, error.exit_code);
             }
+            writeln!(self.lines, "{}", records::line(&outcome)).expect("writing to a String cannot fail");
         }
     }
 
@@ -164,17 +181,6 @@ impl Session {
         self.app.console.error(&format!("error: {text}{help}"));
         self.failures.push(text);
         self.code = exit::worse(self.code, error.exit_code);
-    }
-
-    fn line(&mut self, index: usize, command: &str, outcome: &Result<Value, CommandError>) {
-        let line = match outcome {
-            Ok(value) => json!({"index": index, "command": command, "ok": true, "value": value}),
-            Err(error) => {
-                let error = json!({"kind": error.kind, "message": error.message});
-                json!({"index": index, "command": command, "ok": false, "error": error})
-            }
-        };
-        writeln!(self.lines, "{line}").expect("writing to a String cannot fail");
     }
 
     /// Writes what was asked for and closes the cluster. Returns the exit code.
@@ -202,7 +208,7 @@ impl Session {
             let line = report::named(format).expect("the table has these formats");
             match line.write_to(&self.app.findings_of_all(self.verdict()), path) {
                 Ok(()) => self.app.console.note(&format!("wrote {}", path.display())),
-                Err(error) => self.failed(&format!("writing --{format}"), &CommandError::of("OSError", &error)),
+                Err(error) => self.failed(&format!("writing --{format}"), &CommandError::of(error.kind(), &error)),
             }
         }
     }

@@ -135,15 +135,16 @@ pub fn own_due(plan: &Plan, scenario: &ScenarioPlan, lanes: &LaneSet, from: RunT
     }
     match load.arrivals {
         Arrivals::Constant => {
-            let most = plan.iterations.unwrap_or(u64::MAX);
+            let most = plan.most_arrivals(scenario).unwrap_or(u64::MAX);
             let number = |t| scenario.first_number.saturating_add(load.first_at(t).min(most));
             lanes.count_between(number(from), number(to))
         }
         Arrivals::Poisson => {
             let lanes: Vec<u16> = lanes.iter().collect();
             let load = std::sync::Arc::new(load.clone());
-            let cursor = ArrivalCursor::new(load, plan.seed, scenario.first_number, lanes.into(), from, to);
-            let mut cursor = cursor.limited(plan.iterations);
+            let seed = scenario.arrival_seed(plan);
+            let cursor = ArrivalCursor::new(load, seed, scenario.first_number, lanes.into(), from, to);
+            let mut cursor = cursor.limited(plan.most_arrivals(scenario));
             std::iter::from_fn(|| cursor.take()).count() as u64
         }
     }
@@ -187,8 +188,11 @@ pub(crate) mod tests {
             iterations: None,
             records: RecordPolicy::default(),
             throttles: Vec::new(),
+            stage: None,
             setup: Vec::new(),
             teardown: Vec::new(),
+            collect: false,
+            details: Vec::new(),
             secrets: None,
         }
     }

@@ -4,19 +4,24 @@
 //! waits for nothing without a deadline. What was measured is [`Coordinator::measured`].
 
 mod outcome;
+mod rules;
 #[cfg(test)]
 mod tests;
 
 use super::assign::{AssignError, Share, Strength, assign};
 use super::ledger::{Ledger, Put};
 use super::membership::Registry;
+use super::rule_watch::Watch;
 use crate::run::{Event as RunEvent, Progress};
+use bytes::Bytes;
 use ld_shared::frame::Frame;
 use ld_shared::id::{Digest, Epoch, RunId, SessionId, WorkerName};
 use ld_shared::lanes::LaneSet;
 use ld_shared::message::{PREPARE_WITHIN, RunBeat, ToMaster, ToWorker};
 use ld_shared::plan::Plan;
+use ld_shared::record::RecordBatch;
 use ld_shared::shard::Shard;
+use ld_shared::threshold::Threshold;
 use ld_shared::ticket::Dispenser;
 use ld_shared::time::{Mono, RunTime};
 use std::collections::BTreeMap;
@@ -29,6 +34,11 @@ const ARM_ATTEMPTS: u32 = 3;
 const CLOSE_WITHIN: Duration = Duration::from_secs(10);
 /// After an abort, how long last frames may take.
 const ABORT_WITHIN: Duration = Duration::from_secs(5);
+
+/// After everybody's last frame, how long records that are left may take.
+const RECORDS_WITHIN: Duration = Duration::from_secs(10);
+/// The same after an abort.
+const ABORTED_RECORDS_WITHIN: Duration = Duration::from_secs(2);
 
 /// What a run is made from.
 #[derive(Clone, Debug)]
@@ -47,6 +57,8 @@ pub struct Spec {
     pub wait: Duration,
     /// Start with those that are there when the wait is over.
     pub allow_missing: bool,
+    /// Rules that are judged while it runs.
+    pub thresholds: Vec<Threshold>,
     /// The only worker lives in this process: no network to allow for.
     pub local: bool,
 }
@@ -83,6 +95,8 @@ pub enum Effect {
     Send(SessionId, ToWorker),
     /// Send blobs, in chunks.
     SendBlobs(SessionId, Vec<Digest>),
+    /// Write encoded lines of requests that this worker sent.
+    WriteLines(Arc<str>, Bytes),
     /// End the connection of a worker that breaks the contract.
     Hangup(SessionId, String),
     /// The run is over: take its result.
@@ -162,8 +176,13 @@ pub struct Coordinator {
     ledger: Ledger,
     tickets: Dispenser,
     events: Vec<RunEvent>,
-    /// Run time at which somebody stopped it.
+    /// Rules, and what they have seen up to second `judged_to`.
+    watch: Watch,
+    judged_to: u32,
+    /// Run time at which somebody, or a rule, stopped it.
     stopped_at: Option<RunTime>,
+    aborted: bool,
+    stopped_by_rule: bool,
     closed_at: Option<Mono>,
 }
 
@@ -174,6 +193,8 @@ enum State {
     Arming { attempt: u32, t0: Mono, until: Mono },
     Running { t0: Mono },
     Draining { t0: Mono, until: Mono },
+    /// All load is accounted for; records are still on their way.
+    Collecting { t0: Mono, until: Mono },
     Closed { t0: Option<Mono>, error: Option<RunError> },
 }
 
@@ -219,8 +240,22 @@ impl Coordinator {
         let ledger = Ledger::new(spec.run.clone(), spec.plan.records.keep);
         let tickets = Dispenser::new(spec.plan.pools());
         let participants = BTreeMap::new();
-        let (events, stopped_at, closed_at) = (Vec::new(), None, None);
-        Self { spec, state, began: now, participants, ledger, tickets, events, stopped_at, closed_at }
+        let watch = Watch::new(&spec.thresholds, spec.plan.warmup);
+        Self {
+            spec,
+            state,
+            began: now,
+            participants,
+            ledger,
+            tickets,
+            events: Vec::new(),
+            watch,
+            judged_to: 0,
+            stopped_at: None,
+            aborted: false,
+            stopped_by_rule: false,
+            closed_at: None,
+        }
     }
 
     /// The run's id.
@@ -237,7 +272,8 @@ impl Coordinator {
             State::Gathering { until }
             | State::Preparing { until }
             | State::Arming { until, .. }
-            | State::Draining { until, .. } => Some(*until),
+            | State::Draining { until, .. }
+            | State::Collecting { until, .. } => Some(*until),
             State::Running { t0 } => self.planned_close(*t0),
             State::Closed { .. } => None,
         }
@@ -246,7 +282,10 @@ impl Coordinator {
     /// The master itself slept for `lag`: what it waits for gets that much longer.
     pub fn extend(&mut self, lag: Duration) {
         match &mut self.state {
-            State::Gathering { until } | State::Preparing { until } | State::Draining { until, .. } => {
+            State::Gathering { until }
+            | State::Preparing { until }
+            | State::Draining { until, .. }
+            | State::Collecting { until, .. } => {
                 *until = until.after(lag);
             }
             // a start instant that was slept through must not move: it is armed anew
@@ -272,6 +311,7 @@ impl Coordinator {
             Event::Joined | Event::Tick => {}
         }
         self.watch_late(now, registry);
+        self.judge(now, effects);
         self.advance(now, registry, effects);
     }
 
@@ -279,10 +319,11 @@ impl Coordinator {
         self.t0().map_or(RunTime(0), |t0| now.since(t0).into())
     }
 
-    fn t0(&self) -> Option<Mono> {
+    /// The start instant, once it is certain.
+    pub fn t0(&self) -> Option<Mono> {
         match &self.state {
             State::Gathering { .. } | State::Preparing { .. } | State::Arming { .. } => None,
-            State::Running { t0 } | State::Draining { t0, .. } => Some(*t0),
+            State::Running { t0 } | State::Draining { t0, .. } | State::Collecting { t0, .. } => Some(*t0),
             State::Closed { t0, .. } => *t0,
         }
     }
@@ -342,7 +383,9 @@ impl Coordinator {
                 effects.push(Effect::Send(session, ToWorker::Tickets { run, pool, tickets, exhausted }));
             }
             ToMaster::Frame { frame, sealed_at } => self.on_frame(now, session, *frame, sealed_at, effects),
+            ToMaster::Records(batch) => self.on_records(session, *batch, effects),
             ToMaster::Goodbye { text } => {
+                self.ledger.end_records(session);
                 if participant.stage == Stage::Finished {
                     let at = self.run_now(now);
                     let planned_end = at >= self.spec.plan.end() || self.stopped_at.is_some();
@@ -376,7 +419,12 @@ impl Coordinator {
             // of a run that was closed while it travelled: `RunClosed` has told the worker
             return;
         }
-        match self.ledger.put(frame, sealed_at, self.run_now(now)) {
+        let part = self.watch.part(&frame, sealed_at);
+        let put = self.ledger.put(frame, sealed_at, self.run_now(now));
+        if let (Put::New, Some(part)) = (&put, part) {
+            self.watch.add(part);
+        }
+        match put {
             Put::New | Put::Duplicate => {
                 let record_limits = self.ledger.record_limits();
                 let run = self.spec.run.clone();
@@ -393,9 +441,38 @@ impl Coordinator {
         }
     }
 
+    fn on_records(&mut self, session: SessionId, mut batch: RecordBatch, effects: &mut Vec<Effect>) {
+        let seq = batch.seq;
+        if batch.session != session {
+            effects.push(Effect::Hangup(session, "it sent records of another session".into()));
+            return;
+        }
+        if batch.run != self.spec.run {
+            return;
+        }
+        let Some(participant) = self.participants.get(&session) else { return };
+        let worker = Arc::clone(&participant.name.0);
+        for record in &mut batch.body.kept {
+            record.worker = Arc::clone(&worker);
+        }
+        let lines = std::mem::take(&mut batch.body.lines);
+        let put = self.ledger.put_records(batch);
+        if put == Put::New && !lines.is_empty() {
+            effects.push(Effect::WriteLines(worker, lines));
+        }
+        match put {
+            Put::New | Put::Duplicate => {
+                let (run, record_limits) = (self.spec.run.clone(), self.ledger.record_limits());
+                effects.push(Effect::Send(session, ToWorker::RecordAck { run, seq, record_limits }));
+            }
+            Put::Refused(fault) => effects.push(Effect::Hangup(session, format!("it sent a {fault}"))),
+        }
+    }
+
     fn on_lost(&mut self, now: Mono, session: SessionId, until: Mono, how: String, effects: &mut Vec<Effect>) {
         let at = self.run_now(now);
         let started = self.t0();
+        self.ledger.end_records(session);
         let Some(participant) = self.participants.get_mut(&session) else { return };
         let worker = participant.name.to_string();
         let Some(t0) = started else {
@@ -417,13 +494,12 @@ impl Coordinator {
             }
             State::Running { t0 } => {
                 let t0 = *t0;
-                let graceful = Duration::from_nanos(self.spec.plan.graceful_stop.0);
                 self.stopped_at = Some(self.run_now(now));
                 self.note(now, "stopped", "user");
                 self.tell_all(effects, |run| ToWorker::Stop { run });
-                self.state = State::Draining { t0, until: now.after(graceful).after(CLOSE_WITHIN) };
+                self.state = State::Draining { t0, until: self.drained_by(now) };
             }
-            State::Draining { .. } | State::Closed { .. } => {}
+            State::Draining { .. } | State::Collecting { .. } | State::Closed { .. } => {}
         }
     }
 
@@ -435,10 +511,12 @@ impl Coordinator {
             State::Running { t0 } | State::Draining { t0, .. } => {
                 let t0 = *t0;
                 self.stopped_at = self.stopped_at.or(Some(self.run_now(now)));
+                self.aborted = true;
                 self.note(now, "aborted", "user");
                 self.tell_all(effects, |run| ToWorker::Abort { run });
                 self.state = State::Draining { t0, until: now.after(ABORT_WITHIN) };
             }
+            State::Collecting { .. } => self.close(now, None, effects),
             State::Closed { .. } => {}
         }
     }
@@ -464,17 +542,39 @@ impl Coordinator {
             State::Preparing { until } => self.await_ready(now, until, registry, effects),
             State::Arming { attempt, t0, until } => self.await_armed(now, (attempt, t0, until), registry, effects),
             State::Running { t0 } => {
-                let over = self.planned_close(t0).is_some_and(|until| now >= until);
-                if over || self.nobody_works() {
+                if self.nobody_works() {
+                    self.collect(now, t0, effects);
+                } else if self.planned_close(t0).is_some_and(|until| now >= until) {
                     self.close(now, None, effects);
                 }
             }
-            State::Draining { until, .. } => {
-                if now >= until || self.nobody_works() {
+            State::Draining { t0, until } => {
+                if self.nobody_works() {
+                    self.collect(now, t0, effects);
+                } else if now >= until {
+                    self.close(now, None, effects);
+                }
+            }
+            State::Collecting { until, .. } => {
+                let missing = self.ledger.awaits_records();
+                if missing && now >= until {
+                    self.note(now, "closed before every kept record had arrived", "records");
+                }
+                if !missing || now >= until {
                     self.close(now, None, effects);
                 }
             }
             State::Closed { .. } => {}
+        }
+    }
+
+    /// Everything is counted; only records may still be missing.
+    fn collect(&mut self, now: Mono, t0: Mono, effects: &mut Vec<Effect>) {
+        if self.ledger.awaits_records() {
+            let within = if self.aborted { ABORTED_RECORDS_WITHIN } else { RECORDS_WITHIN };
+            self.state = State::Collecting { t0, until: now.after(within) };
+        } else {
+            self.close(now, None, effects);
         }
     }
 
@@ -630,7 +730,7 @@ impl Coordinator {
             State::Preparing { .. } | State::Arming { .. } => "preparing",
             State::Running { t0 } if now.since(*t0) > Duration::from_nanos(self.spec.plan.end().0) => "draining",
             State::Running { .. } => "running",
-            State::Draining { .. } => "draining",
+            State::Draining { .. } | State::Collecting { .. } => "draining",
             State::Closed { .. } => "done",
         };
         let waiting = matches!(self.state, State::Gathering { .. });

@@ -7,7 +7,9 @@ use super::coordinator::{Coordinator, Effect, Event, RunError, Spec};
 use super::membership::Registry;
 use super::{ClusterOptions, RunControl, RunOrder};
 use crate::run::{Measured, Progress};
+use crate::record_file::LineBatch;
 use bytes::Bytes;
+use chrono::{DateTime, TimeDelta, Utc};
 use ld_shared::boot::clock;
 use ld_shared::id::{Digest, RunId, SessionId};
 use ld_shared::message::{BLOB_CHUNK, BeatReply, LEASE, Refusal, RefusalCode, ToMaster, ToWorker};
@@ -60,8 +62,20 @@ struct Active {
     coordinator: Coordinator,
     request: RunRequest,
     blobs: Arc<BTreeMap<Digest, Bytes>>,
+    /// Wall clock of the start instant: records and the result share it.
+    started_at: Option<DateTime<Utc>>,
     stopping: bool,
     aborting: bool,
+}
+
+impl Active {
+    /// Wall clock of the start instant. Compared once: a clock that is set during the run changes
+    /// nothing.
+    fn started_at(&mut self, now: Mono) -> Option<DateTime<Utc>> {
+        let t0 = self.coordinator.t0()?;
+        let since = TimeDelta::nanoseconds(now.0 as i64 - t0.0 as i64);
+        Some(*self.started_at.get_or_insert_with(|| clock::wall() - since))
+    }
 }
 
 /// The live line is renewed so often; the loop turns at least that often.
@@ -240,11 +254,12 @@ impl Driver {
             expected: if self.options.bind.is_none() { 1 } else { self.options.expected_workers as usize },
             wait: self.options.wait,
             allow_missing: order.allow_missing_workers,
+            thresholds: order.thresholds.clone(),
             local: self.options.bind.is_none(),
         };
         let coordinator = Coordinator::new(clock::mono(), spec);
         let blobs = Arc::new(blobs);
-        self.active = Some(Active { coordinator, request, blobs, stopping: false, aborting: false });
+        self.active = Some(Active { coordinator, request, blobs, started_at: None, stopping: false, aborting: false });
         self.tell(Event::Tick);
     }
 
@@ -271,7 +286,8 @@ impl Driver {
         }
         self.tell(Event::Tick);
         self.carry_out();
-        if let Some(active) = &self.active {
+        if let Some(active) = &mut self.active {
+            active.started_at(now);
             let progress = active.coordinator.progress(clock::mono(), &self.registry);
             active.request.progress.send_replace(Arc::new(progress));
         }
@@ -284,6 +300,7 @@ impl Driver {
                 match effect {
                     Effect::Send(session, message) => self.send(session, message),
                     Effect::SendBlobs(session, digests) => self.send_blobs(session, digests),
+                    Effect::WriteLines(worker, lines) => self.write_lines(worker, lines),
                     Effect::Hangup(session, why) => self.lose(session, clock::mono(), why),
                     Effect::Closed => self.finish(),
                 }
@@ -295,9 +312,21 @@ impl Driver {
         let Some(mut active) = self.active.take() else { return };
         let progress = active.coordinator.progress(clock::mono(), &self.registry);
         active.request.progress.send_replace(Arc::new(progress));
-        let measured = active.coordinator.measured(clock::wall());
+        let started_at = active.started_at(clock::mono());
+        let mut measured = active.coordinator.measured(clock::wall());
+        if let (Ok(measured), Some(started_at)) = (&mut measured, started_at) {
+            measured.started_at = started_at;
+        }
         // nobody waits: the future of the run was dropped
         drop(active.request.reply.send(measured));
+    }
+
+    fn write_lines(&mut self, worker: Arc<str>, lines: Bytes) {
+        let Some(active) = &mut self.active else { return };
+        let started_at = active.started_at(clock::mono());
+        if let (Some(sink), Some(run_started)) = (&active.request.order.lines, started_at) {
+            sink.offer(LineBatch { worker, run_started, lines });
+        }
     }
 
     fn connection(&self, session: SessionId) -> Option<&Connection> {
@@ -307,7 +336,7 @@ impl Driver {
     fn send(&mut self, session: SessionId, message: ToWorker) {
         let Some(connection) = self.connection(session) else { return };
         let out = match (&message, &connection.results) {
-            (ToWorker::FrameAck { .. }, Some(results)) => results,
+            (ToWorker::FrameAck { .. } | ToWorker::RecordAck { .. }, Some(results)) => results,
             _ => &connection.out,
         };
         if out.try_send(message).is_err() {

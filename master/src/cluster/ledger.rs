@@ -12,7 +12,7 @@ use crate::run::blocks::Blocks;
 use ld_shared::frame::{Frame, Odometers};
 use ld_shared::id::{RunId, SessionId};
 use ld_shared::latency::Latency;
-use ld_shared::record::Record;
+use ld_shared::record::{Record, RecordBatch};
 use ld_shared::sample::Phase;
 use ld_shared::snapshot::{Row, Snapshot};
 use ld_shared::time::RunTime;
@@ -58,10 +58,14 @@ pub struct SessionLedger {
     pub scheduler_lag: Latency,
     /// First start − start instant, ns.
     pub start_skew: Option<u64>,
-    /// Requests that its record sampler saw: successes, failures.
+    /// Requests of the main phase that records are chosen from: successes, failures.
     pub records_seen: [u64; 2],
     /// Its last frame is in.
     pub finished: bool,
+    /// Batches of records counted so far: seqs 1..=`record_seq`.
+    pub record_seq: u64,
+    /// Its last frame said that records follow, and the last of them is not in.
+    pub records_open: bool,
 }
 
 /// What became of a frame.
@@ -90,6 +94,14 @@ pub enum FrameFault {
         /// Its number.
         seq: u64,
         /// Frames counted so far.
+        counted: u64,
+    },
+    /// A batch of records before it is missing.
+    #[error("batch of records {seq} after {counted}: expected {}", counted + 1)]
+    RecordGap {
+        /// Its number.
+        seq: u64,
+        /// Batches counted so far.
         counted: u64,
     },
     /// It follows the session's last frame.
@@ -165,6 +177,7 @@ impl Ledger {
         session.sealed_at = session.sealed_at.max(sealed_at);
         session.odometers = body.odometers;
         session.finished = body.last;
+        session.records_open = body.last && body.records_follow;
         for (ended, phase) in session.ended.iter_mut().zip(&body.counts.phases) {
             *ended += phase.succeeded() + phase.failed();
         }
@@ -186,10 +199,42 @@ impl Ledger {
         if !marked {
             self.unmarked.merge(&body.counts);
         }
-        for record in body.records {
+        Put::New
+    }
+
+    /// Counts a batch of records once.
+    pub fn put_records(&mut self, batch: RecordBatch) -> Put {
+        if self.closed || batch.run != self.run {
+            return Put::Refused(FrameFault::OtherRun);
+        }
+        let Some(session) = self.sessions.get_mut(&batch.session) else {
+            return Put::Refused(FrameFault::UnknownSession(batch.session));
+        };
+        if batch.seq <= session.record_seq {
+            return Put::Duplicate;
+        }
+        if batch.seq != session.record_seq + 1 {
+            return Put::Refused(FrameFault::RecordGap { seq: batch.seq, counted: session.record_seq });
+        }
+        session.record_seq = batch.seq;
+        session.records_open &= !batch.body.last;
+        // reports list the main phase: nothing else may take its place
+        for record in batch.body.kept.into_iter().filter(|record| record.phase == Phase::Main) {
             self.samplers[usize::from(record.error.is_some())].offer(record);
         }
         Put::New
+    }
+
+    /// Nothing more comes of a session's records.
+    pub fn end_records(&mut self, session: SessionId) {
+        if let Some(session) = self.sessions.get_mut(&session) {
+            session.records_open = false;
+        }
+    }
+
+    /// Whether records of a session that has finished are still on their way.
+    pub fn awaits_records(&self) -> bool {
+        self.sessions.values().any(|session| session.records_open)
     }
 
     /// Records with priorities (successes, failures) at or above these are not wanted any more.
@@ -237,10 +282,11 @@ impl Ledger {
         (total, unmarked, self.timeline.finish(end))
     }
 
-    /// Kept records in order of their ends, and how many requests they were chosen from.
-    pub fn records(&self) -> (Vec<Record>, [u64; 2]) {
-        let mut records: Vec<Record> = self.samplers.iter().flat_map(Sampler::records).cloned().collect();
-        records.sort_by_key(|record| (record.ended_at, record.priority));
+    /// Kept records in order of their ends, and how many requests they were chosen from. The records
+    /// leave the ledger: there may be hundreds of megabytes of them.
+    pub fn take_records(&mut self) -> (Vec<Record>, [u64; 2]) {
+        let mut records: Vec<Record> = self.samplers.iter_mut().flat_map(Sampler::take).collect();
+        records.sort_unstable_by_key(|record| (record.ended_at, record.priority));
         let mut seen = [0; 2];
         for session in self.sessions.values() {
             seen[0] += session.records_seen[0];
@@ -290,6 +336,7 @@ fn response(counts: &Snapshot) -> Latency {
 mod tests {
     use super::*;
     use ld_shared::frame::{FrameBody, FrameKey};
+    use ld_shared::record::RecordBody;
     use ld_shared::sample::SeriesKey;
     use proptest::prelude::*;
     use std::sync::Arc;
@@ -307,20 +354,6 @@ mod tests {
                 body.counts.phase_mut(Phase::Main).series_mut(&key).succeeded.record(*value);
                 row.succeeded += 1;
                 odometers.phases[0].requests_started += 1;
-                let record = Record {
-                    priority: value.wrapping_mul(0x9E37_79B9_7F4A_7C15),
-                    ended_at: *value,
-                    phase: Phase::Main,
-                    request_type: "GET".into(),
-                    url: "u".into(),
-                    name: Arc::from("n"),
-                    status: None,
-                    response_us: *value,
-                    body_bytes: 0,
-                    error: None,
-                    answer: None,
-                };
-                body.records.push(record);
             }
             body.counts.rows.insert(second, row);
             body.odometers = odometers;
@@ -329,6 +362,31 @@ mod tests {
             Frame { key, body }
         };
         samples.iter().enumerate().map(body).collect()
+    }
+
+    fn batches(session: u64, samples: &[Vec<u64>]) -> Vec<RecordBatch> {
+        let record = |value: &u64| Record {
+            priority: value.wrapping_mul(0x9E37_79B9_7F4A_7C15),
+            ended_at: *value,
+            started_at: *value,
+            phase: if value % 7 == 0 { Phase::Warmup } else { Phase::Main },
+            request_type: "GET".into(),
+            url: "u".into(),
+            name: Arc::from("n"),
+            scenario: "s".into(),
+            worker: "".into(),
+            status: None,
+            response_us: *value,
+            body_bytes: 0,
+            error: (value % 3 == 0).then(|| "e".into()),
+            answer: None,
+        };
+        let batch = |(index, values): (usize, &Vec<u64>)| {
+            let kept = values.iter().map(record).collect();
+            let body = RecordBody { kept, last: index + 1 == samples.len(), ..RecordBody::default() };
+            RecordBatch { run: RunId("r".into()), session: SessionId(session), seq: index as u64 + 1, body }
+        };
+        samples.iter().enumerate().map(batch).collect()
     }
 
     fn ledger() -> Ledger {
@@ -359,7 +417,6 @@ mod tests {
                 prop_assert!(!matches!(shaken.put(frame.clone(), RunTime(0), NOW), Put::Refused(_)));
             }
             prop_assert_eq!(&shaken.snapshots(NOW).0, &straight.snapshots(NOW).0);
-            prop_assert_eq!(shaken.records(), straight.records());
             let samples: usize = a.iter().chain(&b).map(Vec::len).sum();
             prop_assert_eq!(straight.total().phase(Phase::Main).succeeded(), samples as u64);
             let rows: u64 = straight.snapshots(NOW).0.rows.values().map(|r| r.succeeded).sum();
@@ -367,6 +424,57 @@ mod tests {
             let unmarked: usize = a.iter().chain(&b).map(Vec::len).filter(|n| *n != 3).sum();
             prop_assert_eq!(straight.snapshots(NOW).1.phase(Phase::Main).succeeded(), unmarked as u64);
         }
+    }
+
+    proptest! {
+        #[test]
+        fn batches_in_any_order_and_number_give_the_same_sample(
+            a in prop::collection::vec(prop::collection::vec(0u64..100_000, 0..5), 1..6),
+            b in prop::collection::vec(prop::collection::vec(0u64..100_000, 0..5), 1..6),
+            order in prop::collection::vec(any::<prop::sample::Index>(), 0..60),
+        ) {
+            let all: Vec<RecordBatch> = batches(1, &a).into_iter().chain(batches(2, &b)).collect();
+            let (mut straight, mut shaken) = (ledger(), ledger());
+            for batch in &all {
+                prop_assert_eq!(straight.put_records(batch.clone()), Put::New);
+            }
+            for index in order {
+                let _any = shaken.put_records(index.get(&all).clone());
+            }
+            for batch in &all {
+                prop_assert!(!matches!(shaken.put_records(batch.clone()), Put::Refused(_)));
+            }
+            let (kept, _) = straight.take_records();
+            prop_assert_eq!(&shaken.take_records().0, &kept);
+            prop_assert!(kept.iter().all(|record| record.phase == Phase::Main));
+            // requests that are alike in every respect count as one
+            let mut values: Vec<u64> = a.iter().chain(&b).flatten().copied().filter(|v| v % 7 != 0).collect();
+            values.sort_unstable();
+            values.dedup();
+            let failed = values.iter().filter(|v| **v % 3 == 0).count();
+            prop_assert_eq!(kept.iter().filter(|r| r.error.is_some()).count(), failed.min(10));
+            prop_assert_eq!(kept.iter().filter(|r| r.error.is_none()).count(), (values.len() - failed).min(10));
+        }
+    }
+
+    #[test]
+    fn records_are_awaited_until_the_last_batch_or_the_session_ends() {
+        let mut ledger = ledger();
+        for session in [1, 2] {
+            let mut frame = frames(session, &[vec![1]]).remove(0);
+            frame.body.records_follow = true;
+            assert_eq!(ledger.put(frame, RunTime(0), NOW), Put::New);
+        }
+        let all = batches(1, &[vec![1], vec![2]]);
+        let gap = FrameFault::RecordGap { seq: 2, counted: 0 };
+        assert_eq!(ledger.put_records(all[1].clone()), Put::Refused(gap));
+        assert_eq!(ledger.put_records(all[0].clone()), Put::New);
+        assert_eq!(ledger.put_records(all[1].clone()), Put::New);
+        assert!(ledger.awaits_records());
+        ledger.end_records(SessionId(2));
+        assert!(!ledger.awaits_records());
+        let stranger = batches(9, &[vec![1]]).remove(0);
+        assert_eq!(ledger.put_records(stranger), Put::Refused(FrameFault::UnknownSession(SessionId(9))));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use futures_util::Stream;
 use ld_proto::v1;
 use ld_proto::v1::cluster_server::{Cluster, ClusterServer};
 use ld_shared::boot::clock;
-use ld_shared::message::{FRAME_WINDOW, LINK_QUEUE, ToWorker};
+use ld_shared::message::{FRAME_WINDOW, LINK_QUEUE, RECORD_WINDOW, ToWorker};
 use ld_shared::wire::{self, MAX_MESSAGE};
 use std::future::Future;
 use std::io;
@@ -108,7 +108,7 @@ impl Cluster for Service {
         let Ok((session, secret)) = decoded else {
             return Err(Status::invalid_argument("the first message must be an attach"));
         };
-        let (out, outgoing) = mpsc::channel::<ToWorker>(2 * FRAME_WINDOW);
+        let (out, outgoing) = mpsc::channel::<ToWorker>(2 * (FRAME_WINDOW + RECORD_WINDOW));
         let (reply, answer) = oneshot::channel();
         let inputs = self.inputs.clone();
         let closing = || Status::unavailable("the master is ending");

@@ -1,6 +1,6 @@
 //! `LD_register_csv_source`, `LD_register_csv_sources`: what `${csv.NAME.COLUMN}` gives.
 
-use super::{Command, CommandError, refused};
+use super::{Command, CommandError, Resume, refused};
 use crate::app::App;
 use crate::command::start_test::CsvOrder;
 use crate::script::{CommandSpec, Kind, Parameter};
@@ -27,6 +27,7 @@ impl Command for RegisterCsvSource {
         }),
     };
     const ABOUT: &'static str = "Registers a CSV file as a data source: ${csv.NAME.COLUMN} in the tasks of later tests";
+    const RESUME: Resume = Resume::Replay;
     type Output = ();
 
     async fn run(self, app: &App) -> Result<(), CommandError> {
@@ -52,6 +53,7 @@ impl Command for RegisterCsvSources {
         }),
     };
     const ABOUT: &'static str = "Registers several CSV files as data sources";
+    const RESUME: Resume = Resume::Replay;
     type Output = ();
 
     async fn run(self, app: &App) -> Result<(), CommandError> {

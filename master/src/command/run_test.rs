@@ -1,6 +1,6 @@
 //! `LD_start_test`: compiles the test and runs it to its end.
 
-use super::{Command, CommandError, refused};
+use super::{Command, CommandError, Resume, refused};
 use crate::app::App;
 use crate::command::start_test::{self, CompileContext, StartTest};
 use crate::script::CommandSpec;
@@ -10,6 +10,7 @@ use std::path::Path;
 impl Command for StartTest {
     const SPEC: CommandSpec = start_test::SPEC;
     const ABOUT: &'static str = "Runs a load test to its end";
+    const RESUME: Resume = Resume::Attach;
     /// The arguments that it ran with, as the seed returns them.
     type Output = Value;
 

@@ -8,22 +8,25 @@ mod compile;
 mod csv_source;
 mod driver;
 mod load;
+mod retry;
+mod scenarios;
 mod settings;
 mod tasks;
+mod thresholds;
 
 pub use compile::{CompileContext, Compiled, compile};
 pub use csv_source::{CsvOrder, CsvSource};
 
 use crate::script::reader::Reader;
 use crate::script::{CommandSpec, Fault, Kind, Parameter};
-use ld_shared::fault::{did_you_mean, step};
-use ld_shared::plan::{ScenarioPlan, StatusCheck, TlsPlan};
-use ld_shared::record::RecordPolicy;
+use ld_shared::fault::did_you_mean;
+use ld_shared::plan::TaskPlan;
 use ld_shared::threshold::Threshold;
 use ld_shared::time::RunTime;
+use scenarios::{Draft, Drafts};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
-use settings::TlsFiles;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// A test, read and checked but for what only its files and the environment can tell.
@@ -31,15 +34,18 @@ use std::sync::Arc;
 pub struct StartTest {
     /// As they were given.
     arguments: Map<String, Value>,
-    /// Its users, without certificates; texts that are compiled later are as written.
-    scenario: ScenarioPlan,
-    tls: TlsFiles,
+    /// Its kinds of users.
+    scenarios: Vec<Draft>,
+    /// The user that runs `setup` and `teardown`.
+    stage: Draft,
+    setup: Vec<TaskPlan>,
+    teardown: Vec<TaskPlan>,
     /// `None`: until somebody stops it.
     test_time: Option<RunTime>,
     warmup: RunTime,
     graceful_stop: RunTime,
     iterations: Option<u64>,
-    records: RecordPolicy,
+    records: settings::Records,
     seed: Option<u64>,
     variables: Map<String, Value>,
     csv_sources: Vec<CsvOrder>,
@@ -55,7 +61,8 @@ pub const SPEC: CommandSpec = CommandSpec {
     name: "LD_start_test",
     parameters: &[
         // the seed's first six, in its order
-        Parameter::new("user_detail_dict", Kind::Object).required(),
+        // required unless every scenario has its own: `read` sees to that
+        Parameter::new("user_detail_dict", Kind::OrNull(&Kind::Object)),
         Parameter::new("user_count", ANY),
         Parameter::new("spawn_rate", ANY),
         Parameter::new("test_time", ANY),
@@ -84,22 +91,22 @@ pub const SPEC: CommandSpec = CommandSpec {
         Parameter::new("seed", ANY).keyword(),
         Parameter::new("status_check", ANY).keyword(),
         Parameter::new("expected_workers", ANY).keyword(),
+        Parameter::new("scenarios", Kind::OrNull(&Kind::List)).keyword(),
+        Parameter::new("on_start", ANY).keyword(),
+        Parameter::new("on_stop", ANY).keyword(),
+        Parameter::new("setup", ANY).keyword(),
+        Parameter::new("teardown", ANY).keyword(),
+        Parameter::new("retry", ANY).keyword(),
         // known, with a later version
         Parameter::new("master_bind_host", Kind::Later).keyword(),
         Parameter::new("master_bind_port", Kind::Later).keyword(),
         Parameter::new("master_host", Kind::Later).keyword(),
         Parameter::new("master_port", Kind::Later).keyword(),
-        Parameter::new("scenarios", Kind::Later).keyword(),
         Parameter::new("throttle", Kind::Later).keyword(),
-        Parameter::new("retry", Kind::Later).keyword(),
         Parameter::new("proxy", Kind::Later).keyword(),
         Parameter::new("on_worker_loss", Kind::Later).keyword(),
         Parameter::new("on_master_loss", Kind::Later).keyword(),
         Parameter::new("allow_targets", Kind::Later).keyword(),
-        Parameter::new("on_start", Kind::Later).keyword(),
-        Parameter::new("on_stop", Kind::Later).keyword(),
-        Parameter::new("setup", Kind::Later).keyword(),
-        Parameter::new("teardown", Kind::Later).keyword(),
     ],
     check: Some(|arguments, pointer, faults| {
         StartTest::read(arguments, pointer, faults);
@@ -113,50 +120,43 @@ impl StartTest {
         let before = faults.len();
         let mut warnings = Vec::new();
         let mut reader = Reader::new(arguments, pointer, faults);
-        let user = user(&mut reader);
-        runner_mode(&mut reader);
-        let plan = load::read(&mut reader, &mut warnings);
-        let (connect_timeout, request_timeout) = settings::timeouts(&mut reader);
-        let (verify, tls) = settings::tls(&mut reader);
-        settings::http_version(&mut reader);
-        let mut scenario = ScenarioPlan {
-            name: "default".into(),
-            user: Arc::clone(&user),
-            load: plan.load,
-            first_number: 0,
-            mode: ld_shared::plan::Mode::Sequence,
-            tasks: Vec::new(),
-            on_start: Vec::new(),
-            on_stop: Vec::new(),
-            wait_time: reader.pause("wait_time"),
-            host: reader.text("host").map(Into::into),
-            connections: settings::connections(&mut reader),
-            connect_timeout,
-            request_timeout,
-            tls: TlsPlan { verify, ..TlsPlan::default() },
-            status_check: settings::status_check(&mut reader).unwrap_or(StatusCheck::Always),
-        };
-        if scenario.wait_time.is_some() && scenario.load.model() == "open" {
-            warnings.push("`wait_time` has no effect on arrivals: their rate says when iterations start".into());
+        if arguments.get("user_detail_dict").is_none_or(Value::is_null) && reader.value("scenarios").is_none() {
+            let fault = Fault::new(pointer, format!("`{}` without `user_detail_dict`", SPEC.name));
+            reader.fault(fault.help("add `user_detail_dict`: an object"));
         }
-        tasks::read(&mut reader, &mut scenario);
+        runner_mode(&mut reader);
+        let Drafts { scenarios, stage, test_time } = scenarios::read(&mut reader, &mut warnings);
+        let length = thresholds::Length { test_time, warmup: warmup(&mut reader, test_time) };
         let test = Self {
             arguments: arguments.clone(),
-            tls,
-            test_time: plan.test_time,
-            warmup: warmup(&mut reader, plan.test_time),
+            setup: stage.hook(&mut reader, "setup"),
+            teardown: stage.hook(&mut reader, "teardown"),
+            test_time,
+            warmup: length.warmup,
             graceful_stop: RunTime::from_secs(reader.duration("graceful_stop", true, "").unwrap_or(5.0)),
             iterations: reader.whole("iterations", 1, "leave it out for as many as the time allows"),
             records: settings::records(&mut reader),
             seed: reader.whole("seed", 0, ""),
             variables: reader.object("variables").map(|variables| variables.map().clone()).unwrap_or_default(),
             csv_sources: csv_sources(&mut reader),
-            thresholds: thresholds(&mut reader),
+            thresholds: thresholds::read(&mut reader, length, &mut warnings),
             allow_missing_workers: reader.choice("on_missing_workers", &["refuse", "start"]) == Some("start"),
-            scenario,
+            scenarios,
+            stage,
             warnings,
         };
-        (faults.len() == before).then_some(test)
+        test.shared_iterations(&mut reader);
+        faults.iter().skip(before).all(Fault::is_ignored).then_some(test)
+    }
+
+    /// A total of iterations can be dealt among users, or among arrivals, but not between both.
+    fn shared_iterations(&self, reader: &mut Reader<'_>) {
+        let models: BTreeSet<_> = self.scenarios.iter().map(|scenario| scenario.plan.load.model()).collect();
+        if self.iterations.is_some() && models.len() > 1 {
+            let message = "`iterations` over scenarios of users and of arrivals: it is not clear whose they are";
+            let fault = Fault::new(reader.at("iterations"), message);
+            reader.fault(fault.help("leave it out and give `test_time`, or make two tests of it"));
+        }
     }
 
     /// The command's result, as the seed gives it: the arguments that it ran with.
@@ -252,30 +252,6 @@ fn csv_sources(reader: &mut Reader<'_>) -> Vec<CsvOrder> {
     let items = reader.list("csv_sources").unwrap_or_default();
     let orders = items.iter().enumerate();
     orders.filter_map(|(i, item)| CsvOrder::read(item, &format!("{base}/{i}"), reader.faults())).collect()
-}
-
-fn thresholds(reader: &mut Reader<'_>) -> Vec<Threshold> {
-    let base = reader.at("thresholds");
-    let items = reader.list("thresholds").unwrap_or_default();
-    let mut rules = Vec::new();
-    for (i, item) in items.iter().enumerate() {
-        let pointer = format!("{base}{}", step(&i.to_string()));
-        match item {
-            Value::String(rule) => match Threshold::parse(rule) {
-                Ok(rule) => rules.push(rule),
-                Err(fault) => reader.fault(fault.under(&pointer)),
-            },
-            Value::Object(_) => {
-                let fault = Fault::new(pointer, "rules with `abort` or `after` come with a later version");
-                reader.fault(fault.help("write the rule as a text, like \"p95 < 200ms\""));
-            }
-            other => {
-                let message = format!("a rule is a text, found {}", crate::script::spec::shown(other));
-                reader.fault(Fault::new(pointer, message).help("for example \"p95 < 200ms\""));
-            }
-        }
-    }
-    rules
 }
 
 #[cfg(test)]

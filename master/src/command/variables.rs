@@ -1,6 +1,6 @@
 //! `LD_register_variable`, `LD_register_variables`, `LD_clear_resolver`: what `${var.NAME}` gives.
 
-use super::{Command, CommandError};
+use super::{Command, CommandError, Resume};
 use crate::app::App;
 use crate::script::{CommandSpec, Kind, Parameter};
 use serde::{Deserialize, Serialize};
@@ -20,6 +20,7 @@ impl Command for RegisterVariable {
         check: None,
     };
     const ABOUT: &'static str = "Registers a variable: ${var.NAME} in the tasks of later tests";
+    const RESUME: Resume = Resume::Replay;
     type Output = ();
 
     async fn run(self, app: &App) -> Result<(), CommandError> {
@@ -41,6 +42,7 @@ impl Command for RegisterVariables {
         check: None,
     };
     const ABOUT: &'static str = "Registers several variables";
+    const RESUME: Resume = Resume::Replay;
     type Output = ();
 
     async fn run(self, app: &App) -> Result<(), CommandError> {
@@ -66,6 +68,7 @@ impl Cleared {
 impl Command for ClearResolver {
     const SPEC: CommandSpec = CommandSpec { name: "LD_clear_resolver", parameters: &[], check: None };
     const ABOUT: &'static str = "Forgets registered variables and data sources";
+    const RESUME: Resume = Resume::Replay;
     type Output = Cleared;
 
     async fn run(self, app: &App) -> Result<Cleared, CommandError> {

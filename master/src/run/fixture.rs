@@ -54,8 +54,11 @@ pub(crate) fn plan() -> Plan {
         iterations: None,
         records: RecordPolicy::default(),
         throttles: Vec::new(),
+        stage: None,
         setup: Vec::new(),
         teardown: Vec::new(),
+        collect: false,
+        details: Vec::new(),
         secrets: None,
     }
 }
@@ -108,8 +111,10 @@ pub(crate) fn measured() -> Measured {
             what: "worker w2 was lost; the run goes on with less".into(),
             by: "master".into(),
         }],
+        watched: Vec::new(),
         records,
         records_seen: [0, 0],
+        all_records: None,
         ending: Ending::Completed,
     }
 }
@@ -182,10 +187,13 @@ impl Made {
         self.records.push(Record {
             priority: self.number,
             ended_at: ended,
+            started_at: intended + lag * 1_000,
             phase,
             request_type: method.into(),
             url: format!("http://127.0.0.1:8080/{}", name.replace(' ', "/")).into(),
             name: name.into(),
+            scenario: "shop".into(),
+            worker: if self.number % 2 == 0 { "w1" } else { "w2" }.into(),
             status: Some(if failure.is_some() { 503 } else { 200 }),
             response_us: micros,
             body_bytes: 512,
@@ -244,6 +252,7 @@ pub(crate) fn thresholds() -> Vec<super::verdict::Threshold> {
         ok_unmarked: ok,
         about_failures,
         seen: seen.into(),
+        ..super::verdict::Threshold::default()
     };
     vec![
         rule("p50 < 50ms", 31.2, "31.2 ms", true, false),

@@ -5,7 +5,7 @@
 use super::conservation::{Conservation, Warmup, sent};
 use super::timeline::{self, Second};
 use super::verdict::Verdict;
-use super::{Measured, Run};
+use super::{AllRecords, Measured, Run};
 use chrono::{DateTime, SecondsFormat, Utc};
 use ld_shared::latency::Latency;
 use ld_shared::sample::{OTHER, Phase, TimingPart};
@@ -266,12 +266,15 @@ pub struct Event {
 }
 
 /// How many requests are listed one by one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Records {
     /// Listed.
     pub kept: u64,
     /// That ended.
     pub seen: u64,
+    /// The last run's file of all requests.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub all: Option<AllRecords>,
 }
 
 /// One of several runs.
@@ -537,7 +540,8 @@ fn failures(phase: &PhaseSnapshot) -> Vec<FailureGroup> {
 
 fn records(runs: &[Arc<Run>], main: &PhaseSnapshot) -> Records {
     let kept = |run: &Arc<Run>| run.measured.records.iter().filter(|r| r.phase == Phase::Main).count() as u64;
-    Records { kept: runs.iter().map(kept).sum(), seen: main.succeeded() + main.failed() }
+    let all = runs.last().and_then(|run| run.measured.all_records.clone());
+    Records { kept: runs.iter().map(kept).sum(), seen: main.succeeded() + main.failed(), all }
 }
 
 impl Worker {

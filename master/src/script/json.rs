@@ -9,8 +9,9 @@ use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor}
 use serde_json::{Map, Value};
 use std::fmt;
 
-/// Reads a document's text: UTF-8 JSON without byte order mark.
-pub(super) fn read(text: &[u8]) -> Result<Value, Vec<Fault>> {
+/// Reads a document's text: UTF-8 JSON without byte order mark. Beside the value: faults that can
+/// be passed over.
+pub(super) fn read(text: &[u8]) -> Result<(Value, Vec<Fault>), Vec<Fault>> {
     let fault = |message: String, help: &str| vec![Fault::new("", message).help(help)];
     if text.starts_with(b"\xef\xbb\xbf") {
         let help = "save the file as UTF-8 without byte order mark (BOM)";
@@ -24,7 +25,16 @@ pub(super) fn read(text: &[u8]) -> Result<Value, Vec<Fault>> {
     if text.trim().is_empty() {
         return Err(fault("the document is empty".into(), EXAMPLE));
     }
-    parse(text).map_err(|error| vec![syntax(text, &error)])
+    match parse(text) {
+        Ok(value) => Ok((value, Vec::new())),
+        Err(error) => {
+            let fault = syntax(text, &error);
+            match serde_json::from_str(text) {
+                Ok(value) => Ok((value, vec![fault.ignored()])),
+                Err(_) => Err(vec![fault]),
+            }
+        }
+    }
 }
 
 /// A JSON error with the line where it is.

@@ -30,12 +30,20 @@ pub struct Parameter {
     pub required: bool,
     /// Whether it may be given by position.
     pub positional: bool,
+    /// What it is for: help, schema and README say it. Empty: its name says it.
+    pub about: &'static str,
 }
 
 impl Parameter {
     /// An optional parameter, by name or position.
     pub const fn new(name: &'static str, kind: Kind) -> Self {
-        Self { name, kind, required: false, positional: true }
+        Self { name, kind, required: false, positional: true, about: "" }
+    }
+
+    /// The same, saying what it is for.
+    #[must_use]
+    pub const fn about(self, about: &'static str) -> Self {
+        Self { about, ..self }
     }
 
     /// The same, but it must be given.
@@ -48,6 +56,54 @@ impl Parameter {
     #[must_use]
     pub const fn keyword(self) -> Self {
         Self { positional: false, ..self }
+    }
+}
+
+/// What the checker knows of a command.
+#[derive(Clone, Copy, Debug)]
+pub enum Signature<'a> {
+    /// Parameters with kinds.
+    Fixed(&'a CommandSpec),
+    /// A function of values by position and of a few names.
+    Function(Function),
+    /// Takes anything: what it makes of it shows when it runs.
+    Open,
+}
+
+/// What a function takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Function {
+    /// Its name.
+    pub name: &'static str,
+    /// Least number of values by position.
+    pub least: usize,
+    /// Greatest.
+    pub most: usize,
+    /// What may be given by name.
+    pub keywords: &'static [&'static str],
+}
+
+/// The commands that a document is checked against.
+pub trait Vocabulary {
+    /// What is known of a command; `None`: there is none of that name.
+    fn signature(&self, name: &str) -> Option<Signature<'_>>;
+    /// Names of all commands.
+    fn names(&self) -> Vec<&str>;
+    /// Why this name is no command, where the reason is worth telling.
+    fn refusal(&self, name: &str) -> Option<&'static str>;
+}
+
+impl Vocabulary for [CommandSpec] {
+    fn signature(&self, name: &str) -> Option<Signature<'_>> {
+        self.iter().find(|command| command.name == name).map(Signature::Fixed)
+    }
+
+    fn names(&self) -> Vec<&str> {
+        self.iter().map(|command| command.name).collect()
+    }
+
+    fn refusal(&self, _name: &str) -> Option<&'static str> {
+        None
     }
 }
 
@@ -70,6 +126,8 @@ pub enum Kind {
     Any,
     /// null, or this.
     OrNull(&'static Self),
+    /// A document: a list of actions, or an object that holds one. It is checked as well.
+    Document,
     /// Known, and refused: it comes with a later version. Null is as if absent.
     Later,
 }
@@ -86,6 +144,7 @@ impl Kind {
             Self::List => value.is_array(),
             Self::Any => true,
             Self::OrNull(kind) => value.is_null() || kind.accepts(value),
+            Self::Document => value.is_array() || value.is_object(),
             Self::Later => value.is_null(),
         }
     }
@@ -101,6 +160,7 @@ impl Kind {
             Self::List => "a list".into(),
             Self::Any => "anything".into(),
             Self::OrNull(kind) => format!("{} or null", kind.words()),
+            Self::Document => "a list of actions, or an object that holds one".into(),
             Self::Later => "nothing in this version".into(),
         }
     }

@@ -15,7 +15,7 @@ const COMMANDS: &[CommandSpec] = &[
 ];
 
 fn faults(text: &[u8]) -> String {
-    let faults = read(text, COMMANDS).unwrap_err();
+    let faults = read(text, Strictness::Strict, COMMANDS).unwrap_err();
     faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
@@ -94,7 +94,7 @@ fn json_errors_show_the_place() {
 #[test]
 fn arguments_by_position_get_names_and_places() {
     let text = json!([["LD_start_test", [{"user": "fast_http_user"}, -5, 1, 10]]]).to_string();
-    let document = parse(text.as_bytes()).unwrap();
+    let document = parse(text.as_bytes(), Strictness::Strict).unwrap();
     let named = document.actions[0].named(&start_test::SPEC);
     assert_eq!(named["user_count"], json!(-5));
     assert_eq!(named["test_time"], json!(10));
@@ -106,7 +106,7 @@ fn arguments_by_position_get_names_and_places() {
 #[test]
 fn good_documents_are_read() {
     let text = json!({"$schema": "x", "metadata": {}, "load_density": [["LD_summary"], ["LD_register_variable", {"name": "a", "value": null}]]});
-    let document = read(text.to_string().as_bytes(), COMMANDS).unwrap();
+    let document = read(text.to_string().as_bytes(), Strictness::Strict, COMMANDS).unwrap();
     assert_eq!(document.actions[1].pointer, "/load_density/1");
     assert_eq!(document.actions[1].arguments_pointer(), "/load_density/1/1");
     assert_eq!(document.actions[0].arguments, Arguments::None);
@@ -133,12 +133,12 @@ proptest! {
         }]]);
         let mut left = place;
         replace(&mut document, &mut left, &odd);
-        let _read = read(document.to_string().as_bytes(), COMMANDS);
+        let _read = read(document.to_string().as_bytes(), Strictness::Strict, COMMANDS);
     }
 
     #[test]
     fn odd_bytes_never_panic(text in prop::collection::vec(any::<u8>(), 0..50)) {
-        let _read = read(&text, COMMANDS);
+        let _read = read(&text, Strictness::Strict, COMMANDS);
     }
 }
 

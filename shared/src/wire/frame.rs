@@ -1,13 +1,13 @@
 //! Frames on the wire: names in a table of strings, histograms as varints.
 
 use super::{WireError, length, v1};
-use crate::frame::{Frame, FrameBody, FrameKey, Generator, Odometers, PhaseOdometer};
+use crate::frame::{Collected, Frame, FrameBody, FrameKey, Generator, Odometers, PhaseOdometer};
 use crate::id::{RunId, SessionId};
 use crate::latency::Latency;
-use crate::record::{Answer, Record};
-use crate::sample::{FailureKind, MAX_NAMES, MAX_REASONS, Phase, SeriesKey};
+use crate::sample::{FailureKind, MAX_NAMES, MAX_REASONS, SeriesKey};
 use crate::snapshot::{FailureCount, PhaseSnapshot, Row, Series, Snapshot};
 use crate::time::RunTime;
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -42,9 +42,13 @@ pub fn frame_to_wire(frame: &Frame, sealed_at: RunTime) -> v1::Frame {
         rows: body.counts.rows.iter().map(|(second, row)| row_to_wire(*second, row)).collect(),
         odometers: Some(odometers_to_wire(&body.odometers)),
         generator: Some(generator_to_wire(&body.generator)),
-        records: body.records.iter().map(record_to_wire).collect(),
         last: body.last,
+        records_follow: body.records_follow,
         sealed_at_ns: sealed_at.0,
+        collected: body.collected.as_deref().map(|collected| v1::Collected {
+            variables: Value::Object(collected.variables.clone()).to_string(),
+            failure: collected.failure.clone(),
+        }),
     }
 }
 
@@ -72,11 +76,17 @@ pub fn frame_from_wire(frame: v1::Frame) -> Result<(Frame, RunTime), WireError> 
         counts,
         odometers: odometers_from_wire(&frame.odometers.ok_or(WireError::Missing("odometers"))?)?,
         generator: generator_from_wire(&generator)?,
-        records: frame.records.into_iter().map(record_from_wire).collect::<Result<_, _>>()?,
+        collected: frame.collected.map(collected_from_wire).transpose()?,
         last: frame.last,
+        records_follow: frame.records_follow,
     };
     let key = FrameKey { run: RunId(frame.run.into()), session: SessionId(frame.session), seq: frame.seq };
     Ok((Frame { key, body }, RunTime(frame.sealed_at_ns)))
+}
+
+fn collected_from_wire(collected: v1::Collected) -> Result<Box<Collected>, WireError> {
+    let variables = serde_json::from_str(&collected.variables).map_err(|_| WireError::Malformed("variables"))?;
+    Ok(Box::new(Collected { variables, failure: collected.failure }))
 }
 
 #[derive(Default)]
@@ -107,6 +117,15 @@ fn histogram_from(bytes: &[u8], what: &'static str) -> Result<Latency, WireError
     Ok(latency)
 }
 
+/// A histogram that most series lack.
+fn detail(latency: &Latency) -> bytes::Bytes {
+    if latency.count() == 0 { bytes::Bytes::new() } else { histogram(latency) }
+}
+
+fn detail_from(bytes: &[u8], what: &'static str) -> Result<Latency, WireError> {
+    if bytes.is_empty() { Ok(Latency::default()) } else { histogram_from(bytes, what) }
+}
+
 fn phase_to_wire(phase: &PhaseSnapshot, table: &mut Table) -> v1::Phase {
     let series = phase
         .series
@@ -120,6 +139,8 @@ fn phase_to_wire(phase: &PhaseSnapshot, table: &mut Table) -> v1::Phase {
             bytes_sent: series.bytes_sent,
             bytes_received: series.bytes_received,
             first_at_ns: series.first_at,
+            service: detail(&series.service),
+            lag: detail(&series.lag),
         })
         .collect();
     let failures = phase
@@ -171,6 +192,8 @@ fn phase_from_wire(phase: &v1::Phase, strings: &[Arc<str>]) -> Result<PhaseSnaps
         let series = Series {
             succeeded: histogram_from(&entry.succeeded, "successes")?,
             failed: histogram_from(&entry.failed, "failures")?,
+            service: detail_from(&entry.service, "service time of a series")?,
+            lag: detail_from(&entry.lag, "lag of a series")?,
             bytes_sent: entry.bytes_sent,
             bytes_received: entry.bytes_received,
             first_at: entry.first_at_ns,
@@ -296,50 +319,6 @@ fn generator_from_wire(generator: &v1::Generator) -> Result<Generator, WireError
     })
 }
 
-fn record_to_wire(record: &Record) -> v1::Record {
-    let header = |(name, value): &(String, String)| v1::Header { name: name.clone(), value: value.clone() };
-    v1::Record {
-        priority: record.priority,
-        ended_at_ns: record.ended_at,
-        phase: record.phase.index() as u32,
-        request_type: record.request_type.to_string(),
-        url: record.url.to_string(),
-        name: record.name.to_string(),
-        status: record.status.map(u32::from),
-        response_us: record.response_us,
-        body_bytes: record.body_bytes,
-        error: record.error.as_ref().map(ToString::to_string),
-        answer: record.answer.as_ref().map(|answer| v1::Answer {
-            headers: answer.headers.iter().map(header).collect(),
-            body: answer.body.clone().into(),
-        }),
-    }
-}
-
-fn record_from_wire(record: v1::Record) -> Result<Record, WireError> {
-    let phase = Phase::ALL.get(record.phase as usize);
-    let status =
-        |status: u32| u16::try_from(status).map_err(|_| WireError::Range { what: "status", got: u64::from(status) });
-    Ok(Record {
-        priority: record.priority,
-        ended_at: record.ended_at_ns,
-        phase: *phase.ok_or(WireError::Range { what: "phase", got: u64::from(record.phase) })?,
-        request_type: record.request_type.into(),
-        url: record.url.into(),
-        name: record.name.into(),
-        status: record.status.map(status).transpose()?,
-        response_us: record.response_us,
-        body_bytes: record.body_bytes,
-        error: record.error.map(Into::into),
-        answer: record.answer.map(|answer| {
-            Arc::new(Answer {
-                headers: answer.headers.into_iter().map(|h| (h.name, h.value)).collect(),
-                body: answer.body.to_vec(),
-            })
-        }),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -364,9 +343,12 @@ mod tests {
     }
 
     fn phase() -> impl Strategy<Value = PhaseSnapshot> {
-        let series = (latency(), latency(), any::<[u64; 3]>()).prop_map(|(succeeded, failed, n)| Series {
+        let latencies = (latency(), latency(), latency(), latency());
+        let series = (latencies, any::<[u64; 3]>()).prop_map(|((succeeded, failed, service, lag), n)| Series {
             succeeded,
             failed,
+            service,
+            lag,
             bytes_sent: n[0],
             bytes_received: n[1],
             first_at: n[2],
@@ -422,32 +404,6 @@ mod tests {
         })
     }
 
-    fn record() -> impl Strategy<Value = Record> {
-        let answer = (any::<Vec<(String, String)>>(), any::<Vec<u8>>())
-            .prop_map(|(headers, body)| Arc::new(Answer { headers, body }));
-        (
-            any::<[u64; 4]>(),
-            0usize..3,
-            any::<String>(),
-            any::<Option<u16>>(),
-            any::<Option<String>>(),
-            prop::option::of(answer),
-        )
-            .prop_map(|(n, phase, text, status, error, answer)| Record {
-                priority: n[0],
-                ended_at: n[1],
-                phase: Phase::ALL[phase],
-                request_type: "GET".into(),
-                url: text.as_str().into(),
-                name: text.into(),
-                status,
-                response_us: n[2],
-                body_bytes: n[3],
-                error: error.map(Into::into),
-                answer,
-            })
-    }
-
     pub(crate) fn body() -> impl Strategy<Value = FrameBody> {
         let generator = (any::<[u64; 4]>(), latency(), any::<Option<u64>>()).prop_map(|(n, lag, skew)| Generator {
             cores: n[0] as u32,
@@ -459,21 +415,26 @@ mod tests {
             start_skew: skew,
         });
         (
-            (0u32..1000, 0u32..10, any::<bool>()),
+            (0u32..1000, 0u32..10, any::<[bool; 2]>()),
             (phase(), phase(), phase()),
             prop::collection::btree_map(0u32..1000, row(), 0..4),
             odometers(),
             generator,
-            prop::collection::vec(record(), 0..3),
+            prop::option::of(("[a-z]{1,3}", any::<Option<u32>>(), prop::option::of("\\PC{0,9}"))),
         )
-            .prop_map(|((from, span, last), phases, rows, odometers, generator, records)| FrameBody {
-                from_second: from,
-                to_second: from + span,
-                counts: Snapshot { phases: phases.into(), rows },
-                odometers,
-                generator,
-                records,
-                last,
+            .prop_map(|((from, span, [last, records_follow]), phases, rows, odometers, generator, collected)| {
+                FrameBody {
+                    from_second: from,
+                    to_second: from + span,
+                    counts: Snapshot { phases: phases.into(), rows },
+                    odometers,
+                    generator,
+                    collected: collected.map(|(name, value, failure)| {
+                        Box::new(Collected { variables: [(name, value.into())].into_iter().collect(), failure })
+                    }),
+                    last,
+                    records_follow,
+                }
             })
     }
 

@@ -1,7 +1,7 @@
 //! Messages of the two streams.
 
 use super::frame::{odometers_from_wire, odometers_to_wire};
-use super::{WireError, frame_from_wire, frame_to_wire, length, v1};
+use super::{WireError, batch_from_wire, batch_to_wire, frame_from_wire, frame_to_wire, length, v1};
 use crate::id::{Digest, Epoch, RunId, SessionId};
 use crate::lanes::LaneSet;
 use crate::message::{Beat, BeatReply, ClockReport, Hello, Refusal, RefusalCode, RunBeat, ToMaster, ToWorker};
@@ -49,16 +49,19 @@ pub fn control_to_master(message: &ToMaster) -> Option<v1::FromWorker> {
             M::TicketRequest(v1::TicketRequest { run: run.to_string(), pool: Some(pool_to(*pool)), want: *want })
         }
         ToMaster::Goodbye { text } => M::Goodbye(v1::Goodbye { text: text.clone() }),
-        ToMaster::Frame { .. } => return None,
+        ToMaster::Frame { .. } | ToMaster::Records(_) => return None,
     };
     Some(v1::FromWorker { message: Some(message) })
 }
 
 /// A worker's message as `Results` carries it; `None` if it travels on `Control`.
 pub fn results_to_master(message: &ToMaster) -> Option<v1::ResultsFromWorker> {
-    let ToMaster::Frame { frame, sealed_at } = message else { return None };
-    let frame = results_up::Message::Frame(frame_to_wire(frame, *sealed_at));
-    Some(v1::ResultsFromWorker { message: Some(frame) })
+    let message = match message {
+        ToMaster::Frame { frame, sealed_at } => results_up::Message::Frame(frame_to_wire(frame, *sealed_at)),
+        ToMaster::Records(batch) => results_up::Message::RecordBatch(batch_to_wire(batch)),
+        _ => return None,
+    };
+    Some(v1::ResultsFromWorker { message: Some(message) })
 }
 
 /// The first message on `Results`.
@@ -97,7 +100,7 @@ pub fn control_from_worker(message: v1::FromWorker) -> Result<ToMaster, WireErro
     })
 }
 
-/// A worker's message on `Results`: the proof of a session, or a frame.
+/// A worker's message on `Results`: the proof of a session, or measurements.
 pub fn results_from_worker(message: v1::ResultsFromWorker) -> Result<Result<(SessionId, Bytes), ToMaster>, WireError> {
     match message.message.ok_or(WireError::Missing("content"))? {
         results_up::Message::Attach(attach) => Ok(Ok((SessionId(attach.session), attach.secret))),
@@ -105,6 +108,7 @@ pub fn results_from_worker(message: v1::ResultsFromWorker) -> Result<Result<(Ses
             let (frame, sealed_at) = frame_from_wire(frame)?;
             Ok(Err(ToMaster::Frame { frame: Box::new(frame), sealed_at }))
         }
+        results_up::Message::RecordBatch(batch) => Ok(Err(ToMaster::Records(Box::new(batch_from_wire(batch)?)))),
     }
 }
 
@@ -150,20 +154,28 @@ pub fn control_to_worker(message: &ToWorker) -> Option<v1::FromMaster> {
             exhausted: *exhausted,
         }),
         ToWorker::Goodbye { text } => M::Goodbye(v1::Goodbye { text: text.clone() }),
-        ToWorker::FrameAck { .. } => return None,
+        ToWorker::FrameAck { .. } | ToWorker::RecordAck { .. } => return None,
     };
     Some(v1::FromMaster { message: Some(message) })
 }
 
 /// The master's message as `Results` carries it; `None` if it travels on `Control`.
 pub fn results_to_worker(message: &ToWorker) -> Option<v1::ResultsFromMaster> {
-    let ToWorker::FrameAck { run, seq, record_limits } = message else { return None };
-    let ack = results_down::Message::FrameAck(v1::FrameAck {
-        run: run.to_string(),
-        seq: *seq,
-        success_record_limit: record_limits[0],
-        failure_record_limit: record_limits[1],
-    });
+    let ack = match message {
+        ToWorker::FrameAck { run, seq, record_limits } => results_down::Message::FrameAck(v1::FrameAck {
+            run: run.to_string(),
+            seq: *seq,
+            success_record_limit: record_limits[0],
+            failure_record_limit: record_limits[1],
+        }),
+        ToWorker::RecordAck { run, seq, record_limits } => results_down::Message::RecordAck(v1::RecordAck {
+            run: run.to_string(),
+            seq: *seq,
+            success_record_limit: record_limits[0],
+            failure_record_limit: record_limits[1],
+        }),
+        _ => return None,
+    };
     Some(v1::ResultsFromMaster { message: Some(ack) })
 }
 
@@ -215,11 +227,17 @@ pub fn control_from_master(message: v1::FromMaster) -> Result<ToWorker, WireErro
 
 /// The master's message on `Results`.
 pub fn results_from_master(message: v1::ResultsFromMaster) -> Result<ToWorker, WireError> {
-    let results_down::Message::FrameAck(ack) = message.message.ok_or(WireError::Missing("content"))?;
-    Ok(ToWorker::FrameAck {
-        run: run(ack.run),
-        seq: ack.seq,
-        record_limits: [ack.success_record_limit, ack.failure_record_limit],
+    Ok(match message.message.ok_or(WireError::Missing("content"))? {
+        results_down::Message::FrameAck(ack) => ToWorker::FrameAck {
+            run: run(ack.run),
+            seq: ack.seq,
+            record_limits: [ack.success_record_limit, ack.failure_record_limit],
+        },
+        results_down::Message::RecordAck(ack) => ToWorker::RecordAck {
+            run: run(ack.run),
+            seq: ack.seq,
+            record_limits: [ack.success_record_limit, ack.failure_record_limit],
+        },
     })
 }
 
@@ -375,7 +393,12 @@ mod tests {
         for message in messages {
             assert_eq!(control_from_master(control_to_worker(&message).unwrap()), Ok(message.clone()));
         }
-        let ack = ToWorker::FrameAck { run, seq: 4, record_limits: [1, 2] };
-        assert_eq!(results_from_master(results_to_worker(&ack).unwrap()), Ok(ack));
+        let acks = [
+            ToWorker::FrameAck { run: run.clone(), seq: 4, record_limits: [1, 2] },
+            ToWorker::RecordAck { run, seq: 5, record_limits: [3, 4] },
+        ];
+        for ack in acks {
+            assert_eq!(results_from_master(results_to_worker(&ack).unwrap()), Ok(ack));
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{Order, Shared, closed, open};
 use crate::protocol::{CoreContext, PrepareError};
-use crate::recorder::{ChunkPool, Odometer, Part, Recorder};
+use crate::recorder::{ChunkPool, LineBacklog, Odometer, Part, Recorder};
 use crate::sampler::Sampler;
 use crate::user::Scenario;
 use ld_shared::boot::clock::mono;
@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 /// Size of the core's read buffer: one read brings all that the kernel holds of most answers.
@@ -28,6 +28,7 @@ pub(crate) struct Seat {
     pub(crate) shared: Arc<Shared>,
     pub(crate) odometer: Arc<Odometer>,
     pub(crate) pool: ChunkPool,
+    pub(crate) backlog: LineBacklog,
     pub(crate) parts: Sender<(usize, Part)>,
     pub(crate) orders: watch::Receiver<Order>,
 }
@@ -39,8 +40,39 @@ pub(crate) struct Core {
     pub(crate) context: Rc<CoreContext>,
     pub(crate) sampler: RefCell<Sampler>,
     pub(crate) users: RefCell<JoinSet<()>>,
+    /// The name of the worker in records: the master fills it in.
+    pub(crate) nobody: Arc<str>,
     /// Exchanges that are open now.
     pub(crate) open: Cell<u64>,
+    /// Users that will run `on_stop`.
+    owing: Cell<u64>,
+    /// Starting is over, and users are told so.
+    over: Cell<bool>,
+    told: Notify,
+}
+
+/// A user that will run `on_stop`, for as long as it exists.
+pub(crate) struct Owing {
+    core: Option<Rc<Core>>,
+}
+
+impl Owing {
+    /// A new user of `scenario`.
+    pub(crate) fn new(core: &Rc<Core>, scenario: &Scenario) -> Self {
+        let core = (!scenario.on_stop().is_empty()).then(|| Rc::clone(core));
+        if let Some(core) = &core {
+            core.owing.set(core.owing.get() + 1);
+        }
+        Self { core }
+    }
+}
+
+impl Drop for Owing {
+    fn drop(&mut self) {
+        if let Some(core) = &self.core {
+            core.owing.set(core.owing.get() - 1);
+        }
+    }
 }
 
 impl Core {
@@ -54,6 +86,27 @@ impl Core {
         RunTime(now.saturating_sub(self.recorder.t0()))
     }
 
+    /// Pauses, at most until starting is over.
+    pub(crate) async fn pause(&self, pause: Duration) {
+        if !self.over.get() {
+            self.unless_over(tokio::time::sleep(pause)).await;
+        }
+    }
+
+    /// What comes of `work`; `None` if starting comes to its end before.
+    pub(crate) async fn unless_over<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            done = work => Some(done),
+            () = self.told.notified() => None,
+        }
+    }
+
+    /// Tells users that starting is over.
+    fn tell_over(&self) {
+        self.over.set(true);
+        self.told.notify_waiters();
+    }
+
     /// Waits until run time `t`, to the timer's millisecond.
     pub(crate) async fn sleep_until(&self, t: RunTime) {
         let at = self.recorder.t0().saturating_add(t.0);
@@ -61,13 +114,23 @@ impl Core {
     }
 }
 
+/// Says that a core is done, also when its thread panics: the aggregator waits for every core.
+struct Farewell(usize, Sender<(usize, Part)>);
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        // the aggregator may have said its last already
+        self.1.send((self.0, Part::Done)).ok();
+    }
+}
+
 /// The thread's work.
 pub(crate) fn run(seat: Seat, ready: &Sender<Result<(), PrepareError>>) {
+    let _farewell = Farewell(seat.index, seat.parts.clone());
     let runtime = match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
         Ok(runtime) => runtime,
         Err(error) => {
             ready.send(Err(PrepareError(format!("could not start the runtime of a load core: {error}")))).ok();
-            seat.parts.send((seat.index, Part::Done)).ok();
             return;
         }
     };
@@ -75,8 +138,8 @@ pub(crate) fn run(seat: Seat, ready: &Sender<Result<(), PrepareError>>) {
 }
 
 async fn work(seat: Seat, ready: &Sender<Result<(), PrepareError>>) {
-    let Seat { index, shared, odometer, pool, parts, mut orders } = seat;
-    let recorder = Rc::new(Recorder::new(index, Arc::clone(&shared.limits), odometer, pool, parts));
+    let Seat { index, shared, odometer, pool, backlog, parts, mut orders } = seat;
+    let recorder = Rc::new(Recorder::new(index, Arc::clone(&shared.limits), odometer, pool, backlog, parts));
     let plan = Arc::clone(&shared.plan);
     let context = Rc::new(CoreContext {
         bindings: Rc::new(Bindings::new(&plan, shared.rows.clone())),
@@ -85,14 +148,19 @@ async fn work(seat: Seat, ready: &Sender<Result<(), PrepareError>>) {
         scratch: RefCell::new(vec![0; SCRATCH]),
         lanes: RefCell::new(Arc::from([])),
     });
-    let sampler = Sampler::new(plan.records, Arc::clone(&shared.record_limits), plan.seed, index as u64);
+    // not the plan's seed: cores of other workers would draw the same priorities
+    let sampler = Sampler::new(plan.records, Arc::clone(&shared.record_limits), rand::random());
     let core = Rc::new(Core {
         shared,
         recorder: Rc::clone(&recorder),
         context,
         sampler: RefCell::new(sampler),
         users: RefCell::new(JoinSet::new()),
+        nobody: Arc::from(""),
         open: Cell::new(0),
+        owing: Cell::new(0),
+        over: Cell::new(false),
+        told: Notify::new(),
     });
     let compiled: Result<Vec<Rc<Scenario>>, PrepareError> =
         (0..plan.scenarios.len()).map(|s| Scenario::compile(&core, s).map(Rc::new)).collect();
@@ -103,7 +171,7 @@ async fn work(seat: Seat, ready: &Sender<Result<(), PrepareError>>) {
         }
         Err(error) => {
             ready.send(Err(error)).ok();
-            recorder.finish(mono().0, Vec::new());
+            recorder.finish(mono().0);
             return;
         }
     };
@@ -120,8 +188,7 @@ async fn work(seat: Seat, ready: &Sender<Result<(), PrepareError>>) {
         live(&core, &scenarios, &lanes, from, &mut orders).await;
         housekeeping.abort();
     }
-    let records = core.sampler.borrow_mut().take();
-    recorder.finish(mono().0, records);
+    recorder.finish(mono().0);
 }
 
 /// Runs the users until the test is over for this core and its requests have ended or been cut off.
@@ -159,6 +226,10 @@ async fn live(
     }
     starters.abort_all();
     if !aborted {
+        core.tell_over();
+        for pool in pools.iter().filter(|pool| pool.owes()) {
+            pool.retire();
+        }
         drain(core, orders).await;
     }
     let mut users = std::mem::take(&mut *core.users.borrow_mut());
@@ -214,11 +285,11 @@ async fn wait_for_users(core: &Core, orders: &mut watch::Receiver<Order>) -> boo
     }
 }
 
-/// Gives open requests the plan's grace.
+/// Gives open requests, and what users do last, the plan's grace.
 async fn drain(core: &Core, orders: &mut watch::Receiver<Order>) {
     let grace = Duration::from_nanos(core.shared.plan.graceful_stop.0);
     let deadline = tokio::time::Instant::now() + grace;
-    while core.open.get() > 0 && tokio::time::Instant::now() < deadline {
+    while (core.open.get() > 0 || core.owing.get() > 0) && tokio::time::Instant::now() < deadline {
         if orders.has_changed().is_err() || matches!(*orders.borrow(), Order::Abort) {
             return;
         }

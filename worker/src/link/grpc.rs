@@ -2,7 +2,7 @@
 
 use super::{Channel, Dial};
 use ld_proto::v1::cluster_client::ClusterClient;
-use ld_shared::message::{LINK_QUEUE, ToMaster, ToWorker};
+use ld_shared::message::{FRAME_WINDOW, LINK_QUEUE, RECORD_WINDOW, ToMaster, ToWorker};
 use ld_shared::wire::{self, MAX_MESSAGE};
 use std::future::{Ready, ready};
 use std::io;
@@ -45,8 +45,8 @@ async fn connect(master: &str) -> Result<Channel, String> {
     let (up, from_shell) = mpsc::channel::<ToMaster>(LINK_QUEUE);
     let (to_shell, down) = mpsc::channel(LINK_QUEUE);
     let (control_up, control_out) = mpsc::channel(LINK_QUEUE);
-    // as many frames as may be under way, and the attach
-    let (results_up, results_out) = mpsc::channel(ld_shared::message::FRAME_WINDOW + 1);
+    // as many frames and batches of records as may be under way, and the attach: beats never wait for room
+    let (results_up, results_out) = mpsc::channel(FRAME_WINDOW + RECORD_WINDOW + 1);
     // the stream opens only with the first message: the hello must not wait for its answer
     tokio::spawn(send(from_shell, control_up, results_up.clone()));
     tokio::spawn(async move {

@@ -4,11 +4,12 @@ use super::super::assign::own_due;
 use super::super::ledger::SessionLedger;
 use super::super::loss::{Known, bound};
 use super::{Coordinator, Participant, RunError, Stage, State};
-use crate::run::{Ending, Loss, Measured, WorkerResult};
+use crate::run::{Ending, Event, Loss, Measured, WorkerResult};
 use chrono::{DateTime, TimeDelta, Utc};
 use ld_shared::frame::Odometers;
 use ld_shared::id::SessionId;
 use ld_shared::load::Load;
+use ld_shared::record::Record;
 use ld_shared::sample::Phase;
 use ld_shared::snapshot::{DropReason, Row};
 use ld_shared::time::{RunTime, SECOND};
@@ -42,13 +43,16 @@ impl Coordinator {
         let ending = if everybody_lost && self.stopped_at.is_none() {
             let names: Vec<String> = self.participants.values().map(|p| p.name.to_string()).collect();
             Ending::Failed(format!("all workers were lost: {}", names.join(", ")))
+        } else if self.stopped_by_rule {
+            Ending::Breached
         } else if self.stopped_at.is_some() {
             Ending::Stopped
         } else {
             Ending::Completed
         };
         let (total, unmarked, timeline) = self.ledger.snapshots(end);
-        let (records, records_seen) = self.ledger.records();
+        let (records, records_seen) = self.ledger.take_records();
+        let shortage = self.shortage(&records, records_seen, ran.into());
         Ok(Measured {
             run: self.spec.run.clone(),
             plan: self.spec.plan.clone(),
@@ -66,11 +70,32 @@ impl Coordinator {
             lost_by_phase: lost,
             workers,
             losses,
-            events: self.events.clone(),
+            events: self.events.iter().cloned().chain(shortage).collect(),
+            watched: self.watch.finish(end),
             records,
             records_seen,
+            all_records: None,
             ending,
         })
+    }
+
+    /// Fewer requests are kept than the plan wants, and why.
+    fn shortage(&self, records: &[Record], seen: [u64; 2], at: RunTime) -> Option<Event> {
+        let failures = records.iter().filter(|record| record.error.is_some()).count() as u64;
+        let kept = [records.len() as u64 - failures, failures];
+        let wanted = seen.map(|seen| seen.min(self.spec.plan.records.keep));
+        if kept.iter().zip(wanted).all(|(kept, wanted)| *kept >= wanted) {
+            return None;
+        }
+        let lost = self.participants.values().filter(|p| matches!(p.stage, Stage::Lost { .. }));
+        let lost: Vec<&str> = lost.map(|p| &*p.name.0).collect();
+        let why = if lost.is_empty() {
+            "they are too large, or did not arrive in time".to_owned()
+        } else {
+            format!("what {} had not sent yet was lost with it, so the sample has less of its end", lost.join(", "))
+        };
+        let (kept, wanted) = (kept.iter().sum::<u64>(), wanted.iter().sum::<u64>());
+        Some(Event { at_s: at.as_secs(), what: format!("kept {kept} of {wanted} requests: {why}"), by: "records".into() })
     }
 
     /// Run time at which starting ended: by plan, because somebody stopped it, or because there

@@ -32,6 +32,7 @@ impl World {
             expected: WORKERS as usize,
             wait: Duration::from_secs(5),
             allow_missing: false,
+            thresholds: Vec::new(),
             local: false,
         };
         let now = Mono(1_000 * SECOND);

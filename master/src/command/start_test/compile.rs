@@ -1,19 +1,24 @@
 //! The last step that can fault user input: files and environment are read, the plan is made.
 
+use super::scenarios::Draft;
 use super::tasks::each_text;
+use super::thresholds::unknown_scenarios;
 use super::{CsvSource, StartTest};
+use crate::record_file;
 use crate::script::Fault;
 use bytes::Bytes;
 use ld_shared::id::Digest;
-use ld_shared::plan::{Plan, SourcePlan, SourceRows, TlsPlan};
+use ld_shared::plan::{Plan, ScenarioPlan, SourcePlan, SourceRows, TlsPlan};
 use ld_shared::scope::Bindings;
 use ld_shared::template::Template;
-use ld_shared::threshold::Threshold;
+use ld_shared::threshold::{Selector, Threshold};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// Keys of a test under which placeholders may stand.
+const TEMPLATES: [&str; 6] = ["tasks", "scenarios", "on_start", "on_stop", "setup", "teardown"];
 /// Most placeholders without a value that are warned of one by one.
 const MOST_WARNINGS: usize = 10;
 
@@ -46,6 +51,8 @@ pub struct Compiled {
     pub warnings: Vec<String>,
     /// Whether it starts with fewer workers than expected.
     pub allow_missing_workers: bool,
+    /// Where all requests go.
+    pub records_file: Option<PathBuf>,
 }
 
 /// Makes the plan of a test. Reads its data and certificate files.
@@ -57,8 +64,16 @@ pub fn compile(test: StartTest, context: &CompileContext<'_>) -> Result<Compiled
     let mut faults = Vec::new();
     let mut blobs = BTreeMap::new();
     let mut warnings = test.warnings.clone();
-    let mut scenario = test.scenario.clone();
-    scenario.tls = certificates(&test, context, &mut blobs, &mut faults);
+    let mut with_certificates = |draft: &Draft| {
+        let tls = certificates(draft, context, &mut blobs, &mut faults);
+        ScenarioPlan { tls, ..draft.plan.clone() }
+    };
+    let mut scenarios: Vec<ScenarioPlan> = test.scenarios.iter().map(&mut with_certificates).collect();
+    let has_stage = !(test.setup.is_empty() && test.teardown.is_empty());
+    let mut stage = has_stage.then(|| with_certificates(&test.stage));
+    if test.graceful_stop.0 == 0 && scenarios.iter().any(|scenario| !scenario.on_stop.is_empty()) {
+        warnings.push("`graceful_stop` is 0: users that live at the end have no time for `on_stop`".into());
+    }
 
     let mut variables = context.variables.clone();
     variables.extend(test.variables.clone());
@@ -73,11 +88,15 @@ pub fn compile(test: StartTest, context: &CompileContext<'_>) -> Result<Compiled
         }
     }
 
-    let tasks = test.arguments.get("tasks").unwrap_or(&Value::Null);
-    let host = Value::from(scenario.host.as_deref());
+    let records_file = test.records.file.as_ref().map(|file| context.base_dir.join(file));
+    if let Some(Err(why)) = records_file.as_deref().map(record_file::check) {
+        let message = format!("cannot write `{}`: {why}", test.records.file.as_deref().unwrap_or_default());
+        faults.push(Fault::new(format!("{}/records/all", context.pointer), message));
+    }
+
     let (mut env, mut used) = (BTreeMap::new(), BTreeSet::new());
-    for value in [tasks, &host] {
-        each_text(value, "", &mut |_, text| {
+    for key in TEMPLATES.iter().chain(&["host"]) {
+        each_text(test.arguments.get(*key).unwrap_or(&Value::Null), "", &mut |_, text| {
             env.extend(Template::env_names(text).filter_map(|name| Some((name.to_owned(), (context.env)(name)?))));
             used.extend(Template::source_names(text).map(str::to_owned));
         });
@@ -95,7 +114,7 @@ pub fn compile(test: StartTest, context: &CompileContext<'_>) -> Result<Compiled
 
     let mut plan = Plan {
         seed: test.seed.unwrap_or(context.seed),
-        scenarios: vec![scenario],
+        scenarios: std::mem::take(&mut scenarios),
         variables,
         env,
         sources,
@@ -103,10 +122,13 @@ pub fn compile(test: StartTest, context: &CompileContext<'_>) -> Result<Compiled
         warmup: test.warmup,
         graceful_stop: test.graceful_stop,
         iterations: test.iterations,
-        records: test.records,
+        records: test.records.policy,
         throttles: Vec::new(),
-        setup: Vec::new(),
-        teardown: Vec::new(),
+        stage: stage.take(),
+        setup: test.setup.clone(),
+        teardown: test.teardown.clone(),
+        collect: false,
+        details: details(&test.thresholds),
         secrets: None,
     };
     let bindings = Bindings::new(&plan, rows);
@@ -114,16 +136,14 @@ pub fn compile(test: StartTest, context: &CompileContext<'_>) -> Result<Compiled
         let message = format!("a test has at most {} variables", u16::MAX);
         faults.push(Fault::new(context.pointer, message).help("put large tables of values into a CSV source"));
     }
-    warn_unresolved(tasks, &bindings, &mut warnings);
-    for scenario in &mut plan.scenarios {
-        // tasks alone take placeholders of every kind; a target must be the same for all users
-        scenario.host = scenario.host.as_deref().map(|host| Template::compile_name(host, &bindings).into());
-    }
+    warn_unresolved(&test.arguments, &bindings, &mut warnings);
+    plan.resolve_hosts(&bindings);
+    faults.extend(unknown_scenarios(&test.thresholds, &plan.scenarios, context.pointer));
     if !faults.is_empty() {
         return Err(faults);
     }
     let StartTest { thresholds, allow_missing_workers, .. } = test;
-    Ok(Compiled { plan: Arc::new(plan), blobs, thresholds, warnings, allow_missing_workers })
+    Ok(Compiled { plan: Arc::new(plan), blobs, thresholds, warnings, allow_missing_workers, records_file })
 }
 
 /// A source as the plan holds it, and its rows as a blob.
@@ -139,27 +159,40 @@ fn source_plan(source: &CsvSource) -> (SourcePlan, Bytes) {
     (plan, bytes)
 }
 
+/// Series of which service time and lag are kept apart, each named once.
+fn details(thresholds: &[Threshold]) -> Vec<Selector> {
+    let mut details: Vec<Selector> = Vec::new();
+    for selector in thresholds.iter().filter_map(Threshold::detail) {
+        if !details.contains(selector) {
+            details.push(selector.clone());
+        }
+    }
+    details
+}
+
 fn extracted(plan: &Plan) -> usize {
     let extractors = plan.all_tasks().flat_map(|task| &task.extract);
     extractors.map(|extractor| &*extractor.var).collect::<BTreeSet<&str>>().len()
 }
 
-fn warn_unresolved(tasks: &Value, bindings: &Bindings, warnings: &mut Vec<String>) {
+fn warn_unresolved(arguments: &Map<String, Value>, bindings: &Bindings, warnings: &mut Vec<String>) {
     let mut seen = BTreeSet::new();
-    each_text(tasks, "/tasks", &mut |pointer, text| {
-        for placeholder in Template::unresolved(text, bindings) {
-            if seen.insert(placeholder.to_owned()) && seen.len() <= MOST_WARNINGS {
-                warnings.push(format!("`{placeholder}` at {pointer} has no value and is sent as written"));
+    for key in TEMPLATES {
+        each_text(arguments.get(key).unwrap_or(&Value::Null), &format!("/{key}"), &mut |pointer, text| {
+            for placeholder in Template::unresolved(text, bindings) {
+                if seen.insert(placeholder.to_owned()) && seen.len() <= MOST_WARNINGS {
+                    warnings.push(format!("`{placeholder}` at {pointer} has no value and is sent as written"));
+                }
             }
-        }
-    });
+        });
+    }
     if seen.len() > MOST_WARNINGS {
         warnings.push(format!("{} more placeholders have no value", seen.len() - MOST_WARNINGS));
     }
 }
 
 fn certificates(
-    test: &StartTest,
+    draft: &Draft,
     context: &CompileContext<'_>,
     blobs: &mut BTreeMap<Digest, Bytes>,
     faults: &mut Vec<Fault>,
@@ -167,7 +200,7 @@ fn certificates(
     let mut read = |key: &str, path: &Option<String>, wanted: &str| -> Option<Digest> {
         let path = path.as_ref()?;
         let mut fault = |message: String, help: String| {
-            faults.push(Fault::new(format!("{}/tls/{key}", context.pointer), message).help(help));
+            faults.push(Fault::new(format!("{}{}/{key}", context.pointer, draft.tls_at), message).help(help));
         };
         let full = context.base_dir.join(path);
         let bytes = match std::fs::read(&full) {
@@ -184,19 +217,20 @@ fn certificates(
         blobs.insert(digest.clone(), bytes.into());
         Some(digest)
     };
-    let ca = read("ca", &test.tls.ca, "CERTIFICATE");
-    let certificate = read("cert", &test.tls.cert, "CERTIFICATE");
-    let mut key = read("key", &test.tls.key, "PRIVATE KEY");
+    let ca = read("ca", &draft.tls.ca, "CERTIFICATE");
+    let certificate = read("cert", &draft.tls.cert, "CERTIFICATE");
+    let mut key = read("key", &draft.tls.key, "PRIVATE KEY");
     if let (Some(file), None) = (&certificate, &key) {
         // one file may hold both, as many tools write it
         if blobs.get(file).is_some_and(|bytes| holds(bytes, "PRIVATE KEY")) {
             key = Some(file.clone());
-        } else if test.tls.key.is_none() {
-            let fault = Fault::new(format!("{}/tls/cert", context.pointer), "a client certificate without its key");
+        } else if draft.tls.key.is_none() {
+            let fault =
+                Fault::new(format!("{}{}/cert", context.pointer, draft.tls_at), "a client certificate without its key");
             faults.push(fault.help("add `key`, the PEM file of the private key"));
         }
     }
-    TlsPlan { verify: test.scenario.tls.verify, ca, certificate, key }
+    TlsPlan { verify: draft.plan.tls.verify, ca, certificate, key }
 }
 
 /// Whether a PEM text has a section of that kind (`PRIVATE KEY` is the end of several).

@@ -22,5 +22,5 @@ pub(super) fn keys() -> impl Iterator<Item = &'static str> {
 /// Every fault of a task's fields, pointers from the task.
 pub(super) fn faults(driver: &Driver, fields: &Map<String, Value>, scenario: &ScenarioPlan) -> Vec<Fault> {
     let faults = (driver.check)(fields, scenario).into_iter();
-    faults.map(|fault| Fault { pointer: fault.pointer, message: fault.message, help: fault.help }).collect()
+    faults.map(|fault| Fault { help: fault.help, ..Fault::new(fault.pointer, fault.message) }).collect()
 }

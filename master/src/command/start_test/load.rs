@@ -16,11 +16,50 @@ pub(super) const TEST_TIME: u64 = 60;
 /// Open iterations that are allowed by default: as many as start in so many seconds.
 const IN_FLIGHT_SECONDS: f64 = 10.0;
 
-/// What a document says of the load.
+/// What a document says of the load of one kind of users.
 pub(super) struct LoadPlan {
     pub(super) load: Load,
-    /// `None`: until somebody stops it.
-    pub(super) test_time: Option<RunTime>,
+    /// How long its shape is; `None`: it has none and goes on for ever.
+    pub(super) length: Option<RunTime>,
+}
+
+/// What a document says of the end of the test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// Nothing.
+    Default,
+    /// null: when its load ends, or somebody stops it.
+    Open,
+    /// At this instant.
+    At(RunTime),
+}
+
+impl End {
+    /// Reads `test_time`.
+    pub(super) fn read(reader: &mut Reader<'_>) -> Self {
+        if reader.is_null("test_time") {
+            return Self::Open;
+        }
+        let help = "a test takes some time: seconds, or null to run until it is stopped";
+        reader.duration("test_time", false, help).map_or(Self::Default, |s| Self::At(RunTime::from_secs(s)))
+    }
+
+    /// The end of a test of loads with these lengths: a test of shapes ends with the longest, or
+    /// at `test_time` if that is earlier. `None`: when somebody stops it.
+    pub(super) fn of(self, lengths: impl IntoIterator<Item = Option<RunTime>>) -> Option<RunTime> {
+        let (mut longest, mut for_ever) = (None, false);
+        for length in lengths {
+            longest = longest.max(length);
+            for_ever |= length.is_none();
+        }
+        match (self, longest) {
+            (Self::At(end), Some(longest)) if !for_ever => Some(end.min(longest)),
+            (Self::At(end), _) => Some(end),
+            (Self::Open, _) if for_ever => None,
+            (_, Some(longest)) => Some(longest),
+            (_, None) => Some(RunTime::from_secs(TEST_TIME as f64)),
+        }
+    }
 }
 
 /// Which of the two models a value over time is.
@@ -30,15 +69,12 @@ enum Unit {
     Rate,
 }
 
-/// Reads all keys that say how much load there is and how long.
-pub(super) fn read(reader: &mut Reader<'_>, warnings: &mut Vec<String>) -> LoadPlan {
-    let mut test_time = test_time(reader);
+/// Reads all keys that say how much load there is.
+pub(super) fn read(reader: &mut Reader<'_>, end: End, warnings: &mut Vec<String>) -> LoadPlan {
+    let mut length = None;
     let (unit, profile) = if reader.value("load_shape").is_some() {
         let (unit, profile) = shape(reader, warnings);
-        // the test ends with its shape, or at `test_time` if that is given and earlier
-        let length = profile.length();
-        let given = reader.value("test_time").is_some();
-        test_time = Some(test_time.filter(|end| given && *end < length).unwrap_or(length));
+        length = Some(profile.length());
         (unit, profile)
     } else {
         if reader.value("shape_config").is_some() {
@@ -58,7 +94,7 @@ pub(super) fn read(reader: &mut Reader<'_>, warnings: &mut Vec<String>) -> LoadP
             Load::Closed(Closed { users: profile })
         }
         Unit::Rate => {
-            let peak = profile.peak(test_time.unwrap_or(RunTime::MAX));
+            let peak = profile.peak(end.of([length]).unwrap_or(RunTime::MAX));
             let default = (peak * IN_FLIGHT_SECONDS).ceil().max(1.0) as u64;
             let max_in_flight = reader.whole("max_in_flight", 1, "it caps iterations that are open at once");
             let arrivals = match reader.choice("arrivals", &["constant", "poisson"]) {
@@ -68,17 +104,7 @@ pub(super) fn read(reader: &mut Reader<'_>, warnings: &mut Vec<String>) -> LoadP
             Load::Open(Open { rate: profile, arrivals, max_in_flight: max_in_flight.unwrap_or(default) })
         }
     };
-    LoadPlan { load, test_time }
-}
-
-/// Absent: the default; null: no end.
-fn test_time(reader: &mut Reader<'_>) -> Option<RunTime> {
-    if reader.is_null("test_time") {
-        return None;
-    }
-    let help = "a test takes some time: seconds, or null to run until it is stopped";
-    let seconds = reader.duration("test_time", false, help);
-    Some(RunTime::from_secs(seconds.unwrap_or(TEST_TIME as f64)))
+    LoadPlan { load, length }
 }
 
 /// `arrival_rate`, or `user_count` and `spawn_rate`.

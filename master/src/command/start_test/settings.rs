@@ -1,5 +1,6 @@
 //! Settings of connections, TLS, statuses and records.
 
+use crate::record_file::ENDINGS;
 use crate::script::reader::Reader;
 use crate::script::{Fault, units};
 use ld_shared::plan::{Connections, StatusCheck};
@@ -74,15 +75,26 @@ pub(super) fn connections(reader: &mut Reader<'_>) -> Connections {
     }
 }
 
-/// Which requests are kept.
-pub(super) fn records(reader: &mut Reader<'_>) -> RecordPolicy {
+/// Most bytes of a body that a record keeps: a message between worker and master holds several.
+const MOST_BODY: u64 = 4 * 1024 * 1024;
+
+/// Which requests are listed one by one.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Records {
+    pub(super) policy: RecordPolicy,
+    /// The file to which all of them go.
+    pub(super) file: Option<String>,
+}
+
+/// Which requests are kept, and the file to which all of them go.
+pub(super) fn records(reader: &mut Reader<'_>) -> Records {
     let mut policy = RecordPolicy::default();
     if reader.value("records").is_some_and(serde_json::Value::is_string) {
         reader.choice("records", &["none"]);
-        return RecordPolicy { keep: 0, bodies: Bodies::None, all: false };
+        return Records { policy: RecordPolicy { keep: 0, bodies: Bodies::None, all: false }, file: None };
     }
-    let Some(mut records) = reader.object("records") else { return policy };
-    records.only(&["keep", "bodies"], &["all"]);
+    let Some(mut records) = reader.object("records") else { return Records::default() };
+    records.only(&["keep", "bodies", "all"], &[]);
     if let Some(keep) = records.whole("keep", 0, "\"records\": \"none\" keeps nothing") {
         policy.keep = keep;
     }
@@ -91,8 +103,21 @@ pub(super) fn records(reader: &mut Reader<'_>) -> RecordPolicy {
             Some(bodies) => policy.bodies = bodies,
             None => records.refuse("bodies", "none, failed[:SIZE] or all[:SIZE]", "for example \"failed:1KiB\""),
         }
+        if let Bodies::Failed(size) | Bodies::All(size) = policy.bodies
+            && size > MOST_BODY
+        {
+            records.refuse("bodies", "a size of at most 4 MiB", "");
+        }
     }
-    policy
+    let file = records.text("all").map(str::to_owned);
+    if let Some(name) = &file
+        && !ENDINGS.iter().any(|ending| name.len() > ending.len() && name.ends_with(ending))
+    {
+        let endings = ENDINGS.join(", ");
+        records.refuse("all", &format!("the name of a file that ends in {endings}"), "for example \"all.csv.zst\"");
+    }
+    policy.all = file.is_some();
+    Records { policy, file }
 }
 
 /// `none`, `failed[:SIZE]`, `all[:SIZE]`.

@@ -18,17 +18,17 @@ use ld_shared::template::Template;
 use serde_json::{Map, Value};
 
 /// Keys that every task may have, whatever its protocol.
-const COMMON: [&str; 9] =
-    ["name", "user", "weight", "run_if", "skip_if", "assertions", "extract", "think_time", "status_check"];
+const COMMON: [&str; 10] =
+    ["name", "user", "weight", "run_if", "skip_if", "assertions", "extract", "think_time", "status_check", "retry"];
 /// Keys of tasks that come with a later version.
-const LATER: [&str; 2] = ["throttle", "retry"];
+const LATER: [&str; 1] = ["throttle"];
 
-/// Reads `tasks` into the scenario, whose other settings are there already.
-pub(super) fn read(reader: &mut Reader<'_>, scenario: &mut ScenarioPlan) {
+/// Reads `tasks` of `whom` (a test, a scenario), whose other settings are there already.
+pub(super) fn read(reader: &mut Reader<'_>, whom: &str, scenario: &mut ScenarioPlan) {
     let pointer = reader.at("tasks");
     let example = r#"add "tasks": [{"method": "get", "request_url": "http://…"}]"#;
     let Some(tasks) = reader.value("tasks") else {
-        let fault = Fault::new(reader.pointer(), "a test without `tasks` sends nothing");
+        let fault = Fault::new(reader.pointer(), format!("a {whom} without `tasks` sends nothing"));
         reader.fault(fault.help(example));
         return;
     };
@@ -42,11 +42,11 @@ pub(super) fn read(reader: &mut Reader<'_>, scenario: &mut ScenarioPlan) {
             }
             let pointer = inner.at("tasks");
             match map.get("tasks").filter(|tasks| !tasks.is_null()) {
-                Some(tasks) => list_or_map(tasks, &pointer, scenario, faults),
+                Some(tasks) => scenario.tasks = some(tasks, &pointer, whom, scenario, faults),
                 None => faults.push(Fault::new(pointer, "a scenario without `tasks`").help(example)),
             }
         }
-        other => list_or_map(other, &pointer, scenario, faults),
+        other => scenario.tasks = some(other, &pointer, whom, scenario, faults),
     }
     let idle = scenario.mode == Mode::Weighted && scenario.tasks.iter().all(|task| task.weight == 0);
     if idle && !scenario.tasks.is_empty() {
@@ -55,7 +55,30 @@ pub(super) fn read(reader: &mut Reader<'_>, scenario: &mut ScenarioPlan) {
     }
 }
 
-fn list_or_map(tasks: &Value, pointer: &str, scenario: &mut ScenarioPlan, faults: &mut Vec<Fault>) {
+/// Tasks that are no part of an iteration, run in order: `on_start`, `setup` and the like.
+pub(super) fn hook(reader: &mut Reader<'_>, key: &str, scenario: &ScenarioPlan) -> Vec<TaskPlan> {
+    let pointer = reader.at(key);
+    let Some(tasks) = reader.value(key) else { return Vec::new() };
+    list_or_map(tasks, &pointer, key, scenario, reader.faults())
+}
+
+/// At least one task.
+fn some(tasks: &Value, pointer: &str, whom: &str, scenario: &ScenarioPlan, faults: &mut Vec<Fault>) -> Vec<TaskPlan> {
+    if matches!(tasks, Value::Array(items) if items.is_empty()) || matches!(tasks, Value::Object(map) if map.is_empty())
+    {
+        let fault = Fault::new(pointer, format!("a {whom} needs at least one task, found none"));
+        faults.push(fault.help(r#"add a task, like {"method": "get", "request_url": "http://…"}"#));
+    }
+    list_or_map(tasks, pointer, "tasks", scenario, faults)
+}
+
+fn list_or_map(
+    tasks: &Value,
+    pointer: &str,
+    key: &str,
+    scenario: &ScenarioPlan,
+    faults: &mut Vec<Fault>,
+) -> Vec<TaskPlan> {
     let mut entries: Vec<(String, Map<String, Value>)> = Vec::new();
     match tasks {
         Value::Array(items) => {
@@ -69,9 +92,9 @@ fn list_or_map(tasks: &Value, pointer: &str, scenario: &mut ScenarioPlan, faults
         }
         Value::Object(map) => {
             if map.contains_key("method") || map.contains_key("request_url") {
-                let fault = Fault::new(pointer, "`tasks` is a list of tasks, found a single task");
+                let fault = Fault::new(pointer, format!("`{key}` is a list of tasks, found a single task"));
                 faults.push(fault.help("put it in brackets: [{…}]"));
-                return;
+                return Vec::new();
             }
             for (method, item) in map {
                 let pointer = format!("{pointer}{}", step(method));
@@ -91,20 +114,11 @@ fn list_or_map(tasks: &Value, pointer: &str, scenario: &mut ScenarioPlan, faults
             }
         }
         other => {
-            let fault = Fault::new(pointer, format!("`tasks` is a list or an object, found {}", shown(other)));
+            let fault = Fault::new(pointer, format!("`{key}` is a list or an object, found {}", shown(other)));
             faults.push(fault.help(r#"write [{"method": "get", "request_url": "http://…"}]"#));
-            return;
         }
     }
-    if matches!(tasks, Value::Array(items) if items.is_empty()) || matches!(tasks, Value::Object(map) if map.is_empty())
-    {
-        let fault = Fault::new(pointer, "a test needs at least one task, found none");
-        faults.push(fault.help(r#"add a task, like {"method": "get", "request_url": "http://…"}"#));
-    }
-    for (pointer, map) in entries {
-        let task = task(&map, &pointer, scenario, faults);
-        scenario.tasks.push(task);
-    }
+    entries.iter().map(|(pointer, map)| task(map, pointer, scenario, faults)).collect()
 }
 
 fn task(map: &Map<String, Value>, pointer: &str, scenario: &ScenarioPlan, faults: &mut Vec<Fault>) -> TaskPlan {
@@ -146,7 +160,7 @@ fn task(map: &Map<String, Value>, pointer: &str, scenario: &ScenarioPlan, faults
             None => None,
         },
         throttle: None,
-        retry: None,
+        retry: super::retry::read(&mut reader),
         fields,
     };
     if let Some(driver) = driver {

@@ -1,8 +1,10 @@
+mod scenarios;
+
 use super::*;
-use crate::script::{Arguments, Document, check, parse};
+use crate::script::{Arguments, Document, Strictness, check, parse};
 use ld_shared::load::{Arrivals, Load};
-use ld_shared::plan::{AtEnd, Connections, Dealing, Mode};
-use ld_shared::record::Bodies;
+use ld_shared::plan::{AtEnd, Connections, Dealing, Mode, StatusCheck};
+use ld_shared::record::{Bodies, RecordPolicy};
 use std::path::PathBuf;
 
 fn folder() -> PathBuf {
@@ -10,7 +12,7 @@ fn folder() -> PathBuf {
 }
 
 fn document(name: &str) -> Document {
-    parse(&std::fs::read(folder().join("actions").join(name)).unwrap()).unwrap()
+    parse(&std::fs::read(folder().join("actions").join(name)).unwrap(), Strictness::Strict).unwrap()
 }
 
 /// The arguments of the tests in a document.
@@ -179,6 +181,30 @@ fn every_key_of_part_1_is_understood() {
 }
 
 #[test]
+fn all_requests_go_to_a_file_of_a_known_form() {
+    let compiled_with = |records: Value| compiled(&test(&json!({"records": records})));
+    let all = compiled_with(json!({"all": "all.csv.zst", "keep": 0})).unwrap();
+    assert!(all.plan.records.all && all.plan.records.keep == 0);
+    assert!(all.records_file.unwrap().ends_with("all.csv.zst"));
+    let none = compiled_with(json!({"keep": 5})).unwrap();
+    assert_eq!((none.plan.records.all, none.records_file), (false, None));
+    let faults = compiled_with(json!({"all": "missing/all.jsonl"})).unwrap_err();
+    assert_eq!(
+        faults[0].to_string(),
+        "error: cannot write `missing/all.jsonl`: its folder does not exist at /1/1/records/all"
+    );
+    for (records, message) in [
+        (json!({"all": "all.txt"}), "`all` takes the name of a file that ends in .csv.zst, .csv, .jsonl.zst, .jsonl"),
+        (json!({"all": ".csv"}), "`all` takes the name of a file"),
+        (json!({"all": true}), "`all` takes a text"),
+        (json!({"bodies": "all:1GiB"}), "`bodies` takes a size of at most 4 MiB"),
+    ] {
+        let seen = faults_of(test(&json!({"records": records})).as_object().unwrap());
+        assert!(seen.len() == 1 && seen[0].contains(message), "{records}: {seen:?}");
+    }
+}
+
+#[test]
 fn defaults_are_the_seeds() {
     let compiled = compiled(&test(&json!({}))).unwrap();
     let plan = &compiled.plan;
@@ -236,7 +262,9 @@ fn task_forms_and_coercions() {
         assert!(seen.len() == 1 && seen[0].contains(message), "{tasks}: {seen:?}");
     }
     assert!(
-        check(&document("03_auth_login_extract.json"), &[SPEC]).iter().all(|fault| fault.message.contains("command"))
+        check(&document("03_auth_login_extract.json"), &[SPEC][..])
+            .iter()
+            .all(|fault| fault.message.contains("command"))
     );
 }
 

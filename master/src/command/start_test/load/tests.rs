@@ -1,10 +1,19 @@
 use super::*;
 use serde_json::{Map, json};
 
-fn read_load(arguments: &Value) -> Result<(LoadPlan, Vec<String>), Vec<String>> {
+/// A load and the end of its test.
+struct Seen {
+    load: Load,
+    test_time: Option<RunTime>,
+}
+
+fn read_load(arguments: &Value) -> Result<(Seen, Vec<String>), Vec<String>> {
     let map: &Map<String, Value> = arguments.as_object().unwrap();
     let (mut faults, mut warnings) = (Vec::new(), Vec::new());
-    let plan = read(&mut Reader::new(map, "", &mut faults), &mut warnings);
+    let mut reader = Reader::new(map, "", &mut faults);
+    let end = End::read(&mut reader);
+    let LoadPlan { load, length } = read(&mut reader, end, &mut warnings);
+    let plan = Seen { load, test_time: end.of([length]) };
     if faults.is_empty() { Ok((plan, warnings)) } else { Err(faults.iter().map(ToString::to_string).collect()) }
 }
 

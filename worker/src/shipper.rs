@@ -1,0 +1,258 @@
+//! A worker's single requests on their way to the master. Pure.
+//!
+//! Kept ones: the `k` lowest of the worker's cores, which are shipped lowest first, a little at a
+//! time while load is made, the rest at the end; the limit that comes back with acknowledgements
+//! thins out what is held here and what the cores keep. All of them, if the plan wants that: encoded
+//! lines in a bounded buffer; what does not fit is left out, and the master sees the difference.
+//!
+//! A request leaves only after the frame that counts it: the master never lists what it has not counted.
+
+use bytes::Bytes;
+use ld_shared::message::RECORD_WINDOW;
+use ld_shared::record::{Record, RecordBody, RecordPolicy, RequestLine};
+use ld_shared::wire::Lines;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// Bytes of kept records that leave per second while load is made (ENGINEERING F4).
+const BYTES_PER_SECOND: i64 = 50_000;
+/// Bytes of a batch: far below any message limit.
+const BATCH: usize = 256 * 1024;
+/// Bytes of lines that wait for the link.
+const MOST_LINES: usize = 16 * 1024 * 1024;
+/// Bytes of kept records of one kind that are held; beyond it fewer are kept, still uniformly.
+pub(crate) const MOST_KEPT: usize = 512 * 1024 * 1024;
+
+/// A record's place among all: ties of the priority don't occur but by a one in 2^64 chance.
+type Key = (u64, u64);
+
+/// What the worker ships.
+pub(crate) struct Shipper {
+    kinds: [Kept; 2],
+    /// Of seconds whose frames have not left.
+    pending: BTreeMap<u32, Pending>,
+    sealed: VecDeque<Bytes>,
+    /// Bytes of sealed lines, pending ones among them.
+    sealed_bytes: usize,
+    /// What kept records may still take of the current second; negative after a large one.
+    budget: i64,
+    unacknowledged: usize,
+    /// No more comes from the cores.
+    ending: bool,
+    last_sent: bool,
+}
+
+/// What a second brought so far.
+#[derive(Default)]
+struct Pending {
+    kept: Vec<Record>,
+    lines: Lines,
+    sealed: Vec<Bytes>,
+}
+
+/// The kept records of one kind.
+struct Kept {
+    keep: usize,
+    most_bytes: usize,
+    waiting: BTreeMap<Key, Record>,
+    bytes: usize,
+    /// Those that the master has: they count among the `k`.
+    shipped: BTreeSet<Key>,
+    /// Priorities at or above this are of no use.
+    limit: u64,
+}
+
+impl Kept {
+    fn new(keep: u64, most_bytes: usize) -> Self {
+        let limit = if keep == 0 { 0 } else { u64::MAX };
+        let keep = usize::try_from(keep).unwrap_or(usize::MAX);
+        Self { keep, most_bytes, waiting: BTreeMap::new(), bytes: 0, shipped: BTreeSet::new(), limit }
+    }
+
+    fn offer(&mut self, record: Record) {
+        if record.priority >= self.limit {
+            return;
+        }
+        self.bytes += record.size();
+        if let Some(twin) = self.waiting.insert((record.priority, record.ended_at), record) {
+            self.bytes -= twin.size();
+        }
+        while (self.len() > self.keep || self.bytes > self.most_bytes)
+            && let Some(highest) = self.highest()
+        {
+            self.thin(highest);
+        }
+        if self.len() == self.keep
+            && let Some(highest) = self.highest()
+        {
+            self.limit = self.limit.min(highest);
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.waiting.len() + self.shipped.len()
+    }
+
+    fn highest(&self) -> Option<u64> {
+        let waiting = self.waiting.last_key_value().map(|(key, _)| *key);
+        waiting.max(self.shipped.last().copied()).map(|(priority, _)| priority)
+    }
+
+    /// Nothing at or above `limit` is wanted any more.
+    fn thin(&mut self, limit: u64) {
+        self.limit = self.limit.min(limit);
+        while let Some(entry) = self.waiting.last_entry()
+            && entry.key().0 >= limit
+        {
+            self.bytes -= entry.remove().size();
+        }
+        while self.shipped.last().is_some_and(|(priority, _)| *priority >= limit) {
+            self.shipped.pop_last();
+        }
+    }
+
+    fn ship(&mut self) -> Option<Record> {
+        let (key, record) = self.waiting.pop_first()?;
+        self.bytes -= record.size();
+        self.shipped.insert(key);
+        Some(record)
+    }
+}
+
+impl Pending {
+    fn seal(&mut self, sealed_bytes: &mut usize) {
+        if self.lines.is_empty() {
+            return;
+        }
+        let lines = self.lines.take();
+        // no room: they are left out, and missing from what the master writes
+        if *sealed_bytes + lines.len() <= MOST_LINES {
+            *sealed_bytes += lines.len();
+            self.sealed.push(lines);
+        }
+    }
+}
+
+impl Shipper {
+    pub(crate) fn new(policy: RecordPolicy) -> Self {
+        Self::with_bytes(policy, MOST_KEPT)
+    }
+
+    fn with_bytes(policy: RecordPolicy, most_bytes: usize) -> Self {
+        Self {
+            kinds: [0, 1].map(|_| Kept::new(policy.keep, most_bytes)),
+            pending: BTreeMap::new(),
+            sealed: VecDeque::new(),
+            sealed_bytes: 0,
+            budget: 0,
+            unacknowledged: 0,
+            ending: false,
+            last_sent: false,
+        }
+    }
+
+    /// Takes a record that a core gave away in this second.
+    pub(crate) fn offer(&mut self, second: u32, record: Record) {
+        self.pending.entry(second).or_default().kept.push(record);
+    }
+
+    /// Takes a request of those that are all wanted, counted in this second.
+    pub(crate) fn list(&mut self, second: u32, line: &RequestLine) {
+        let pending = self.pending.entry(second).or_default();
+        pending.lines.push(line);
+        if pending.lines.size() >= BATCH {
+            pending.seal(&mut self.sealed_bytes);
+        }
+    }
+
+    /// The frame of this second has left: so may its requests.
+    pub(crate) fn second(&mut self, second: u32) {
+        self.budget = (self.budget + BYTES_PER_SECOND).min(BYTES_PER_SECOND);
+        if let Some(pending) = self.pending.remove(&second) {
+            self.release(pending);
+        }
+    }
+
+    fn release(&mut self, mut pending: Pending) {
+        pending.seal(&mut self.sealed_bytes);
+        self.sealed.extend(pending.sealed);
+        for record in pending.kept {
+            self.kinds[usize::from(record.error.is_some())].offer(record);
+        }
+    }
+
+    /// Priorities at or above which nobody needs records: successes, failures.
+    pub(crate) fn limits(&self) -> [u64; 2] {
+        [self.kinds[0].limit, self.kinds[1].limit]
+    }
+
+    /// The master knows better limits.
+    pub(crate) fn thin(&mut self, limits: [u64; 2]) {
+        for (kind, limit) in self.kinds.iter_mut().zip(limits) {
+            if limit < kind.limit {
+                kind.thin(limit);
+            }
+        }
+    }
+
+    /// The master has counted a batch.
+    pub(crate) fn acknowledge(&mut self) {
+        self.unacknowledged = self.unacknowledged.saturating_sub(1);
+    }
+
+    /// Nothing more comes: what is left may leave as fast as it is acknowledged. Whether there is
+    /// anything.
+    pub(crate) fn end(&mut self) -> bool {
+        self.ending = true;
+        for pending in std::mem::take(&mut self.pending).into_values() {
+            self.release(pending);
+        }
+        self.last_sent = !self.is_waiting();
+        !self.last_sent
+    }
+
+    fn is_waiting(&self) -> bool {
+        !self.sealed.is_empty() || self.kinds.iter().any(|kind| !kind.waiting.is_empty())
+    }
+
+    /// Whether everything has been handed out, after [`Self::end`].
+    pub(crate) fn is_done(&self) -> bool {
+        self.last_sent
+    }
+
+    /// The next batch, if there is something to ship and it may leave now.
+    pub(crate) fn next(&mut self) -> Option<RecordBody> {
+        if self.unacknowledged >= RECORD_WINDOW || self.last_sent {
+            return None;
+        }
+        let mut body = RecordBody::default();
+        if let Some(lines) = self.sealed.pop_front() {
+            self.sealed_bytes -= lines.len();
+            body.lines = lines;
+        }
+        let mut room = BATCH.saturating_sub(body.lines.len());
+        while room > 0 && (self.ending || self.budget > 0) {
+            // one of each kind in turn: neither waits for the other
+            let before = body.kept.len();
+            for record in self.kinds.iter_mut().filter_map(Kept::ship) {
+                room = room.saturating_sub(record.size());
+                self.budget -= record.size() as i64;
+                body.kept.push(record);
+            }
+            if body.kept.len() == before {
+                // what still comes in this second waits for its end, so that the lowest of it leave
+                self.budget = self.budget.min(0);
+                break;
+            }
+        }
+        body.last = self.ending && !self.is_waiting();
+        if body.kept.is_empty() && body.lines.is_empty() && !body.last {
+            return None;
+        }
+        self.last_sent = body.last;
+        self.unacknowledged += 1;
+        Some(body)
+    }
+}
+
+#[cfg(test)]
+mod tests;
