@@ -14,6 +14,7 @@ use crate::run::thresholds;
 use crate::run::verdict::{Verdict, exit};
 use crate::run::{AllRecords, Measured, Progress, Run};
 use crate::secrets::{SecretStore, open_to_others};
+use crate::store::history::History;
 use crate::table;
 use ld_shared::boot::signal::Signals;
 use ld_shared::boot::task;
@@ -32,6 +33,7 @@ pub struct App {
     /// Where people read.
     pub console: Console,
     signals: Signals,
+    history: Option<History>,
     commands: RwLock<Arc<Commands>>,
     state: Mutex<State>,
 }
@@ -60,7 +62,13 @@ pub struct State {
 impl App {
     /// An app without any state.
     pub fn new(cluster: Cluster, console: Console, signals: Signals) -> Self {
-        Self { cluster, console, signals, commands: RwLock::default(), state: Mutex::default() }
+        Self { cluster, console, signals, history: None, commands: RwLock::default(), state: Mutex::default() }
+    }
+
+    /// The same, and every run is kept in `history`.
+    #[must_use]
+    pub fn with_history(self, history: Option<History>) -> Self {
+        Self { history, ..self }
     }
 
     /// The commands that there are now.
@@ -174,6 +182,7 @@ impl App {
         }
         let result = RunResult::of(std::slice::from_ref(&run), run.verdict.clone());
         self.console.print(&table::end_table(&result, self.console.width()));
+        self.remember(&run).await;
         Ok(run)
     }
 
@@ -215,6 +224,15 @@ impl App {
         };
         self.console.clear_line();
         outcome
+    }
+
+    /// Keeps a run for later. A store that cannot be written changes nothing of what was measured.
+    async fn remember(&self, run: &Arc<Run>) {
+        let Some(history) = &self.history else { return };
+        match history.save(run).await {
+            Ok(number) => self.console.note(&format!("kept as run {number}: ld-master runs show {number}")),
+            Err(error) => self.console.note(&format!("warning: the run is not kept for later: {error}")),
+        }
     }
 
     /// Creates the file of all requests of a test.

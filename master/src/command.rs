@@ -14,6 +14,7 @@ mod har;
 mod importing;
 mod lint;
 mod openapi;
+mod persist;
 mod postman;
 mod registry;
 mod run_test;
@@ -228,6 +229,9 @@ pub fn commands() -> Vec<Entry> {
         Entry::of::<csv_sources::RegisterCsvSources>(),
         Entry::of::<variables::ClearResolver>(),
         Entry::of::<clear_records::ClearRecords>(),
+        Entry::of::<persist::PersistRecords>(),
+        Entry::of::<persist::ListRuns>(),
+        Entry::of::<persist::FetchRunRecords>(),
         Entry::of::<add_package::AddPackage>(),
         Entry::of::<lint::LintAction>(),
         Entry::of::<lint::LintActionFile>(),

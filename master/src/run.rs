@@ -1,5 +1,6 @@
 //! What a run measured, and the result that is made of it.
 
+pub mod blocks;
 pub mod conservation;
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -45,6 +46,8 @@ pub struct Measured {
     pub unmarked: Snapshot,
     /// Per second, rows and response times (merged over workers).
     pub timeline: BTreeMap<u32, TimelineRow>,
+    /// By name over spans of the run: how far it scatters within itself.
+    pub blocks: blocks::Blocks,
     /// Counters of all sessions at their ends.
     pub odometers: Odometers,
     /// Upper bound of requests that were started and whose end is not known.

@@ -35,7 +35,8 @@ pub(super) fn run(global: &Global, console: Console, files: ReportFiles) -> u8 {
     };
     let outputs = Outputs { files: ReportFiles { html: Some(html), ..files }, ..Outputs::default() };
     let said = Console::new(global.quiet);
-    let code = session::run(global, console, vec![source], &outputs);
+    let unsaved = Global { unsaved: true, ..global.clone() };
+    let code = session::run(&unsaved, console, vec![source], &outputs);
     drop(target);
     if report.exists() {
         said.note(&format!("look at it: file://{}", report.display()));

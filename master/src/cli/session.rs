@@ -10,6 +10,8 @@ use crate::executor::records;
 use crate::report::{self, files};
 use crate::run::result::RunResult;
 use crate::run::verdict::{Verdict, exit};
+use crate::store::StoreError;
+use crate::store::history::History;
 use crate::script::{self, Document, Strictness};
 use crate::secrets::{self, SecretStore};
 use ld_shared::boot::signal::Signals;
@@ -70,6 +72,13 @@ pub(super) fn run(global: &Global, console: Console, sources: Vec<Source>, outpu
     let console =
         if outputs.results.as_deref() == Some(Path::new("-")) { console.with_lines_on_stdout() } else { console };
     block_on(&Console::new(global.quiet), async |signals| {
+        let history = match history(global, &console).await {
+            Ok(history) => history,
+            Err(error) => {
+                console.error(&format!("error: {error}"));
+                return exit::NOT_RUN;
+            }
+        };
         let cluster = match Cluster::open(global.cluster()).await {
             Ok(cluster) => cluster,
             Err(error) => {
@@ -77,7 +86,7 @@ pub(super) fn run(global: &Global, console: Console, sources: Vec<Source>, outpu
                 return exit::NOT_RUN;
             }
         };
-        let app = App::new(cluster, console, signals);
+        let app = App::new(cluster, console, signals).with_history(history);
         app.state().secrets = secrets;
         let mut session = Session { app, failures: Vec::new(), code: exit::PASSED, lines: String::new() };
         // stdout is for people or for programs
@@ -88,6 +97,21 @@ pub(super) fn run(global: &Global, console: Console, sources: Vec<Source>, outpu
         }
         session.finish(outputs).await
     })
+}
+
+/// Where runs are kept. A folder that was asked for must be there before anything runs.
+async fn history(global: &Global, console: &Console) -> Result<Option<History>, StoreError> {
+    if global.unsaved {
+        return Ok(None);
+    }
+    let Some(history) = global.history() else {
+        console.note("warning: runs are not kept for later: neither HOME nor --data-dir says where");
+        return Ok(None);
+    };
+    if global.data_dir.is_some() {
+        history.open().await?.close().await;
+    }
+    Ok(Some(history))
 }
 
 /// Runs a document of our own without a word, and gives its result.

@@ -8,6 +8,7 @@ mod records;
 mod timeline;
 
 use crate::run::TimelineRow;
+use crate::run::blocks::Blocks;
 use ld_shared::frame::{Collected, Frame, Odometers};
 use ld_shared::id::{RunId, SessionId};
 use ld_shared::latency::Latency;
@@ -29,6 +30,7 @@ pub struct Ledger {
     /// Response times so far, all phases but the hooks.
     response: Latency,
     timeline: Timeline,
+    blocks: Blocks,
     samplers: [Sampler; 2],
     collected: Option<Collected>,
     closed: bool,
@@ -140,6 +142,7 @@ impl Ledger {
             unmarked: Snapshot::default(),
             response: Latency::default(),
             timeline: Timeline::default(),
+            blocks: Blocks::default(),
             samplers: [Sampler::new(keep), Sampler::new(keep)],
             collected: None,
             closed: false,
@@ -195,6 +198,7 @@ impl Ledger {
         let marked = rows.values().any(|row| row.bound_cores > 0);
         let response = response(&body.counts);
         self.timeline.add(body.from_second, body.to_second, &rows, &response, marked);
+        self.blocks.add(body.from_second, &body.counts);
         self.response.merge(&response);
         self.total.merge(&body.counts);
         if !marked {
@@ -251,6 +255,11 @@ impl Ledger {
     /// Everything that ended so far; its rows are in [`Self::timeline`].
     pub fn total(&self) -> &Snapshot {
         &self.total
+    }
+
+    /// By name over spans of the run.
+    pub fn blocks(&self) -> &Blocks {
+        &self.blocks
     }
 
     /// Response times so far.

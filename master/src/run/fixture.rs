@@ -1,6 +1,7 @@
 //! A made-up run for tests and report snapshots: 12 s against a shop, one second of it stalled,
 //! one in which the generator was the limit, a worker lost near the end.
 
+use super::blocks::Blocks;
 use super::{Ending, Event, Loss, Measured, TimelineRow, WorkerResult};
 use chrono::{TimeZone as _, Utc};
 use ld_shared::frame::Odometers;
@@ -91,6 +92,7 @@ pub(crate) fn measured() -> Measured {
         total,
         unmarked,
         timeline,
+        blocks: Blocks::default(),
         odometers,
         lost: 0,
         lost_by_phase: [0; 3],

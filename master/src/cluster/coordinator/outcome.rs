@@ -65,6 +65,7 @@ impl Coordinator {
             total,
             unmarked,
             timeline,
+            blocks: self.ledger.blocks().clone(),
             odometers,
             lost: lost.iter().sum(),
             lost_by_phase: lost,
