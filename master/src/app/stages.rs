@@ -57,8 +57,9 @@ impl App {
                 let failure = Some(CommandError { exit_code: exit::ENDED_BY_USER, ..stopped });
                 return SetUp { variables, measured: Some(measured), failure };
             }
-            (Ending::Completed, Some(failure)) => failure,
-            (Ending::Completed, None) => Some("the worker that ran it was lost".into()),
+            // no rule is held against a stage
+            (Ending::Completed | Ending::Breached, Some(failure)) => failure,
+            (Ending::Completed | Ending::Breached, None) => Some("the worker that ran it was lost".into()),
         };
         let failure = why.map(|why| {
             let failed =
@@ -77,7 +78,7 @@ impl App {
         let measured = self.run_plan(cluster, order(plan, test), known).await.map_err(|error| error.to_string())?;
         match &measured.ending {
             Ending::Failed(why) => Err(why.clone()),
-            Ending::Stopped | Ending::Completed => Ok(Some(measured)),
+            Ending::Stopped | Ending::Completed | Ending::Breached => Ok(Some(measured)),
         }
     }
 }

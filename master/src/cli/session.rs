@@ -171,7 +171,7 @@ fn secrets(
     global: &Global,
     console: &Console,
     outputs: &Outputs,
-    documents: &[(Option<String>, Document)],
+    documents: &[Checked],
 ) -> Result<SecretStore, Refused> {
     let refuse = |text: &str| {
         console.error(text);
@@ -179,7 +179,7 @@ fn secrets(
     };
     let read = outputs.secrets.as_deref().map(SecretStore::read).transpose();
     let store = read.map_err(|why| refuse(&format!("error: {why}")))?.unwrap_or_default();
-    let actions = documents.iter().flat_map(|(_, document)| &document.actions);
+    let actions = documents.iter().flat_map(|checked| &checked.document.actions);
     let tests: Vec<_> = actions.filter(|action| TESTS.contains(&action.name.as_str())).collect();
     let missing: Vec<Fault> = tests.iter().flat_map(|test| store.all_missing(&test.source, &test.pointer)).collect();
     if !missing.is_empty() {
