@@ -10,8 +10,8 @@ use crate::report::Findings;
 use crate::run::result::RunResult;
 use crate::run::thresholds;
 use crate::run::verdict::{Verdict, exit};
-use crate::secrets::{SecretStore, open_to_others};
 use crate::run::{AllRecords, Progress, Run};
+use crate::secrets::{SecretStore, open_to_others};
 use crate::table;
 use ld_shared::boot::signal::Signals;
 use ld_shared::id::Digest;
@@ -113,7 +113,9 @@ impl App {
             return Err(CommandError { exit_code: exit::ENDED_BY_USER, ..skipped });
         }
         let file = test.records_file.as_deref().map(|path| self.record_file(path)).transpose()?;
-        if let Some((message, help)) = test.plan.secrets.as_ref().and_then(|_| open_to_others(self.cluster.bound_addr())) {
+        if let Some((message, help)) =
+            test.plan.secrets.as_ref().and_then(|_| open_to_others(self.cluster.bound_addr()))
+        {
             let refused = CommandError::failed("LoadDensityTestException", message).with_help(help);
             return Err(CommandError { exit_code: exit::REFUSED, ..refused });
         }

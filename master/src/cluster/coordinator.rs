@@ -196,14 +196,33 @@ struct Empty {
 
 #[derive(Clone, Debug, PartialEq)]
 enum State {
-    Gathering { until: Mono },
-    Preparing { until: Mono },
-    Arming { attempt: u32, t0: Mono, until: Mono },
-    Running { t0: Mono },
-    Draining { t0: Mono, until: Mono },
+    Gathering {
+        until: Mono,
+    },
+    Preparing {
+        until: Mono,
+    },
+    Arming {
+        attempt: u32,
+        t0: Mono,
+        until: Mono,
+    },
+    Running {
+        t0: Mono,
+    },
+    Draining {
+        t0: Mono,
+        until: Mono,
+    },
     /// All load is accounted for; records are still on their way.
-    Collecting { t0: Mono, until: Mono },
-    Closed { t0: Option<Mono>, error: Option<RunError> },
+    Collecting {
+        t0: Mono,
+        until: Mono,
+    },
+    Closed {
+        t0: Option<Mono>,
+        error: Option<RunError>,
+    },
 }
 
 #[derive(Clone, Debug)]

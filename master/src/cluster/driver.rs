@@ -6,8 +6,8 @@
 use super::coordinator::{Coordinator, Effect, Event, RunError, Spec};
 use super::membership::Registry;
 use super::{ClusterOptions, RunControl, RunOrder};
-use crate::run::{Measured, Progress};
 use crate::record_file::LineBatch;
+use crate::run::{Measured, Progress};
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 use ld_shared::boot::clock;

@@ -45,7 +45,15 @@ fn compiled_with(
     let test = StartTest::read(arguments, "", &mut faults).ok_or(faults)?;
     let variables = variables.as_object().unwrap();
     let (base_dir, secrets) = (folder(), crate::secrets::SecretStore::default());
-    let context = CompileContext { pointer: "/1/1", variables, sources, env: &env, secrets: &secrets, base_dir: &base_dir, seed: 42 };
+    let context = CompileContext {
+        pointer: "/1/1",
+        variables,
+        sources,
+        env: &env,
+        secrets: &secrets,
+        base_dir: &base_dir,
+        seed: 42,
+    };
     compile(test, &context)
 }
 
