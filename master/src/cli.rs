@@ -4,13 +4,17 @@ mod bench;
 mod demo;
 mod doctor;
 mod documents;
+mod init;
+mod runs;
 mod session;
 
 use crate::cluster::{Cluster, ClusterOptions};
-use crate::command::with_causes;
+use crate::command::{Commands, with_causes};
 use crate::console::Console;
 use crate::run::verdict::exit;
+use crate::schema;
 use crate::script::Strictness;
+use crate::store::history::{self, History};
 use crate::target::{self, TargetArgs};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use ld_shared::boot::signal::Signals;
@@ -65,6 +69,12 @@ pub(crate) struct Global {
     /// Cores that make load in this process; without it all that the process may use
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), env = "LD_MASTER_CORES")]
     cores: Option<u32>,
+    /// Folder of what outlives the process: every run is kept there for `runs`. Without it a folder of the user's
+    #[arg(long, global = true, value_name = "DIR", env = "LD_MASTER_DATA_DIR")]
+    data_dir: Option<PathBuf>,
+    /// Runs are not kept: this is no test of anybody's.
+    #[arg(skip)]
+    unsaved: bool,
     /// Form of log lines
     #[arg(long, global = true, value_name = "FORM", default_value = "text", env = "LD_MASTER_LOG")]
     log: Form,
@@ -96,6 +106,8 @@ struct SeedFlags {
     dir: Option<PathBuf>,
     #[arg(long = "execute_str", id = "execute_str", hide = true, value_name = "JSON")]
     text: Option<String>,
+    #[arg(short = 'c', long = "create_project", id = "create_project", hide = true, value_name = "PATH")]
+    project: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -121,6 +133,16 @@ enum Command {
         #[command(flatten)]
         outputs: Outputs,
     },
+    /// Writes a project that runs: documents, data, scripts, a schema for editors
+    Init {
+        /// Its folder, made if it is missing
+        path: PathBuf,
+        /// Overwrites files that are there
+        #[arg(long)]
+        force: bool,
+    },
+    /// Prints the JSON Schema of action documents, for editors and other checkers
+    Schema,
     /// Loads one URL
     Bench {
         #[command(flatten)]
@@ -132,6 +154,11 @@ enum Command {
     Demo {
         #[command(flatten)]
         outputs: ReportFiles,
+    },
+    /// Runs that were kept: lists, shows and compares them
+    Runs {
+        #[command(subcommand)]
+        action: runs::Action,
     },
     /// The embedded target on its own: answers with a stated latency law, logs and counts what arrived
     Target(TargetArgs),
@@ -195,8 +222,14 @@ pub fn run() -> u8 {
         Some(Command::Run { file, outputs }) => documents::run_file(&global, console, &file, &outputs),
         Some(Command::RunStr { json, outputs }) => documents::run_text(&global, console, &json, &outputs),
         Some(Command::RunDir { dir, outputs }) => documents::run_dir(&global, console, &dir, &outputs),
+        Some(Command::Init { path, force }) => init::run(&console, &path, force),
+        Some(Command::Schema) => {
+            console.lines(&schema::text(&Commands::default()));
+            exit::PASSED
+        }
         Some(Command::Bench { bench, outputs }) => bench::run(&global, console, &bench, outputs),
         Some(Command::Demo { outputs }) => demo::run(&global, console, outputs),
+        Some(Command::Runs { action }) => runs::run(&global, &console, action),
         Some(Command::Target(args)) => run_target(&console, &args),
         Some(Command::Doctor) => doctor::run(&global, &console),
         None => seed_flags(&global, &console, &cli.seed),
@@ -216,6 +249,9 @@ fn seed_flags(global: &Global, console: &Console, seed: &SeedFlags) -> u8 {
     }
     if let Some(json) = &seed.text {
         codes.push(documents::run_text(global, Console::new(quiet), json, &outputs));
+    }
+    if let Some(path) = &seed.project {
+        codes.push(init::run(console, path, false));
     }
     codes.into_iter().reduce(exit::worse).unwrap_or_else(|| stay_up(global, console))
 }
@@ -263,6 +299,11 @@ fn stay_up(global: &Global, console: &Console) -> u8 {
 const DEFAULT_BIND: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 5557);
 
 impl Global {
+    /// Where runs are kept; `None` if neither a flag nor the environment says.
+    fn history(&self) -> Option<History> {
+        self.data_dir.clone().or_else(|| history::default_folder(environment)).map(History::new)
+    }
+
     /// Load cores of this process: none if workers are expected, for they make the load.
     fn local_cores(&self) -> Option<usize> {
         let all = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);

@@ -3,6 +3,7 @@
 //!
 //! An action that fails stops nothing: its record is the error, and the next one runs.
 
+mod mask;
 pub mod records;
 mod seed;
 
@@ -116,6 +117,7 @@ impl App {
                     None => entry.run(arguments, self).await,
                 }
             }
+            Some(Found::Builtin(builtin)) => builtin.run(action.arguments, self),
             Some(Found::Outside(command)) => command.run(action.arguments, self).await,
             None => Err(CommandError::failed("KeyError", format!("unknown command `{}`", action.name))),
         }

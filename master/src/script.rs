@@ -7,6 +7,7 @@
 //! A document is a list of actions, or an object whose `load_density` is that list. An action is
 //! `[name]`, `[name, {arguments by name}]` or `[name, [arguments by position]]`.
 
+mod absent;
 mod check;
 mod json;
 mod later;
@@ -18,7 +19,7 @@ pub mod units;
 pub(crate) use check::MOST_DEEP;
 pub use check::{Checker, check};
 pub use ld_shared::fault::Fault;
-pub(crate) use seed::EXECUTE as EXECUTE_EXCEPTION;
+pub(crate) use seed::{EXECUTE as EXECUTE_EXCEPTION, type_name};
 pub use spec::{CommandSpec, Kind, Parameter, Signature, Vocabulary};
 
 use ld_shared::fault::step;

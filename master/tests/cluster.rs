@@ -134,6 +134,7 @@ fn plan(seconds: f64, seed: u64) -> Plan {
         setup: Vec::new(),
         teardown: Vec::new(),
         collect: false,
+        details: Vec::new(),
         secrets: None,
     }
 }
@@ -143,7 +144,8 @@ fn order(plan: Plan) -> RunOrder {
     // more than two chunks, so that reassembly is seen to work
     let blob = bytes::Bytes::from(vec![7; 600_000]);
     let blobs = BTreeMap::from([(Digest::of(&blob), blob), (Digest::of(b""), bytes::Bytes::new())]);
-    RunOrder { plan: Arc::new(plan), digest, blobs, allow_missing_workers: false, lines: None }
+    let (thresholds, lines) = (Vec::new(), None);
+    RunOrder { plan: Arc::new(plan), digest, blobs, thresholds, allow_missing_workers: false, lines }
 }
 
 async fn run(cluster: &Cluster, plan: Plan) -> Result<Measured, RunError> {

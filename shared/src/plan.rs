@@ -12,6 +12,7 @@ use crate::record::RecordPolicy;
 use crate::sample::Phase;
 use crate::scope::Bindings;
 use crate::template::Template;
+use crate::threshold::Selector;
 use crate::time::RunTime;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -58,6 +59,9 @@ pub struct Plan {
     /// the master.
     #[serde(default)]
     pub collect: bool,
+    /// Series of which service time and lag are kept apart from all others, because a rule asks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub details: Vec<Selector>,
     /// Blob with the values of `${secret.NAME}`: the JSON form of [`crate::secrets::SecretBlob`]. Not
     /// in the plan, which is stored.
     pub secrets: Option<Digest>,

@@ -3,7 +3,7 @@
 use crate::plan::{Dealing, Plan, SourceRows};
 use crate::rng::KeyedRng;
 use crate::secrets::Secrets;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -213,6 +213,15 @@ impl Scope {
     pub fn get<'a>(&'a self, bindings: &'a Bindings, var: VarId) -> Option<&'a Value> {
         let own = self.own.iter().find(|(own, _)| *own == var).map(|(_, value)| value);
         own.or_else(|| bindings.registered(var))
+    }
+
+    /// What this user extracted, by name.
+    pub fn extracted(&self, bindings: &Bindings) -> Map<String, Value> {
+        let named = |(name, id): (&Box<str>, &VarId)| {
+            let (_, value) = self.own.iter().find(|(own, _)| own == id)?;
+            Some((name.to_string(), value.clone()))
+        };
+        bindings.names.iter().filter_map(named).collect()
     }
 
     /// A column of this iteration's row; `None` if there is no row or it is too short.

@@ -15,7 +15,7 @@ use crate::protocol::PrepareError;
 use crate::recorder::{ChunkPool, LineBacklog, Odometer, Part};
 use crate::sampler::RecordLimits;
 use crate::series::SeriesTable;
-use crate::shipper::Shipper;
+use crate::shipper::{Shipper, Shipping};
 use bytes::Bytes;
 use ld_shared::boot::clock::mono;
 use ld_shared::frame::{FrameBody, Odometers};
@@ -143,6 +143,7 @@ impl Engine {
         let cores = cores.max(1);
         let rows = source_rows(&plan, &blobs)?;
         let series = Arc::new(SeriesTable::new());
+        let details = plan.details.clone();
         let in_flight = plan.scenarios.iter().map(|_| (AtomicI64::new(0), AtomicI64::new(i64::MAX))).collect();
         let shared = Arc::new(Shared {
             secrets: secrets(&plan, &blobs)?,
@@ -178,8 +179,8 @@ impl Engine {
         }
         drop(ready);
         let shipper = Shipper::new(shared.plan.records);
-        let records = (Arc::clone(&shared.record_limits), backlog);
-        let aggregator = Aggregator::new(cores, input, events, series, pool, shipper, records);
+        let shipping = Shipping { shipper, limits: Arc::clone(&shared.record_limits), backlog };
+        let aggregator = Aggregator::new(cores, input, events, series, details, pool, shipping);
         threads.push(spawn_thread("aggregator", move || aggregator.run())?);
         let engine = Self { shared, orders, odometers, to_aggregator: parts, threads };
         for _ in 0..cores {

@@ -204,6 +204,9 @@ struct Run {
 /// Batches of records, as far as they have come.
 #[derive(Debug, Default)]
 struct Shipped {
+    /// Batches that wait for the frames before them: what is listed is counted first. The engine
+    /// hands out no more than a window of them.
+    waiting: VecDeque<RecordBody>,
     sent: u64,
     acknowledged: u64,
     /// The last frame said that more follow, and the last batch has not come.
@@ -244,7 +247,7 @@ impl Run {
     /// Whether the master has counted everything.
     fn is_delivered(&self) -> bool {
         let records = &self.records;
-        self.spool.is_done() && !records.open && records.acknowledged == records.sent
+        self.spool.is_done() && !records.open && records.waiting.is_empty() && records.acknowledged == records.sent
     }
 
     fn t0(&self) -> Option<Mono> {
@@ -573,12 +576,10 @@ impl Membership {
     }
 
     fn on_records(&mut self, body: RecordBody, effects: &mut Vec<Effect>) {
-        let Link::Joined { session } = self.link else { return };
         let Some(run) = self.run.as_mut().filter(|run| !run.orphaned) else { return };
-        run.records.sent += 1;
         run.records.open &= !body.last;
-        let batch = RecordBatch { run: run.run.clone(), session, seq: run.records.sent, body };
-        effects.push(Effect::Send(ToMaster::Records(Box::new(batch))));
+        run.records.waiting.push_back(body);
+        self.offer(effects);
     }
 
     fn offer(&mut self, effects: &mut Vec<Effect>) {
@@ -588,6 +589,14 @@ impl Membership {
             let key = FrameKey { run: run.run.clone(), session, seq };
             let frame = Box::new(Frame { key, body: *body });
             effects.push(Effect::Send(ToMaster::Frame { frame, sealed_at }));
+        }
+        if run.spool.is_waiting() {
+            return;
+        }
+        while let Some(body) = run.records.waiting.pop_front() {
+            run.records.sent += 1;
+            let batch = RecordBatch { run: run.run.clone(), session, seq: run.records.sent, body };
+            effects.push(Effect::Send(ToMaster::Records(Box::new(batch))));
         }
     }
 

@@ -4,7 +4,11 @@
 //! time while load is made, the rest at the end; the limit that comes back with acknowledgements
 //! thins out what is held here and what the cores keep. All of them, if the plan wants that: encoded
 //! lines in a bounded buffer; what does not fit is left out, and the master sees the difference.
+//!
+//! A request leaves only after the frame that counts it: the master never lists what it has not counted.
 
+use crate::recorder::LineBacklog;
+use crate::sampler::RecordLimits;
 use bytes::Bytes;
 use ld_shared::message::RECORD_WINDOW;
 use ld_shared::record::{Record, RecordBody, RecordPolicy, RequestLine};
@@ -12,7 +16,7 @@ use ld_shared::wire::Lines;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Bytes of kept records that leave per second while load is made (ENGINEERING F4).
-const BYTES_PER_SECOND: i64 = 50_000;
+const BYTES_PER_SECOND: isize = 50_000;
 /// Bytes of a batch: far below any message limit.
 const BATCH: usize = 256 * 1024;
 /// Bytes of lines that wait for the link.
@@ -23,18 +27,35 @@ pub(crate) const MOST_KEPT: usize = 512 * 1024 * 1024;
 /// A record's place among all: ties of the priority don't occur but by a one in 2^64 chance.
 type Key = (u64, u64);
 
+/// A shipper, and what it shares with the load cores.
+pub(crate) struct Shipping {
+    pub(crate) shipper: Shipper,
+    pub(crate) limits: RecordLimits,
+    pub(crate) backlog: LineBacklog,
+}
+
 /// What the worker ships.
 pub(crate) struct Shipper {
     kinds: [Kept; 2],
-    lines: Lines,
+    /// Of seconds whose frames have not left.
+    pending: BTreeMap<u32, Pending>,
     sealed: VecDeque<Bytes>,
+    /// Bytes of sealed lines, pending ones among them.
     sealed_bytes: usize,
     /// What kept records may still take of the current second; negative after a large one.
-    budget: i64,
+    budget: isize,
     unacknowledged: usize,
     /// No more comes from the cores.
     ending: bool,
     last_sent: bool,
+}
+
+/// What a second brought so far.
+#[derive(Default)]
+struct Pending {
+    kept: Vec<Record>,
+    lines: Lines,
+    sealed: Vec<Bytes>,
 }
 
 /// The kept records of one kind.
@@ -106,6 +127,20 @@ impl Kept {
     }
 }
 
+impl Pending {
+    fn seal(&mut self, sealed_bytes: &mut usize) {
+        if self.lines.is_empty() {
+            return;
+        }
+        let lines = self.lines.take();
+        // no room: they are left out, and missing from what the master writes
+        if *sealed_bytes + lines.len() <= MOST_LINES {
+            *sealed_bytes += lines.len();
+            self.sealed.push(lines);
+        }
+    }
+}
+
 impl Shipper {
     pub(crate) fn new(policy: RecordPolicy) -> Self {
         Self::with_bytes(policy, MOST_KEPT)
@@ -114,7 +149,7 @@ impl Shipper {
     fn with_bytes(policy: RecordPolicy, most_bytes: usize) -> Self {
         Self {
             kinds: [0, 1].map(|_| Kept::new(policy.keep, most_bytes)),
-            lines: Lines::default(),
+            pending: BTreeMap::new(),
             sealed: VecDeque::new(),
             sealed_bytes: 0,
             budget: 0,
@@ -124,35 +159,34 @@ impl Shipper {
         }
     }
 
-    /// Takes a record that a core gave away.
-    pub(crate) fn offer(&mut self, record: Record) {
-        self.kinds[usize::from(record.error.is_some())].offer(record);
+    /// Takes a record that a core gave away in this second.
+    pub(crate) fn offer(&mut self, second: u32, record: Record) {
+        self.pending.entry(second).or_default().kept.push(record);
     }
 
-    /// Takes a request of those that are all wanted.
-    pub(crate) fn list(&mut self, line: &RequestLine) {
-        self.lines.push(line);
-        if self.lines.size() >= BATCH {
-            self.seal();
+    /// Takes a request of those that are all wanted, counted in this second.
+    pub(crate) fn list(&mut self, second: u32, line: &RequestLine) {
+        let pending = self.pending.entry(second).or_default();
+        pending.lines.push(line);
+        if pending.lines.size() >= BATCH {
+            pending.seal(&mut self.sealed_bytes);
         }
     }
 
-    fn seal(&mut self) {
-        if self.lines.is_empty() {
-            return;
-        }
-        let lines = self.lines.take();
-        // no room: they are left out, and missing from what the master writes
-        if self.sealed_bytes + lines.len() <= MOST_LINES {
-            self.sealed_bytes += lines.len();
-            self.sealed.push_back(lines);
-        }
-    }
-
-    /// Another second has passed.
-    pub(crate) fn second(&mut self) {
+    /// The frame of this second has left: so may its requests.
+    pub(crate) fn second(&mut self, second: u32) {
         self.budget = (self.budget + BYTES_PER_SECOND).min(BYTES_PER_SECOND);
-        self.seal();
+        if let Some(pending) = self.pending.remove(&second) {
+            self.release(pending);
+        }
+    }
+
+    fn release(&mut self, mut pending: Pending) {
+        pending.seal(&mut self.sealed_bytes);
+        self.sealed.extend(pending.sealed);
+        for record in pending.kept {
+            self.kinds[usize::from(record.error.is_some())].offer(record);
+        }
     }
 
     /// Priorities at or above which nobody needs records: successes, failures.
@@ -178,7 +212,9 @@ impl Shipper {
     /// anything.
     pub(crate) fn end(&mut self) -> bool {
         self.ending = true;
-        self.seal();
+        for pending in std::mem::take(&mut self.pending).into_values() {
+            self.release(pending);
+        }
         self.last_sent = !self.is_waiting();
         !self.last_sent
     }
@@ -208,7 +244,7 @@ impl Shipper {
             let before = body.kept.len();
             for record in self.kinds.iter_mut().filter_map(Kept::ship) {
                 room = room.saturating_sub(record.size());
-                self.budget -= record.size() as i64;
+                self.budget -= record.size().cast_signed();
                 body.kept.push(record);
             }
             if body.kept.len() == before {

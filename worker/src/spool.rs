@@ -29,7 +29,7 @@ impl Spool {
         if self.waiting.len() > MOST_WAITING {
             let older = self.waiting.pop_front();
             if let (Some((older, _)), Some((newer, _))) = (older, self.waiting.front_mut()) {
-                prepend(*older, newer);
+                prepend(&older, newer);
             }
         }
     }
@@ -49,6 +49,11 @@ impl Spool {
         self.acknowledged = self.acknowledged.max(seq.min(self.offered));
     }
 
+    /// Whether frames wait to be offered.
+    pub fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
     /// Whether the last frame is acknowledged.
     pub fn is_done(&self) -> bool {
         self.finished && self.waiting.is_empty() && self.acknowledged == self.offered
@@ -56,7 +61,7 @@ impl Spool {
 }
 
 /// Makes one frame of two that follow each other.
-fn prepend(older: FrameBody, newer: &mut FrameBody) {
+fn prepend(older: &FrameBody, newer: &mut FrameBody) {
     newer.from_second = older.from_second;
     newer.counts.merge(&older.counts);
     let generator = &mut newer.generator;

@@ -1,11 +1,14 @@
 //! One virtual user: pick → prepare → exchange → check → record, task after task.
 
+mod hooks;
+mod retry;
 mod scenario;
 
+pub(crate) use hooks::Began;
 pub(crate) use scenario::{Name, Scenario, Task};
 
 use crate::engine::core::Core;
-use crate::probe::{Fate, Probe};
+use crate::probe::{Fate, Probe, Purpose};
 use crate::protocol::Want;
 use crate::recorder::Line;
 use crate::sampler::Ticket;
@@ -44,7 +47,19 @@ pub(crate) struct User {
     probe: Probe,
     timer: Timer,
     rng: KeyedRng,
+    /// What its requests are for now.
+    purpose: Purpose,
+    /// The newest request failed.
+    failed: Option<Failed>,
     sent: bool,
+}
+
+/// What is known of a failed request when it has been recorded.
+struct Failed {
+    kind: FailureKind,
+    /// Of the answer, if there was one.
+    status: Option<u16>,
+    reason: Arc<str>,
 }
 
 impl User {
@@ -59,6 +74,8 @@ impl User {
             timer: Timer { deadline: probe.deadline(), armed: u64::MAX, sleep: None },
             probe,
             rng: KeyedRng::new(0, 0, 0),
+            purpose: Purpose::Load,
+            failed: None,
             sent: false,
         }
     }
@@ -89,20 +106,31 @@ impl User {
                 None => {}
             }
         }
+        self.draw_from(rng, number);
+        self.purpose = Purpose::Load;
+        let recorder = &self.core.recorder;
+        let phase = recorder.phase_at(due.unwrap_or(now));
+        self.probe.begin_iteration(phase, due.is_some());
+    }
+
+    /// Random numbers come from `rng` from now on, and rows of sources that cycle from `number`.
+    fn draw_from(&mut self, rng: KeyedRng, number: u64) {
         // one stream for choices and pauses, another for what placeholders draw
         self.scope.begin_iteration(rng.clone(), number);
         self.rng = rng;
         self.rng.next_u64();
         self.rng = KeyedRng::new(self.rng.next_u64(), 1, 0);
         self.sent = false;
-        let recorder = &self.core.recorder;
-        let phase = recorder.phase_at(due.unwrap_or(now));
-        self.probe.begin_iteration(phase, due.is_some());
     }
 
     /// The iteration is over.
     pub(crate) fn end_iteration(&mut self) {
         self.probe.iteration_started();
+        self.end_sessions();
+    }
+
+    /// Closes what lasts for one iteration.
+    fn end_sessions(&mut self) {
         for (users, session) in self.scenario.protocols().zip(&mut self.sessions) {
             if let Some(session) = session {
                 users.end_iteration(session.as_mut());
@@ -136,6 +164,7 @@ impl User {
 
     /// Runs one task if its conditions hold.
     async fn step(&mut self, task: &Task, intended: &mut Option<u64>) -> ControlFlow<()> {
+        self.failed = None;
         for source in &task.once_sources {
             if !self.scope.has_row(*source) {
                 if let Some(row) = self.core.shared.tickets.take(Pool::Source(*source)).await {
@@ -149,15 +178,30 @@ impl User {
         if !task.may_run(&self.core.context.bindings, &mut self.scope) {
             return ControlFlow::Continue(());
         }
-        let ended = self.request(task, *intended).await?;
+        let (mut first, mut retries) = (*intended, 0);
+        let ended = loop {
+            let ended = self.request(task, first).await?;
+            let Some(pause) = self.retry_after(task, retries) else { break ended };
+            self.pause(pause).await;
+            // a retry is intended when it starts
+            (first, retries) = (None, retries + 1);
+        };
         if let Some((low, high)) = task.think_time {
             let pause = self.rng.between(low, high);
-            tokio::time::sleep(Duration::from_secs_f64(pause)).await;
+            self.pause(Duration::from_secs_f64(pause)).await;
             *intended = intended.map(|_| ended.saturating_add((pause * SECOND as f64) as u64));
         } else {
             *intended = intended.map(|_| ended);
         }
         ControlFlow::Continue(())
+    }
+
+    /// Pauses. The end of starting ends pauses, but for those of what is done after it.
+    async fn pause(&self, pause: Duration) {
+        match self.purpose {
+            Purpose::Load | Purpose::Start => self.core.pause(pause).await,
+            Purpose::Stop => tokio::time::sleep(pause).await,
+        }
     }
 
     /// Sends one request and records it; gives the instant of its end.
@@ -169,7 +213,8 @@ impl User {
         let keep = self.core.sampler.borrow_mut().draw();
         let want = want(task, &keep);
         let session = self.sessions[task.protocol].get_or_insert_with(|| task.users.session());
-        self.probe.arm(intended, task.timeout, false);
+        self.probe.arm(intended, task.timeout, self.purpose);
+        self.failed = None;
         let (users, compiled) = (&task.users, task.compiled.as_ref());
         let outcome = {
             match users.begin(compiled, session.as_mut(), &mut self.scope, &mut self.probe, want) {
@@ -188,7 +233,12 @@ impl User {
         match self.probe.finish() {
             Fate::Ended => {}
             Fate::Refused => return ControlFlow::Break(()),
-            Fate::Unsent | Fate::NotStarted => return ControlFlow::Continue(mono().0),
+            Fate::Unsent | Fate::NotStarted => {
+                if self.purpose != Purpose::Load {
+                    self.failed = Some(Failed::here());
+                }
+                return ControlFlow::Continue(mono().0);
+            }
         }
         self.sent = true;
         self.record(task, outcome, &keep);
@@ -197,6 +247,7 @@ impl User {
 
     fn record(&mut self, task: &Task, outcome: Result<Reply, Failure>, keep: &Ticket) {
         let bindings = &self.core.context.bindings;
+        let status = outcome.as_ref().ok().and_then(|reply| reply.status);
         let (reply, failure) = match outcome {
             Ok(reply) => {
                 let failure = task.checks.run(&reply, bindings, &mut self.scope, task.status_check).err();
@@ -217,6 +268,9 @@ impl User {
         };
         let sample = self.probe.sample(series);
         self.core.recorder.record(&sample, failure.as_ref());
+        if let Some(Failure { kind, reason }) = &failure {
+            self.failed = Some(Failed { kind: *kind, status, reason: Arc::clone(reason) });
+        }
         if sample.phase == Phase::Main {
             self.list(task, &sample, reply, failure, keep);
         }
@@ -338,6 +392,14 @@ fn masked_text(text: &str, secrets: &Secrets) -> Option<Arc<str>> {
 /// Response time as histograms count it.
 fn response_us(sample: &crate::recorder::Sample) -> u64 {
     (sample.ended.saturating_sub(sample.intended) + 500) / 1000
+}
+
+impl Failed {
+    /// A limit of this machine.
+    fn here() -> Self {
+        let reason = "this machine has no more files or ports for it".into();
+        Self { kind: FailureKind::Request, status: None, reason }
+    }
 }
 
 /// What the engine has to see of an answer: what checks and kept records need.

@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "tests panic")]
 
+#[path = "engine/hooks.rs"]
+mod hooks;
+
 use ld_shared::boot::clock::mono;
 use ld_shared::frame::{FrameBody, PhaseOdometer};
 use ld_shared::id::{Digest, Epoch};
@@ -54,12 +57,14 @@ fn server(delay: Duration) -> (SocketAddr, Arc<AtomicU64>) {
     (address, seen)
 }
 
-fn plan(address: SocketAddr, load: &Value, seconds: f64) -> Plan {
-    let task = |path: &str| {
-        json!({"name": path, "user": null, "weight": 1, "run_if": null, "skip_if": null, "assertions": [],
+fn task(address: SocketAddr, path: &str) -> Value {
+    json!({"name": path, "user": null, "weight": 1, "run_if": null, "skip_if": null, "assertions": [],
             "extract": [], "think_time": null, "status_check": null,
             "fields": {"method": "get", "request_url": format!("http://{address}{path}")}})
-    };
+}
+
+fn plan(address: SocketAddr, load: &Value, seconds: f64) -> Plan {
+    let task = |path: &str| task(address, path);
     let scenario = json!({"name": "default", "user": "fast_http_user", "load": load, "first_number": 0,
         "mode": "sequence", "tasks": [task("/ok"), task("/bad")], "wait_time": null, "host": null,
         "connections": "per_user", "connect_timeout": 5.0, "request_timeout": 5.0,

@@ -223,6 +223,7 @@ pub(crate) mod tests {
             setup: Vec::new(),
             teardown: Vec::new(),
             collect: false,
+            details: Vec::new(),
             secrets: None,
         }
     }

@@ -4,12 +4,14 @@
 //! waits for nothing without a deadline. What was measured is [`Coordinator::measured`].
 
 mod outcome;
+mod rules;
 #[cfg(test)]
 mod tests;
 
 use super::assign::{AssignError, Share, Strength, assign};
 use super::ledger::{Ledger, Put};
 use super::membership::Registry;
+use super::rule_watch::Watch;
 use super::throttles::Dealer;
 use crate::run::{Event as RunEvent, Progress};
 use bytes::Bytes;
@@ -20,6 +22,7 @@ use ld_shared::message::{PREPARE_WITHIN, RunBeat, ToMaster, ToWorker};
 use ld_shared::plan::{AtEnd, Dealing, Plan, Pool};
 use ld_shared::record::RecordBatch;
 use ld_shared::shard::Shard;
+use ld_shared::threshold::Threshold;
 use ld_shared::ticket::Dispenser;
 use ld_shared::time::{Mono, RunTime};
 use std::collections::{BTreeMap, BTreeSet};
@@ -57,6 +60,8 @@ pub struct Spec {
     pub wait: Duration,
     /// Start with those that are there when the wait is over.
     pub allow_missing: bool,
+    /// Rules that are judged while it runs.
+    pub thresholds: Vec<Threshold>,
     /// The only worker lives in this process: no network to allow for.
     pub local: bool,
 }
@@ -179,9 +184,13 @@ pub struct Coordinator {
     /// The plan itself ended the test early.
     used_up: bool,
     events: Vec<RunEvent>,
-    /// Run time at which somebody stopped it.
+    /// Rules, and what they have seen up to second `judged_to`.
+    watch: Watch,
+    judged_to: u32,
+    /// Run time at which somebody, or a rule, stopped it.
     stopped_at: Option<RunTime>,
     aborted: bool,
+    stopped_by_rule: bool,
     closed_at: Option<Mono>,
 }
 
@@ -267,23 +276,24 @@ impl Coordinator {
         let ledger = Ledger::new(spec.run.clone(), spec.plan.records.keep);
         let tickets = Dispenser::new(spec.plan.pools());
         let participants = BTreeMap::new();
-        let (events, stopped_at, aborted, closed_at) = (Vec::new(), None, false, None);
-        let (throttles, empty) = (Dealer::default(), None);
-        let began = now;
+        let watch = Watch::new(&spec.thresholds, spec.plan.warmup);
         Self {
             spec,
             state,
-            began,
+            began: now,
             participants,
             ledger,
             tickets,
-            throttles,
-            empty,
+            events: Vec::new(),
+            watch,
+            judged_to: 0,
+            stopped_at: None,
+            aborted: false,
+            stopped_by_rule: false,
+            throttles: Dealer::default(),
+            empty: None,
             used_up: false,
-            events,
-            stopped_at,
-            aborted,
-            closed_at,
+            closed_at: None,
         }
     }
 
@@ -343,6 +353,7 @@ impl Coordinator {
             Event::Joined | Event::Tick => {}
         }
         self.watch_late(now, registry);
+        self.judge(now, effects);
         self.advance(now, registry, effects);
     }
 
@@ -455,7 +466,12 @@ impl Coordinator {
             // of a run that was closed while it travelled: `RunClosed` has told the worker
             return;
         }
-        match self.ledger.put(frame, sealed_at, self.run_now(now)) {
+        let part = self.watch.part(&frame, sealed_at);
+        let put = self.ledger.put(frame, sealed_at, self.run_now(now));
+        if let (Put::New, Some(part)) = (&put, part) {
+            self.watch.add(part);
+        }
+        match put {
             Put::New | Put::Duplicate => {
                 let record_limits = self.ledger.record_limits();
                 let run = self.spec.run.clone();
@@ -531,11 +547,10 @@ impl Coordinator {
 
     /// Lets everybody start nothing more.
     fn drain(&mut self, now: Mono, t0: Mono, what: &str, by: &str, effects: &mut Vec<Effect>) {
-        let graceful = Duration::from_nanos(self.spec.plan.graceful_stop.0);
         self.stopped_at = Some(self.run_now(now));
         self.note(now, what, by);
         self.tell_all(effects, |run| ToWorker::Stop { run });
-        self.state = State::Draining { t0, until: now.after(graceful).after(CLOSE_WITHIN) };
+        self.state = State::Draining { t0, until: self.drained_by(now) };
     }
 
     /// A worker's users find no row in a source. If that ends the test, those workers that were

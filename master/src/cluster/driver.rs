@@ -254,6 +254,7 @@ impl Driver {
             expected: if self.options.bind.is_none() { 1 } else { self.options.expected_workers as usize },
             wait: self.options.wait,
             allow_missing: order.allow_missing_workers,
+            thresholds: order.thresholds.clone(),
             local: self.options.bind.is_none(),
         };
         let coordinator = Coordinator::new(clock::mono(), spec);

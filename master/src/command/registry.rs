@@ -1,5 +1,6 @@
 //! [`Commands`]: what an app can run.
 
+use super::builtins::{self, BUILTINS, Builtin};
 use super::{Command, CommandError, Entry, Running, commands};
 use crate::app::App;
 use crate::script::{Arguments, CommandSpec, Signature, Vocabulary};
@@ -46,6 +47,8 @@ impl Outside {
 pub enum Found<'a> {
     /// One of the table.
     Entry(&'a Entry),
+    /// A function of Python.
+    Builtin(&'static Builtin),
     /// One from outside.
     Outside(&'a Arc<Outside>),
 }
@@ -57,12 +60,12 @@ impl Default for Commands {
 }
 
 impl Commands {
-    /// The command of that name. One from outside hides one of the table.
+    /// The command of that name. One from outside hides a function of Python.
     pub fn find(&self, name: &str) -> Option<Found<'_>> {
-        if let Some(outside) = self.outside.get(name) {
-            return Some(Found::Outside(outside));
-        }
-        self.table.iter().find(|entry| entry.spec.name == name).map(Found::Entry)
+        let entry = self.table.iter().find(|entry| entry.spec.name == name).map(Found::Entry);
+        entry
+            .or_else(|| self.outside.get(name).map(Found::Outside))
+            .or_else(|| builtins::find(name).map(Found::Builtin))
     }
 
     /// Adds a command type; one of the same name gives way.
@@ -112,15 +115,18 @@ impl Vocabulary for Commands {
     fn signature(&self, name: &str) -> Option<Signature<'_>> {
         Some(match self.find(name)? {
             Found::Entry(entry) => Signature::Fixed(&entry.spec),
+            Found::Builtin(builtin) => Signature::Function(builtin.function),
             Found::Outside(_) => Signature::Open,
         })
     }
 
     fn names(&self) -> Vec<&str> {
-        self.table.iter().map(|entry| entry.spec.name).chain(self.outside.keys().map(String::as_str)).collect()
+        let table = self.table.iter().map(|entry| entry.spec.name);
+        let functions = BUILTINS.iter().map(|builtin| builtin.function.name);
+        table.chain(self.outside.keys().map(String::as_str)).chain(functions).collect()
     }
 
-    fn refusal(&self, _name: &str) -> Option<&'static str> {
-        None
+    fn refusal(&self, name: &str) -> Option<&'static str> {
+        builtins::refusal(name)
     }
 }

@@ -1,7 +1,7 @@
 //! A document against the commands that there are.
 
 use super::spec::{CommandSpec, Function, Kind, Signature, Vocabulary, shown};
-use super::{Action, Arguments, Document, Fault, Strictness, later, positional, seed};
+use super::{Action, Arguments, Document, Fault, Strictness, absent, later, positional, seed};
 use ld_shared::fault::{did_you_mean, nearest, step};
 use serde_json::{Map, Value};
 
@@ -123,19 +123,20 @@ impl<'a, V: Vocabulary + ?Sized> Checker<'a, V> {
                         format!("`{name}` takes no `{key}` by name"),
                     );
                     let help = format!("write [\"{name}\", [value, …]]");
-                    let text = format!("{name}() got an unexpected keyword argument '{key}'");
-                    self.faults.push(fault.help(help).raised("TypeError", text));
+                    self.faults.push(fault.help(help).raised("TypeError", seed::no_keyword(name, keywords, key)));
                 }
                 return;
             }
         };
         if !(least..=most).contains(&given) {
-            let wanted = if least == most { least.to_string() } else { format!("{least} to {most}") };
+            let wanted = match (least, most) {
+                (least, usize::MAX) => format!("at least {least}"),
+                (least, most) if least == most => least.to_string(),
+                (least, most) => format!("{least} to {most}"),
+            };
             let message = format!("`{name}` takes {wanted} arguments, found {given}");
-            self.faults.push(
-                Fault::new(action.pointer.as_str(), message)
-                    .raised("TypeError", format!("{name}() takes {wanted} arguments ({given} given)")),
-            );
+            let fault = Fault::new(action.pointer.as_str(), message);
+            self.faults.push(fault.raised("TypeError", seed::arity(name, least, most, given)));
         }
     }
 
@@ -187,6 +188,9 @@ fn unknown_command(action: &Action, commands: &(impl Vocabulary + ?Sized)) -> Fa
     }
     if later::LATER.contains(&name.as_str()) {
         return Fault::new(pointer, format!("`{name}` comes with a later version")).help("leave the action out");
+    }
+    if let Some(fault) = absent::fault(&pointer, name) {
+        return fault;
     }
     let names = commands.names();
     let help = match nearest(name, &names) {

@@ -89,6 +89,25 @@ pub(crate) fn too_many(command: &str, least: usize, most: usize, given: usize) -
     format!("{}() takes {takes} positional argument{s} but {given} {were} given", function(command))
 }
 
+/// Python's text for the wrong number of arguments of a builtin function.
+pub(crate) fn arity(name: &str, least: usize, most: usize, given: usize) -> String {
+    let s = |n: usize| if n == 1 { "" } else { "s" };
+    if (least, most) == (1, 1) {
+        return format!("{name}() takes exactly one argument ({given} given)");
+    }
+    let (bound, n) = if given < least { ("at least ", least) } else { ("at most ", most) };
+    let bound = if least == most { "" } else { bound };
+    format!("{name} expected {bound}{n} argument{}, got {given}", s(n))
+}
+
+/// Python's text for an argument by name that a builtin function does not take.
+pub(crate) fn no_keyword(name: &str, keywords: &[&str], key: &str) -> String {
+    if keywords.is_empty() {
+        return format!("{name}() takes no keyword arguments");
+    }
+    format!("'{key}' is an invalid keyword argument for {name}()")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

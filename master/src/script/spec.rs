@@ -30,12 +30,20 @@ pub struct Parameter {
     pub required: bool,
     /// Whether it may be given by position.
     pub positional: bool,
+    /// What it is for: help, schema and README say it. Empty: its name says it.
+    pub about: &'static str,
 }
 
 impl Parameter {
     /// An optional parameter, by name or position.
     pub const fn new(name: &'static str, kind: Kind) -> Self {
-        Self { name, kind, required: false, positional: true }
+        Self { name, kind, required: false, positional: true, about: "" }
+    }
+
+    /// The same, saying what it is for.
+    #[must_use]
+    pub const fn about(self, about: &'static str) -> Self {
+        Self { about, ..self }
     }
 
     /// The same, but it must be given.

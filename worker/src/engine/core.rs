@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 /// Size of the core's read buffer: one read brings all that the kernel holds of most answers.
@@ -47,6 +47,35 @@ pub(crate) struct Core {
     pub(crate) nobody: Arc<str>,
     /// Exchanges that are open now.
     pub(crate) open: Cell<u64>,
+    /// Users that will run `on_stop`.
+    owing: Cell<u64>,
+    /// Starting is over, and users are told so.
+    over: Cell<bool>,
+    told: Notify,
+}
+
+/// A user that will run `on_stop`, for as long as it exists.
+pub(crate) struct Owing {
+    core: Option<Rc<Core>>,
+}
+
+impl Owing {
+    /// A new user of `scenario`.
+    pub(crate) fn new(core: &Rc<Core>, scenario: &Scenario) -> Self {
+        let core = (!scenario.on_stop().is_empty()).then(|| Rc::clone(core));
+        if let Some(core) = &core {
+            core.owing.set(core.owing.get() + 1);
+        }
+        Self { core }
+    }
+}
+
+impl Drop for Owing {
+    fn drop(&mut self) {
+        if let Some(core) = &self.core {
+            core.owing.set(core.owing.get() - 1);
+        }
+    }
 }
 
 impl Core {
@@ -58,6 +87,27 @@ impl Core {
     /// Run time at `now`.
     pub(crate) fn run_time(&self, now: u64) -> RunTime {
         RunTime(now.saturating_sub(self.recorder.t0()))
+    }
+
+    /// Pauses, at most until starting is over.
+    pub(crate) async fn pause(&self, pause: Duration) {
+        if !self.over.get() {
+            self.unless_over(tokio::time::sleep(pause)).await;
+        }
+    }
+
+    /// What comes of `work`; `None` if starting comes to its end before.
+    pub(crate) async fn unless_over<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            done = work => Some(done),
+            () = self.told.notified() => None,
+        }
+    }
+
+    /// Tells users that starting is over.
+    fn tell_over(&self) {
+        self.over.set(true);
+        self.told.notify_waiters();
     }
 
     /// Waits until run time `t`, to the timer's millisecond.
@@ -112,6 +162,9 @@ async fn work(seat: Seat, ready: &Sender<Result<(), PrepareError>>) {
         users: RefCell::new(JoinSet::new()),
         nobody: Arc::from(""),
         open: Cell::new(0),
+        owing: Cell::new(0),
+        over: Cell::new(false),
+        told: Notify::new(),
     });
     let compiled: Result<Vec<Rc<Scenario>>, PrepareError> =
         (0..plan.scenarios.len()).map(|s| Scenario::compile(&core, s).map(Rc::new)).collect();
@@ -179,6 +232,10 @@ async fn live(
     }
     starters.abort_all();
     if !aborted {
+        core.tell_over();
+        for pool in pools.iter().filter(|pool| pool.owes()) {
+            pool.retire();
+        }
         drain(core, orders).await;
     }
     let mut users = std::mem::take(&mut *core.users.borrow_mut());
@@ -234,11 +291,11 @@ async fn wait_for_users(core: &Core, orders: &mut watch::Receiver<Order>) -> boo
     }
 }
 
-/// Gives open requests the plan's grace.
+/// Gives open requests, and what users do last, the plan's grace.
 async fn drain(core: &Core, orders: &mut watch::Receiver<Order>) {
     let grace = Duration::from_nanos(core.shared.plan.graceful_stop.0);
     let deadline = tokio::time::Instant::now() + grace;
-    while core.open.get() > 0 && tokio::time::Instant::now() < deadline {
+    while (core.open.get() > 0 || core.owing.get() > 0) && tokio::time::Instant::now() < deadline {
         if orders.has_changed().is_err() || matches!(*orders.borrow(), Order::Abort) {
             return;
         }

@@ -1,7 +1,7 @@
 //! A cluster of shippers: the exact sample, whatever the split; bounds of bytes and of memory.
 
 use super::*;
-use crate::sampler::{RecordLimits, Sampler};
+use crate::sampler::Sampler;
 use ld_shared::record::Bodies;
 use ld_shared::rng::KeyedRng;
 use ld_shared::sample::Phase;
@@ -132,18 +132,19 @@ fn simulate(keep: u64, rates: &[Vec<u64>], seconds: u64, salt: u64) -> Simulated
                     let failed = chance.below(4) == 0;
                     all[usize::from(failed)].push((ticket.priority, cell));
                     if core.keeps(&ticket, failed) {
-                        worker.shipper.offer(record(ticket.priority, at, failed));
+                        worker.shipper.offer(second as u32, record(ticket.priority, at, failed));
                     }
                 }
                 cell += 10;
             }
+            assert!(worker.ship().is_empty(), "a request overtook the frame that counts it");
+            worker.shipper.second(second as u32);
             for kind in &worker.shipper.kinds {
                 assert!(kind.len() <= keep as usize);
             }
-            worker.shipper.second();
             let batches = worker.ship();
             let size: usize = batches.iter().flat_map(|batch| &batch.kept).map(Record::size).sum();
-            assert!(size as i64 <= BYTES_PER_SECOND + 1_000, "{size} bytes in a second");
+            assert!(size.cast_signed() <= BYTES_PER_SECOND + 1_000, "{size} bytes in a second");
             for batch in batches {
                 master.take(batch);
                 // now and then an acknowledgement is late
@@ -223,7 +224,8 @@ fn large_answers_lower_the_number_kept_and_not_the_bound() {
         let mut record = record(rng.next_u64(), at, true);
         record.answer = Some(Arc::new(ld_shared::record::Answer { headers: Vec::new(), body: vec![0; 1_000] }));
         drawn.push(record.priority);
-        shipper.offer(record);
+        shipper.offer(0, record);
+        shipper.second(0);
         assert!(shipper.kinds[1].bytes <= 50_000);
     }
     drawn.sort_unstable();
@@ -238,10 +240,10 @@ fn lines_leave_in_order_and_what_finds_no_room_is_left_out() {
     let mut listed = 0_u64;
     for second in 0..40 {
         for i in 0..10_000 {
-            shipper.list(&line(format!("http://127.0.0.1/a-rather-long-path/{second}/{i}")));
+            shipper.list(second, &line(format!("http://127.0.0.1/a-rather-long-path/{second}/{i}")));
             listed += 1;
         }
-        shipper.second();
+        shipper.second(second);
         assert!(shipper.sealed_bytes <= MOST_LINES);
     }
     let mut left = Vec::new();
@@ -269,7 +271,7 @@ fn lines_leave_in_order_and_what_finds_no_room_is_left_out() {
 #[test]
 fn without_anything_to_ship_nothing_follows() {
     let mut shipper = Shipper::new(policy(5));
-    shipper.second();
+    shipper.second(0);
     assert_eq!(shipper.next(), None);
     assert!(!shipper.end() && shipper.is_done());
     assert_eq!(shipper.next(), None);

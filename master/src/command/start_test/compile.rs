@@ -2,6 +2,7 @@
 
 use super::scenarios::Draft;
 use super::tasks::each_text;
+use super::thresholds::unknown_scenarios;
 use super::{CsvSource, StartTest};
 use crate::record_file;
 use crate::script::Fault;
@@ -12,7 +13,7 @@ use ld_shared::plan::{Plan, ScenarioPlan, SourcePlan, SourceRows, TlsPlan};
 use ld_shared::scope::Bindings;
 use ld_shared::secrets::SecretBlob;
 use ld_shared::template::Template;
-use ld_shared::threshold::Threshold;
+use ld_shared::threshold::{Selector, Threshold};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -91,9 +92,9 @@ pub fn compile(test: StartTest, context: &CompileContext<'_>) -> Result<Compiled
         }
     }
 
-    let records_file = test.records_file.as_ref().map(|file| context.base_dir.join(file));
+    let records_file = test.records.file.as_ref().map(|file| context.base_dir.join(file));
     if let Some(Err(why)) = records_file.as_deref().map(record_file::check) {
-        let message = format!("cannot write `{}`: {why}", test.records_file.as_deref().unwrap_or_default());
+        let message = format!("cannot write `{}`: {why}", test.records.file.as_deref().unwrap_or_default());
         faults.push(Fault::new(format!("{}/records/all", context.pointer), message));
     }
 
@@ -132,12 +133,13 @@ pub fn compile(test: StartTest, context: &CompileContext<'_>) -> Result<Compiled
         warmup: test.warmup,
         graceful_stop: test.graceful_stop,
         iterations: test.iterations,
-        records: test.records,
+        records: test.records.policy,
         throttles: test.throttle.iter().chain(test.scenarios.iter().flat_map(|s| &s.throttle)).cloned().collect(),
         stage: stage.take(),
         setup: test.setup.clone(),
         teardown: test.teardown.clone(),
         collect: false,
+        details: details(&test.thresholds),
         secrets: secrets_blob,
     };
     let bindings = Bindings::new(&plan, rows).with_secrets(secrets.into());
@@ -150,6 +152,7 @@ pub fn compile(test: StartTest, context: &CompileContext<'_>) -> Result<Compiled
     }
     warn_unresolved(&test.arguments, &bindings, &mut warnings);
     plan.resolve_hosts(&bindings);
+    faults.extend(unknown_scenarios(&test.thresholds, &plan.scenarios, context.pointer));
     if !faults.is_empty() {
         return Err(faults);
     }
@@ -177,6 +180,17 @@ fn source_plan(source: &CsvSource) -> (SourcePlan, Bytes) {
         dealing: source.dealing,
     };
     (plan, bytes)
+}
+
+/// Series of which service time and lag are kept apart, each named once.
+fn details(thresholds: &[Threshold]) -> Vec<Selector> {
+    let mut details: Vec<Selector> = Vec::new();
+    for selector in thresholds.iter().filter_map(Threshold::detail) {
+        if !details.contains(selector) {
+            details.push(selector.clone());
+        }
+    }
+    details
 }
 
 fn extracted(plan: &Plan) -> usize {

@@ -41,14 +41,16 @@ impl CsvOrder {
             return None;
         };
         let before = faults.len();
+        let mut complete = true;
         for key in ["name", "file_path"] {
             if map.get(key).is_none_or(Value::is_null) {
                 let fault = Fault::new(pointer, format!("a data source without `{key}`"));
-                faults.push(fault.help(r#"write {"name": "users", "file_path": "users.csv"}"#));
+                faults.push(fault.help(r#"write {"name": "users", "file_path": "users.csv"}"#).ignored());
+                complete = false;
             }
         }
         let order = Self::check(map, pointer, faults);
-        faults.iter().skip(before).all(Fault::is_ignored).then_some(order)
+        (complete && faults.iter().skip(before).all(Fault::is_ignored)).then_some(order)
     }
 
     /// Every fault but missing keys: for a command whose parameters these are, which the checker
@@ -60,7 +62,7 @@ impl CsvOrder {
         let name = reader.text("name").unwrap_or_default().to_owned();
         if name.contains(['.', '}']) {
             let fault = Fault::new(reader.at("name"), format!("no placeholder can name the source `{name}`"));
-            reader.fault(fault.help("leave out dots and braces: in ${csv.NAME.COLUMN} a dot ends the name"));
+            reader.fault(fault.help("leave out dots and braces: in ${csv.NAME.COLUMN} a dot ends the name").ignored());
         }
         let file_path = reader.text("file_path").unwrap_or_default().to_owned();
         Self { name, file_path, dealing }
@@ -76,7 +78,8 @@ impl CsvOrder {
         let fault = |message: String| Fault::new("/file_path", message);
         let bytes = std::fs::read(&path).map_err(|error| {
             let help = format!("it was looked for at {}", path.display());
-            fault(format!("cannot read `{}` of the data source `{}`: {error}", self.file_path, self.name)).help(help)
+            let message = format!("cannot read `{}` of the data source `{}`: {error}", self.file_path, self.name);
+            fault(message.clone()).help(help).raised("FileNotFoundError", message)
         })?;
         let (columns, rows) = parse(&bytes).map_err(|message| fault(format!("`{}`: {message}", self.file_path)))?;
         Ok(CsvSource { name: self.name.as_str().into(), columns, rows: Arc::new(rows), dealing: self.dealing })

@@ -78,14 +78,22 @@ pub(super) fn connections(reader: &mut Reader<'_>) -> Connections {
 /// Most bytes of a body that a record keeps: a message between worker and master holds several.
 const MOST_BODY: u64 = 4 * 1024 * 1024;
 
+/// Which requests are listed one by one.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Records {
+    pub(super) policy: RecordPolicy,
+    /// The file to which all of them go.
+    pub(super) file: Option<String>,
+}
+
 /// Which requests are kept, and the file to which all of them go.
-pub(super) fn records(reader: &mut Reader<'_>) -> (RecordPolicy, Option<String>) {
+pub(super) fn records(reader: &mut Reader<'_>) -> Records {
     let mut policy = RecordPolicy::default();
     if reader.value("records").is_some_and(serde_json::Value::is_string) {
         reader.choice("records", &["none"]);
-        return (RecordPolicy { keep: 0, bodies: Bodies::None, all: false }, None);
+        return Records { policy: RecordPolicy { keep: 0, bodies: Bodies::None, all: false }, file: None };
     }
-    let Some(mut records) = reader.object("records") else { return (policy, None) };
+    let Some(mut records) = reader.object("records") else { return Records::default() };
     records.only(&["keep", "bodies", "all"], &[]);
     if let Some(keep) = records.whole("keep", 0, "\"records\": \"none\" keeps nothing") {
         policy.keep = keep;
@@ -93,11 +101,12 @@ pub(super) fn records(reader: &mut Reader<'_>) -> (RecordPolicy, Option<String>)
     if let Some(text) = records.text("bodies") {
         match bodies(text) {
             Some(bodies) => policy.bodies = bodies,
-            None => records.refuse(
-                "bodies",
-                "none, failed[:SIZE] or all[:SIZE] of at most 4 MiB",
-                "for example \"failed:1KiB\"",
-            ),
+            None => records.refuse("bodies", "none, failed[:SIZE] or all[:SIZE]", "for example \"failed:1KiB\""),
+        }
+        if let Bodies::Failed(size) | Bodies::All(size) = policy.bodies
+            && size > MOST_BODY
+        {
+            records.refuse("bodies", "a size of at most 4 MiB", "");
         }
     }
     let file = records.text("all").map(str::to_owned);
@@ -108,14 +117,14 @@ pub(super) fn records(reader: &mut Reader<'_>) -> (RecordPolicy, Option<String>)
         records.refuse("all", &format!("the name of a file that ends in {endings}"), "for example \"all.csv.zst\"");
     }
     policy.all = file.is_some();
-    (policy, file)
+    Records { policy, file }
 }
 
 /// `none`, `failed[:SIZE]`, `all[:SIZE]`.
 fn bodies(text: &str) -> Option<Bodies> {
     const DEFAULT: u64 = 1024;
     let (who, size) = match text.split_once(':') {
-        Some((who, size)) => (who, units::bytes(size).filter(|size| *size <= MOST_BODY)?),
+        Some((who, size)) => (who, units::bytes(size)?),
         None => (text, DEFAULT),
     };
     match who.trim() {

@@ -4,7 +4,7 @@ use super::*;
 use crate::script::{Arguments, Document, Strictness, check, parse};
 use ld_shared::load::{Arrivals, Load};
 use ld_shared::plan::{AtEnd, Connections, Dealing, Mode, StatusCheck};
-use ld_shared::record::Bodies;
+use ld_shared::record::{Bodies, RecordPolicy};
 use std::path::PathBuf;
 
 fn folder() -> PathBuf {
@@ -205,7 +205,7 @@ fn all_requests_go_to_a_file_of_a_known_form() {
         (json!({"all": "all.txt"}), "`all` takes the name of a file that ends in .csv.zst, .csv, .jsonl.zst, .jsonl"),
         (json!({"all": ".csv"}), "`all` takes the name of a file"),
         (json!({"all": true}), "`all` takes a text"),
-        (json!({"bodies": "all:1GiB"}), "`bodies` takes none, failed[:SIZE] or all[:SIZE] of at most 4 MiB"),
+        (json!({"bodies": "all:900MiB"}), "`bodies` takes a size of at most 4 MiB"),
     ] {
         let seen = faults_of(test(&json!({"records": records})).as_object().unwrap());
         assert!(seen.len() == 1 && seen[0].contains(message), "{records}: {seen:?}");

@@ -224,7 +224,18 @@ impl<'a> Reader<'a> {
         headers
     }
 
+    /// An object, or a text as in the header: `a=1; b=2`.
     fn cookies(&mut self) -> Vec<(String, String)> {
+        if let Some(Value::String(text)) = self.get("cookies") {
+            let cookies = text.split(';').map(str::trim).filter(|cookie| !cookie.is_empty());
+            let cookies: Vec<_> = cookies.map(|cookie| cookie.split_once('=').ok_or(cookie)).collect();
+            if let Some(Err(cookie)) = cookies.iter().find(|cookie| cookie.is_err()) {
+                let message = format!("`{cookie}` is no cookie");
+                self.fault("/cookies".into(), message, Some("write `name=value; name=value`, or an object"));
+            }
+            let pairs = cookies.into_iter().filter_map(Result::ok);
+            return pairs.map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned())).collect();
+        }
         let cookies = self.pairs("cookies");
         for (name, value) in &cookies {
             let is_bad = |text: &str| text.contains(|c: char| c.is_ascii_control() || c == ';');
