@@ -14,8 +14,21 @@ pub const HIDDEN: &str = "***";
 /// Words that name a secret, wherever they stand in a name without its separators and in small
 /// letters.
 const SECRET_WORDS: [&str; 15] = [
-    "password", "passwd", "passphrase", "pwd", "secret", "token", "apikey", "accesskey", "privatekey", "authorization",
-    "cookie", "credential", "session", "signature", "bearer",
+    "password",
+    "passwd",
+    "passphrase",
+    "pwd",
+    "secret",
+    "token",
+    "apikey",
+    "accesskey",
+    "privatekey",
+    "authorization",
+    "cookie",
+    "credential",
+    "session",
+    "signature",
+    "bearer",
 ];
 /// Names that are one.
 const SECRET_NAMES: [&str; 6] = ["auth", "pass", "pin", "jwt", "sig", "sid"];
@@ -187,6 +200,9 @@ mod tests {
     fn results_keep_names_but_for_passwords() {
         let mut kept = json!({"per_name": {"http://u:p@h/": {"count": 1}}, "failures": [{"reason": "ws://a:b@c"}]});
         result(&mut kept);
-        assert_eq!(kept, json!({"per_name": {"http://u:***@h/": {"count": 1}}, "failures": [{"reason": "ws://a:***@c"}]}));
+        assert_eq!(
+            kept,
+            json!({"per_name": {"http://u:***@h/": {"count": 1}}, "failures": [{"reason": "ws://a:***@c"}]})
+        );
     }
 }

@@ -9,8 +9,8 @@ pub mod thresholds;
 pub mod timeline;
 pub mod verdict;
 
-use crate::record_file::Written;
 use crate::cluster::rule_watch::Watched;
+use crate::record_file::Written;
 use chrono::{DateTime, Utc};
 use ld_shared::frame::{Collected, Odometers};
 use ld_shared::id::{Digest, RunId};

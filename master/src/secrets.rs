@@ -35,7 +35,8 @@ impl SecretStore {
     /// What is wrong with it, without a word of what it holds.
     pub fn read(path: &Path) -> Result<Self, String> {
         let name = path.display();
-        let text = std::fs::read_to_string(path).map_err(|error| format!("cannot read the secrets `{name}`: {error}"))?;
+        let text =
+            std::fs::read_to_string(path).map_err(|error| format!("cannot read the secrets `{name}`: {error}"))?;
         parse(&text).map(|file| Self { file }).map_err(|why| format!("the secrets `{name}`: {why}"))
     }
 
@@ -75,7 +76,8 @@ pub(crate) fn uses_secrets(value: &Value) -> bool {
 pub(crate) fn open_to_others(bound: Option<SocketAddr>) -> Option<(String, String)> {
     let bound = bound.filter(|bound| !bound.ip().is_loopback())?;
     let message = format!("secrets would go to workers unencrypted, and this master listens on {bound}");
-    let help = format!("listen on this machine only, by --bind 127.0.0.1:{}; TLS comes with a later version", bound.port());
+    let help =
+        format!("listen on this machine only, by --bind 127.0.0.1:{}; TLS comes with a later version", bound.port());
     Some((message, help))
 }
 

@@ -140,8 +140,9 @@ impl Probe {
         }
     }
 
-    /// The iteration ends before it started anything: the test or the lease was over.
-    fn iteration_refused(&mut self) {
+    /// The iteration ends before it started anything: the test or the lease was over, or the user's
+    /// time. What did start it keeps it started.
+    pub(crate) fn iteration_refused(&mut self) {
         if std::mem::replace(&mut self.iteration, Iteration::Counted) == Iteration::Due
             && let Some(recorder) = &self.recorder
         {

@@ -167,11 +167,15 @@ impl User {
         self.failed = None;
         for source in &task.once_sources {
             if !self.scope.has_row(*source) {
-                if let Some(row) = self.core.shared.tickets.take(Pool::Source(*source)).await {
+                let core = Rc::clone(&self.core);
+                if let Some(row) = self.wait(core.shared.tickets.take(Pool::Source(*source))).await? {
                     self.scope.set_row(*source, Row::At(row));
-                } else {
-                    self.scope.set_row(*source, Row::Exhausted);
-                    self.scenario.at_end(*source)?;
+                    continue;
+                }
+                self.scope.set_row(*source, Row::Exhausted);
+                if self.scenario.at_end(*source).is_break() {
+                    self.probe.iteration_refused();
+                    return ControlFlow::Break(());
                 }
             }
         }
@@ -204,11 +208,27 @@ impl User {
         }
     }
 
+    /// Waits for what a request needs before it starts. Breaks if starting ends before.
+    async fn wait<T>(&mut self, work: impl Future<Output = T>) -> ControlFlow<(), T> {
+        let done = match self.purpose {
+            Purpose::Load | Purpose::Start => self.core.unless_over(work).await,
+            Purpose::Stop => Some(work.await),
+        };
+        match done {
+            Some(done) => ControlFlow::Continue(done),
+            None => {
+                self.probe.iteration_refused();
+                ControlFlow::Break(())
+            }
+        }
+    }
+
     /// Sends one request and records it; gives the instant of its end.
     async fn request(&mut self, task: &Task, intended: Option<u64>) -> ControlFlow<(), u64> {
         for limit in &task.limits {
+            let core = Rc::clone(&self.core);
             // boxed: few tasks have a limit, and every user would be larger for it
-            Box::pin(self.core.gates.pass(*limit)).await;
+            Box::pin(self.wait(core.gates.pass(*limit))).await?;
         }
         let keep = self.core.sampler.borrow_mut().draw();
         let want = want(task, &keep);

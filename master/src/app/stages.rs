@@ -11,7 +11,7 @@ use crate::run::verdict::exit;
 use crate::run::{Ending, Measured};
 use ld_shared::id::Digest;
 use ld_shared::load::{Closed, Load, Profile};
-use ld_shared::plan::{Connections, Mode, Plan, ScenarioPlan, TaskPlan};
+use ld_shared::plan::{Connections, Covers, Mode, Plan, ScenarioPlan, TaskPlan};
 use ld_shared::record::{Bodies, RecordPolicy};
 use ld_shared::sample::Phase;
 use ld_shared::scope::Bindings;
@@ -70,7 +70,12 @@ impl App {
     }
 
     /// Runs the teardown of a test, if it has one. The error says why it was not run.
-    pub(super) async fn tear_down(&self, cluster: &Cluster, test: &Compiled, set_up: &SetUp) -> Result<Option<Measured>, String> {
+    pub(super) async fn tear_down(
+        &self,
+        cluster: &Cluster,
+        test: &Compiled,
+        set_up: &SetUp,
+    ) -> Result<Option<Measured>, String> {
         let plan = with_variables(&test.plan, &set_up.variables);
         let Some(plan) = stage(&plan, "teardown", &test.plan.teardown) else { return Ok(None) };
         self.console.note(&begins("teardown", &test.plan.teardown));
@@ -125,6 +130,13 @@ fn stage(plan: &Plan, name: &str, steps: &[TaskPlan]) -> Option<Plan> {
         // until the steps are done: nobody has an iteration
         test_time: None,
         iterations: Some(0),
+        // those of scenarios are not its own
+        throttles: plan
+            .throttles
+            .iter()
+            .filter(|limit| !matches!(limit.covers, Covers::Scenario(_)))
+            .cloned()
+            .collect(),
         warmup: RunTime(0),
         records: RecordPolicy { keep: 0, bodies: Bodies::None, all: false },
         ..plan.clone()

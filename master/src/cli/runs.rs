@@ -164,7 +164,9 @@ impl Place {
             return Ok(Some(store::open(place, Missing::Fail).await?));
         }
         let path = global.history().ok_or_else(|| {
-            Fault::Input("no store: neither HOME nor --data-dir says where runs are kept, and there is no --store".into())
+            Fault::Input(
+                "no store: neither HOME nor --data-dir says where runs are kept, and there is no --store".into(),
+            )
         })?;
         let path = path.path();
         if !path.exists() {

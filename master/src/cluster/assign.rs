@@ -278,7 +278,9 @@ pub(crate) mod tests {
         assert_eq!(parts(&plan), [(500_000, 5), (500_000, 5), (0, 0)]);
         plan.scenarios[0].load = open(5.0, Arrivals::Constant, 50);
         assert_eq!(parts(&plan).iter().map(|(parts, _)| parts).sum::<u32>(), 1_000_000);
-        assert!(parts(&plan).iter().all(|(parts, burst)| (333_000..334_000).contains(parts) && (3..=4).contains(burst)));
+        assert!(
+            parts(&plan).iter().all(|(parts, burst)| (333_000..334_000).contains(parts) && (3..=4).contains(burst))
+        );
     }
 
     fn task() -> ld_shared::plan::TaskPlan {

@@ -162,7 +162,8 @@ impl Dealer {
         let step = |lower: bool| -> Vec<(SessionId, Vec<u32>)> {
             let wanted = targets.iter().filter_map(|(session, target)| {
                 let have = &self.holders.get(session)?.parts;
-                let next = have.iter().zip(target).map(|(have, target)| if lower { *have.min(target) } else { *target });
+                let next =
+                    have.iter().zip(target).map(|(have, target)| if lower { *have.min(target) } else { *target });
                 let next: Vec<u32> = next.collect();
                 (next != *have).then_some((*session, next))
             });
@@ -214,7 +215,8 @@ impl Dealer {
             let used = (used / rate * ROOM * f64::from(PARTS)) as u32;
             have.min(used.saturating_add(SPARE))
         };
-        let keeps: Vec<u32> = self.holders.values().zip(&waiting).map(|(h, w)| if *w == 0 { kept(h) } else { 0 }).collect();
+        let keeps: Vec<u32> =
+            self.holders.values().zip(&waiting).map(|(h, w)| if *w == 0 { kept(h) } else { 0 }).collect();
         let rest = u64::from(whole.saturating_sub(keeps.iter().sum()));
         let mut before = 0_u64;
         let parts = waiting.iter().zip(keeps).map(|(waiting, keeps)| {

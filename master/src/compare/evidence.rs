@@ -102,7 +102,11 @@ impl Evidence {
                 let mut blocks = measured.blocks.of(name).coarsened(scale);
                 blocks.blocks.iter_mut().for_each(|block| block.from += offset);
                 let known = evidence.names.entry(name.to_string()).or_default();
-                known.blocks.get_or_insert_with(|| NameBlocks { scale, blocks: Vec::new() }).blocks.extend(blocks.blocks);
+                known
+                    .blocks
+                    .get_or_insert_with(|| NameBlocks { scale, blocks: Vec::new() })
+                    .blocks
+                    .extend(blocks.blocks);
             }
             // the drain may reach beyond the window
             let last = measured.timeline.keys().next_back().map_or(0, |second| second + 1);

@@ -96,7 +96,8 @@ pub(super) fn of_share(part: u64, whole: u64, spread: &Spread, level: Level) -> 
     let p = part as f64 / whole as f64;
     let law = p * (1.0 - p) / whole as f64;
     // samples that fail together say less: so many independent ones say as much
-    let inflation = if law > 0.0 { (level.half_width(law, spread) / level.half_width(law, &Spread::NONE)).powi(2) } else { 1.0 };
+    let inflation =
+        if law > 0.0 { (level.half_width(law, spread) / level.half_width(law, &Spread::NONE)).powi(2) } else { 1.0 };
     let n = whole as f64 / inflation.max(1.0);
     let z2 = level.z.powi(2);
     let middle = (p + z2 / (2.0 * n)) / (1.0 + z2 / n);

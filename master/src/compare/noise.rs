@@ -108,12 +108,7 @@ pub(super) fn spread_of_ranks(one: &NameEvidence, other: &NameEvidence, q: f64) 
 }
 
 /// Of the number of samples, relative to it.
-pub(super) fn spread_of_counts(
-    a: &Evidence,
-    b: &Evidence,
-    one: &NameEvidence,
-    other: &NameEvidence,
-) -> [Spread; 2] {
+pub(super) fn spread_of_counts(a: &Evidence, b: &Evidence, one: &NameEvidence, other: &NameEvidence) -> [Spread; 2] {
     let Some(blocks) = aligned(one, other) else { return [Spread::NONE; 2] };
     let [a, b] = [(a, &blocks[0]), (b, &blocks[1])].map(|(run, blocks)| {
         let mut spans: BTreeMap<u32, f64> =

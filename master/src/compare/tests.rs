@@ -27,8 +27,7 @@ struct Law {
     open: bool,
 }
 
-const CALM: Law =
-    Law { cart: 1.0, failures: 0.01, shared: 0.03, lasting: 0.5, ramp: 0.0, users: 20.0, open: false };
+const CALM: Law = Law { cart: 1.0, failures: 0.01, shared: 0.03, lasting: 0.5, ramp: 0.0, users: 20.0, open: false };
 
 fn normal(rng: &mut KeyedRng) -> f64 {
     (-2.0 * (1.0 - rng.next_f64()).ln()).sqrt() * (std::f64::consts::TAU * rng.next_f64()).cos()
@@ -46,9 +45,8 @@ fn run(seed: u64, law: Law) -> Evidence {
     let blocks: Vec<Vec<Block>> = vec![Vec::new(); NAMES.len()];
     let mut all: Vec<(Vec<Block>, Latency, u64)> = blocks.into_iter().map(|b| (b, Latency::default(), 0)).collect();
     // a user goes through all names in turn: slower answers, fewer iterations
-    let iteration: f64 = NAMES.iter().map(|(name, ms)| ms * if *name == "cart" { law.cart } else { 1.0 }).sum::<f64>()
-        * 1.13
-        + 100.0;
+    let iteration: f64 =
+        NAMES.iter().map(|(name, ms)| ms * if *name == "cart" { law.cart } else { 1.0 }).sum::<f64>() * 1.13 + 100.0;
     let mut noise = 0.0;
     for second in 0..SECONDS {
         noise = noise * law.lasting + normal(&mut rng) * law.shared;
@@ -110,7 +108,10 @@ fn a_slower_name_is_named_and_nothing_else() {
 #[test]
 fn a_faster_name_is_better() {
     for found in moved(4, Law { cart: 1.25, ..CALM }, CALM) {
-        assert!(!found.is_empty() && found.iter().all(|f| f.starts_with("cart p") && f.ends_with("better")), "{found:?}");
+        assert!(
+            !found.is_empty() && found.iter().all(|f| f.starts_with("cart p") && f.ends_with("better")),
+            "{found:?}"
+        );
     }
 }
 

@@ -137,12 +137,8 @@ impl Store {
     pub async fn saved(&mut self, limit: i64) -> Result<Vec<Saved>, StoreError> {
         if !self.has_results().await {
             let rows = self.list(limit).await?;
-            let saved = |row: super::RunRow| Saved {
-                id: row.id,
-                label: row.label,
-                started_at: row.started_at,
-                measured: None,
-            };
+            let saved =
+                |row: super::RunRow| Saved { id: row.id, label: row.label, started_at: row.started_at, measured: None };
             return Ok(rows.into_iter().map(saved).collect());
         }
         let sql = format!(

@@ -160,7 +160,8 @@ fn made_up_values_depend_on_the_iteration_alone() {
     };
     assert_eq!(draw(1), draw(1));
     assert_ne!(draw(1), draw(2));
-    let unknown: Vec<_> = Template::unknown_fakers("${faker.nmae} ${faker.name} ${faker.}").map(|(raw, _)| raw).collect();
+    let unknown: Vec<_> =
+        Template::unknown_fakers("${faker.nmae} ${faker.name} ${faker.}").map(|(raw, _)| raw).collect();
     assert_eq!(unknown, ["${faker.nmae}", "${faker.}"]);
 }
 

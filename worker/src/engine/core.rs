@@ -91,13 +91,14 @@ impl Core {
 
     /// Pauses, at most until starting is over.
     pub(crate) async fn pause(&self, pause: Duration) {
-        if !self.over.get() {
-            self.unless_over(tokio::time::sleep(pause)).await;
-        }
+        self.unless_over(tokio::time::sleep(pause)).await;
     }
 
     /// What comes of `work`; `None` if starting comes to its end before.
     pub(crate) async fn unless_over<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        if self.over.get() {
+            return None;
+        }
         tokio::select! {
             done = work => Some(done),
             () = self.told.notified() => None,

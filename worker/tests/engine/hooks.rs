@@ -165,6 +165,7 @@ async fn without_a_lease_nobody_says_goodbye() {
         epoch: Epoch(1),
         from: RunTime(0),
         max_in_flight: vec![0],
+        throttles: Vec::new(),
     };
     let spec = EngineSpec { plan: Arc::new(plan), blobs: Arc::new(BTreeMap::new()), cores: 1 };
     let engine = tokio::task::spawn_blocking(move || Engine::prepare(spec, events)).await.unwrap().unwrap();

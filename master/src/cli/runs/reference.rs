@@ -98,7 +98,8 @@ impl Known {
         let requests = crate::format::count(self.result["totals"]["requests"].as_u64().unwrap_or(0));
         let seconds = crate::format::duration(self.evidence.seconds);
         let when = self.started_at.as_deref().map(|at| super::listed::when(at, now));
-        let parts = [Some(self.title.clone()), self.label.clone(), when, Some(format!("{requests} requests in {seconds}"))];
+        let parts =
+            [Some(self.title.clone()), self.label.clone(), when, Some(format!("{requests} requests in {seconds}"))];
         parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
     }
 }

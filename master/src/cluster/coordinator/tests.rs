@@ -108,7 +108,8 @@ impl World {
         let Some((_, started)) = self.sent.get(&SessionId(session)) else { return };
         let at = self.coordinator.run_now(self.now);
         let odometers = Self::odometers(started + more, *started);
-        let run = RunBeat { run: self.run(), at, odometers, users: 10, cpu_permille: 0, lag_us: 0, throttles: Vec::new() };
+        let run =
+            RunBeat { run: self.run(), at, odometers, users: 10, cpu_permille: 0, lag_us: 0, throttles: Vec::new() };
         self.say(session, ToMaster::Beat(Beat { number: 1, sent_at: Mono(0), clock: None, run: Some(run) }));
     }
 

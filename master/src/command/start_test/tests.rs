@@ -45,7 +45,15 @@ fn compiled_with(
     let test = StartTest::read(arguments, "", &mut faults).ok_or(faults)?;
     let variables = variables.as_object().unwrap();
     let (base_dir, secrets) = (folder(), crate::secrets::SecretStore::default());
-    let context = CompileContext { pointer: "/1/1", variables, sources, env: &env, secrets: &secrets, base_dir: &base_dir, seed: 42 };
+    let context = CompileContext {
+        pointer: "/1/1",
+        variables,
+        sources,
+        env: &env,
+        secrets: &secrets,
+        base_dir: &base_dir,
+        seed: 42,
+    };
     compile(test, &context)
 }
 
@@ -245,7 +253,11 @@ fn task_forms_and_coercions() {
             json!([{"method": "get", "url": "http://x/", "waight": 1}]),
             "unknown key `waight` in a task of fast_http_user",
         ),
-        (json!([{"method": "get", "url": "http://x/", "throttle": {}}]), "`throttle` comes with a later version"),
+        (json!([{"method": "get", "url": "http://x/", "throttle": {}}]), "a throttle without `rps`"),
+        (
+            json!([{"method": "get", "url": "http://x/?n=${faker.frist_name}"}]),
+            "`${faker.frist_name}` names no method of Faker",
+        ),
         (json!([{"method": "get", "url": "http://x/", "user": "mqtt_user"}]), "`mqtt_user` comes with a later version"),
         (json!({"get": "http://x/"}), "the task of `get` is an object"),
         (

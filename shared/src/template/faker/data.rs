@@ -11,15 +11,78 @@ pub(super) const MARKS: &[u8] = b"!@#$%^&*()_+";
 pub(super) const VIN: &[u8] = b"ABCDEFGHJKLMNPRSTUVWXYZ0123456789";
 
 pub(super) const FEMALE: &[&str] = &[
-    "Amanda", "Angela", "Anna", "Barbara", "Carol", "Christine", "Deborah", "Diana", "Elizabeth", "Emily", "Heather",
-    "Jennifer", "Jessica", "Julie", "Karen", "Kimberly", "Laura", "Linda", "Lisa", "Maria", "Mary", "Megan", "Michelle",
-    "Nancy", "Nicole", "Patricia", "Rachel", "Rebecca", "Sandra", "Sarah", "Stephanie", "Susan", "Tiffany", "Victoria",
+    "Amanda",
+    "Angela",
+    "Anna",
+    "Barbara",
+    "Carol",
+    "Christine",
+    "Deborah",
+    "Diana",
+    "Elizabeth",
+    "Emily",
+    "Heather",
+    "Jennifer",
+    "Jessica",
+    "Julie",
+    "Karen",
+    "Kimberly",
+    "Laura",
+    "Linda",
+    "Lisa",
+    "Maria",
+    "Mary",
+    "Megan",
+    "Michelle",
+    "Nancy",
+    "Nicole",
+    "Patricia",
+    "Rachel",
+    "Rebecca",
+    "Sandra",
+    "Sarah",
+    "Stephanie",
+    "Susan",
+    "Tiffany",
+    "Victoria",
 ];
 pub(super) const MALE: &[&str] = &[
-    "Aaron", "Adam", "Andrew", "Anthony", "Benjamin", "Brian", "Charles", "Christopher", "Daniel", "David", "Eric",
-    "Gary", "George", "Jacob", "James", "Jason", "Jeffrey", "John", "Jonathan", "Joseph", "Joshua", "Kevin", "Mark",
-    "Matthew", "Michael", "Nathan", "Paul", "Peter", "Richard", "Robert", "Ronald", "Scott", "Steven", "Thomas",
-    "Timothy", "William",
+    "Aaron",
+    "Adam",
+    "Andrew",
+    "Anthony",
+    "Benjamin",
+    "Brian",
+    "Charles",
+    "Christopher",
+    "Daniel",
+    "David",
+    "Eric",
+    "Gary",
+    "George",
+    "Jacob",
+    "James",
+    "Jason",
+    "Jeffrey",
+    "John",
+    "Jonathan",
+    "Joseph",
+    "Joshua",
+    "Kevin",
+    "Mark",
+    "Matthew",
+    "Michael",
+    "Nathan",
+    "Paul",
+    "Peter",
+    "Richard",
+    "Robert",
+    "Ronald",
+    "Scott",
+    "Steven",
+    "Thomas",
+    "Timothy",
+    "William",
 ];
 pub(super) const PREFIXES_FEMALE: &[&str] = &["Mrs.", "Ms.", "Miss", "Dr."];
 pub(super) const PREFIXES_MALE: &[&str] = &["Mr.", "Dr."];
@@ -71,7 +134,17 @@ pub(super) const SAFE_COLORS: &[&str] = &[
 ];
 
 pub(super) const MONTHS: &[&str] = &[
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
     "December",
 ];
 pub(super) const DAYS: &[&str] = &["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
@@ -79,15 +152,26 @@ pub(super) const CENTURIES: &[&str] = &["XVI", "XVII", "XVIII", "XIX", "XX", "XX
 
 pub(super) const TLDS: &[&str] = &["com", "org", "net", "info", "biz"];
 pub(super) const SAFE_DOMAINS: &[&str] = &["example.org", "example.com", "example.net"];
-pub(super) const PATHS: &[&str] =
-    &["app", "main", "wp-content", "search", "category", "tag", "categories", "tags", "blog", "posts", "list", "explore"];
+pub(super) const PATHS: &[&str] = &[
+    "app",
+    "main",
+    "wp-content",
+    "search",
+    "category",
+    "tag",
+    "categories",
+    "tags",
+    "blog",
+    "posts",
+    "list",
+    "explore",
+];
 pub(super) const PAGES: &[&str] = &[
     "index", "home", "search", "main", "post", "homepage", "category", "register", "login", "faq", "about", "terms",
     "privacy", "author",
 ];
 pub(super) const EXTENSIONS: &[&str] = &[".html", ".htm", ".php", ".jsp", ".asp"];
-pub(super) const METHODS: &[&str] =
-    &["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
+pub(super) const METHODS: &[&str] = &["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
 pub(super) const STATUSES: &[&str] = &[
     "200", "201", "202", "204", "301", "302", "303", "304", "307", "308", "400", "401", "403", "404", "405", "409",
     "410", "422", "429", "500", "501", "502", "503", "504",
@@ -119,13 +203,38 @@ pub(super) const LOCALES: &[&str] = &[
     "tr_TR", "ru_RU", "ja_JP", "ko_KR", "zh_CN", "zh_TW", "ar_EG", "he_IL",
 ];
 pub(super) const LANGUAGES: &[&str] = &[
-    "Arabic", "Bengali", "Catalan", "Chinese", "Czech", "Danish", "Dutch", "English", "Finnish", "French", "German",
-    "Greek", "Hindi", "Hungarian", "Italian", "Japanese", "Korean", "Norwegian", "Polish", "Portuguese", "Russian",
-    "Spanish", "Swedish", "Turkish", "Ukrainian", "Vietnamese",
+    "Arabic",
+    "Bengali",
+    "Catalan",
+    "Chinese",
+    "Czech",
+    "Danish",
+    "Dutch",
+    "English",
+    "Finnish",
+    "French",
+    "German",
+    "Greek",
+    "Hindi",
+    "Hungarian",
+    "Italian",
+    "Japanese",
+    "Korean",
+    "Norwegian",
+    "Polish",
+    "Portuguese",
+    "Russian",
+    "Spanish",
+    "Swedish",
+    "Turkish",
+    "Ukrainian",
+    "Vietnamese",
 ];
 pub(super) const CALLING_CODES: &[&str] =
     &["+1", "+33", "+34", "+39", "+44", "+46", "+48", "+49", "+55", "+61", "+64", "+81", "+82", "+86", "+886", "+91"];
-pub(super) const EMOJI: &[&str] =
-    &["😀", "😂", "😉", "😍", "🤔", "😎", "😢", "👍", "👋", "🎉", "🔥", "🚀", "🌍", "🍎", "🐱", "🐶", "⚽", "❤️", "⭐", "✅"];
+pub(super) const EMOJI: &[&str] = &[
+    "😀", "😂", "😉", "😍", "🤔", "😎", "😢", "👍", "👋", "🎉", "🔥", "🚀", "🌍", "🍎", "🐱", "🐶", "⚽", "❤️", "⭐",
+    "✅",
+];
 /// Country codes of account numbers here, with the length of what follows the check digits.
 pub(super) const IBANS: &[(&str, usize)] = &[("DE", 18), ("AT", 16), ("BE", 12), ("DK", 14), ("CH", 17), ("PL", 24)];

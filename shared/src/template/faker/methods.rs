@@ -61,7 +61,14 @@ pub(super) const METHODS: &[(&str, Make)] = &[
     ("domain_word", domain_word),
     ("safe_domain_name", |s| s.one(data::SAFE_DOMAINS).into()),
     ("tld", |s| s.one(data::TLDS).into()),
-    ("hostname", |s| format!("{}-{:02}.{}", s.one(&["db", "srv", "desktop", "laptop", "lt", "email", "web"]), s.between(0, 99), domain(s))),
+    ("hostname", |s| {
+        format!(
+            "{}-{:02}.{}",
+            s.one(&["db", "srv", "desktop", "laptop", "lt", "email", "web"]),
+            s.between(0, 99),
+            domain(s)
+        )
+    }),
     ("url", url),
     ("uri", |s| format!("{}{}/{}{}", url(s), path(s), s.one(data::PAGES), s.one(data::EXTENSIONS))),
     ("uri_path", path),
@@ -84,7 +91,9 @@ pub(super) const METHODS: &[(&str, Make)] = &[
     ("user_agent", of!(internet::UserAgent())),
     ("chrome", |s| {
         let version = s.between(100, 140);
-        format!("Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/{version}.0.0.0 Safari/537.36")
+        format!(
+            "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/{version}.0.0.0 Safari/537.36"
+        )
     }),
     ("firefox", |s| {
         let version = s.between(100, 140);
@@ -92,7 +101,9 @@ pub(super) const METHODS: &[(&str, Make)] = &[
     }),
     ("safari", |s| {
         let version = s.between(13, 18);
-        format!("Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/{version}.0 Safari/605.1.15")
+        format!(
+            "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/{version}.0 Safari/605.1.15"
+        )
     }),
     // places
     ("address", |s| format!("{}\n{}, {} {}", street_address(s), city(s), state_abbr(s), postcode(s))),
@@ -147,8 +158,14 @@ pub(super) const METHODS: &[(&str, Make)] = &[
     ("random_digit", |s| s.between(0, 9).to_string()),
     ("random_digit_not_null", |s| s.between(1, 9).to_string()),
     ("random_digit_or_empty", |s| if s.between(0, 1) == 0 { String::new() } else { s.between(0, 9).to_string() }),
-    ("random_digit_not_null_or_empty", |s| if s.between(0, 1) == 0 { String::new() } else { s.between(1, 9).to_string() }),
-    ("random_number", |s| { let digits = s.between(1, 9) as u32; s.between(0, 10_u64.pow(digits) - 1).to_string() }),
+    (
+        "random_digit_not_null_or_empty",
+        |s| if s.between(0, 1) == 0 { String::new() } else { s.between(1, 9).to_string() },
+    ),
+    ("random_number", |s| {
+        let digits = s.between(1, 9) as u32;
+        s.between(0, 10_u64.pow(digits) - 1).to_string()
+    }),
     ("random_letter", |s| s.letters(1, data::LETTERS)),
     ("random_lowercase_letter", |s| s.letters(1, data::LOWER)),
     ("random_uppercase_letter", |s| s.letters(1, data::UPPER)),
@@ -214,10 +231,16 @@ pub(super) const METHODS: &[(&str, Make)] = &[
     ("rgb_color", |s| format!("{},{},{}", s.between(0, 255), s.between(0, 255), s.between(0, 255))),
     ("rgb_css_color", |s| format!("rgb({},{},{})", s.between(0, 255), s.between(0, 255), s.between(0, 255))),
     // money
-    ("credit_card_number", |s| { let card = card(s); card_number(s, card) }),
+    ("credit_card_number", |s| {
+        let card = card(s);
+        card_number(s, card)
+    }),
     ("credit_card_provider", |s| card(s).0.into()),
     ("credit_card_expire", card_expire),
-    ("credit_card_security_code", |s| { let length = card(s).3; s.letters(length, data::DIGITS) }),
+    ("credit_card_security_code", |s| {
+        let length = card(s).3;
+        s.letters(length, data::DIGITS)
+    }),
     ("credit_card_full", |s| {
         let card = card(s);
         let (holder, number, expire) = (person(s), card_number(s, card), card_expire(s));
@@ -240,10 +263,14 @@ pub(super) const METHODS: &[(&str, Make)] = &[
     // things
     ("file_name", |s| format!("{}.{}", word(s), filesystem::FileExtension().fake_with_rng::<String, _>(s))),
     ("file_extension", of!(filesystem::FileExtension())),
-    ("file_path", |s| format!("/{}/{}.{}", word(s), word(s), filesystem::FileExtension().fake_with_rng::<String, _>(s))),
+    ("file_path", |s| {
+        format!("/{}/{}.{}", word(s), word(s), filesystem::FileExtension().fake_with_rng::<String, _>(s))
+    }),
     ("mime_type", of!(filesystem::MimeType())),
     ("unix_device", |s| format!("/dev/{}{}", s.one(&["sd", "vd", "xvd"]), s.letters(1, data::LOWER))),
-    ("unix_partition", |s| format!("/dev/{}{}{}", s.one(&["sd", "vd", "xvd"]), s.letters(1, data::LOWER), s.between(0, 9))),
+    ("unix_partition", |s| {
+        format!("/dev/{}{}{}", s.one(&["sd", "vd", "xvd"]), s.letters(1, data::LOWER), s.between(0, 9))
+    }),
     ("ean", |s| ean(s, 13)),
     ("ean13", |s| ean(s, 13)),
     ("ean8", |s| ean(s, 8)),
@@ -459,7 +486,8 @@ fn card(s: &mut Source<'_>) -> Card {
 fn card_number(s: &mut Source<'_>, (_, beginnings, length, _): Card) -> String {
     let mut number = s.one(beginnings).to_owned();
     number.push_str(&s.letters(length - 1 - number.len(), data::DIGITS));
-    let sum: u32 = digits(&number).rev().enumerate().map(|(i, d)| if i % 2 == 0 { d * 2 / 10 + d * 2 % 10 } else { d }).sum();
+    let sum: u32 =
+        digits(&number).rev().enumerate().map(|(i, d)| if i % 2 == 0 { d * 2 / 10 + d * 2 % 10 } else { d }).sum();
     number + &((10 - sum % 10) % 10).to_string()
 }
 
