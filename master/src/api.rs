@@ -4,7 +4,8 @@
 //! the seed's names beside these.
 //!
 //! ```
-//! # tokio::runtime::Runtime::new()?.block_on(async {
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! use ld_master::app::App;
 //! use ld_master::target::{Options, Target};
 //! use serde_json::json;
@@ -20,7 +21,7 @@
 //! let summary = app.build_summary();
 //! assert!(summary.totals.requests > 0 && summary.totals.failures == 0);
 //! app.close().await;
-//! # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+//! # Ok(()) }
 //! ```
 
 use crate::app::App;
@@ -91,13 +92,14 @@ impl App {
     /// and gives a record an action. Actions that fail stop nothing: their record is the error.
     ///
     /// ```
-    /// # tokio::runtime::Runtime::new()?.block_on(async {
+    /// # #[tokio::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # use ld_master::app::App;
     /// # use serde_json::json;
     /// let app = App::local().await?;
     /// let records = app.execute_action(&json!([["LD_register_variable", {"name": "a", "value": 1}], ["LD_clear_records"]])).await?;
     /// assert_eq!(records["execute: ['LD_clear_records']"], json!({"status": "cleared"}));
-    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// # Ok(()) }
     /// ```
     ///
     /// # Errors
@@ -130,7 +132,8 @@ impl App {
     /// The seed's `add_command_to_executor`: documents may name the closure from now on.
     ///
     /// ```
-    /// # tokio::runtime::Runtime::new()?.block_on(async {
+    /// # #[tokio::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # use ld_master::app::App;
     /// # use serde_json::json;
     /// let app = App::local().await?;
@@ -138,7 +141,7 @@ impl App {
     ///     Box::pin(async move { Ok(json!(format!("told them {arguments:?}"))) })
     /// })?;
     /// app.execute_action(&json!([["LD_slack_notify", {"message": "done"}]])).await?;
-    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// # Ok(()) }
     /// ```
     ///
     /// Types that implement [`Command`](crate::command::Command) are checked and described like
@@ -201,14 +204,15 @@ impl App {
     /// back.
     ///
     /// ```
-    /// # tokio::runtime::Runtime::new()?.block_on(async {
+    /// # #[tokio::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # use ld_master::app::App;
     /// # use serde_json::json;
     /// let app = App::local().await?;
     /// let mut seen = None;
     /// app.callback_function("LD_clear_records", json!({}), |result| seen = Some(result.clone())).await?;
     /// assert_eq!(seen, Some(json!({"status": "cleared"})));
-    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// # Ok(()) }
     /// ```
     ///
     /// # Errors
