@@ -1,5 +1,7 @@
 //! [`App`]: all that a command may touch.
 
+mod stages;
+
 use crate::cluster::{Cluster, RunControl, RunError, RunOrder};
 use crate::command::start_test::{Compiled, CsvSource};
 use crate::command::{Command, CommandError, Commands, Outside};
@@ -10,15 +12,19 @@ use crate::report::Findings;
 use crate::run::result::RunResult;
 use crate::run::thresholds;
 use crate::run::verdict::{Verdict, exit};
-use crate::run::{AllRecords, Progress, Run};
+use crate::run::{AllRecords, Measured, Progress, Run};
+use crate::secrets::{SecretStore, open_to_others};
+use crate::store::history::History;
 use crate::table;
 use ld_shared::boot::signal::Signals;
+use ld_shared::boot::task;
 use ld_shared::id::Digest;
+use ld_shared::plan::Plan;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 /// All that a command may touch.
 pub struct App {
@@ -27,6 +33,7 @@ pub struct App {
     /// Where people read.
     pub console: Console,
     signals: Signals,
+    history: Option<History>,
     commands: RwLock<Arc<Commands>>,
     state: Mutex<State>,
 }
@@ -38,6 +45,8 @@ pub struct State {
     pub variables: Map<String, Value>,
     /// Registered data sources.
     pub sources: BTreeMap<String, CsvSource>,
+    /// Where `${secret.NAME}` comes from.
+    pub secrets: SecretStore,
     /// Label of the runs to come: which document they are from.
     pub label: Option<String>,
     /// Runs that reports cover.
@@ -53,7 +62,13 @@ pub struct State {
 impl App {
     /// An app without any state.
     pub fn new(cluster: Cluster, console: Console, signals: Signals) -> Self {
-        Self { cluster, console, signals, commands: RwLock::default(), state: Mutex::default() }
+        Self { cluster, console, signals, history: None, commands: RwLock::default(), state: Mutex::default() }
+    }
+
+    /// The same, and every run is kept in `history`.
+    #[must_use]
+    pub fn with_history(self, history: Option<History>) -> Self {
+        Self { history, ..self }
     }
 
     /// The commands that there are now.
@@ -100,51 +115,64 @@ impl App {
         self.signals.count() > self.state().signals_spent
     }
 
-    /// Runs a test to its end: live line, verdict, end table.
+    /// Runs a test to its end: setup, live line, teardown, verdict, end table.
     ///
     /// The first signal lets it drain, the second cuts it off. Under `test_time: null` the first is
     /// its normal end, and later actions run as if it had not come.
     pub async fn run_test(&self, test: Compiled) -> Result<Arc<Run>, CommandError> {
+        self.run_test_on(&self.cluster, test).await
+    }
+
+    /// The same on another cluster than the app's own.
+    pub async fn run_test_on(&self, cluster: &Cluster, test: Compiled) -> Result<Arc<Run>, CommandError> {
         if self.ended_by_user() {
             let skipped = CommandError::failed("KeyboardInterrupt", "not started: the user ended the run before it");
             return Err(CommandError { exit_code: exit::ENDED_BY_USER, ..skipped });
         }
         let file = test.records_file.as_deref().map(|path| self.record_file(path)).transpose()?;
+        if let Some((message, help)) = test.plan.secrets.as_ref().and_then(|_| open_to_others(cluster.bound_addr())) {
+            let refused = CommandError::failed("LoadDensityTestException", message).with_help(help);
+            return Err(CommandError { exit_code: exit::REFUSED, ..refused });
+        }
         for warning in &test.warnings {
             self.console.note(&format!("warning: {warning}"));
         }
-        self.console.note(&live::start_line(&test.plan));
-        let open_ended = test.plan.test_time.is_none();
-        let known = self.signals.count();
-        let (progress, seen) = watch::channel(Arc::new(Progress::default()));
-        let control = RunControl::default();
-        let order = RunOrder {
-            digest: Digest::of(&test.plan.to_json()),
-            plan: test.plan,
-            blobs: test.blobs,
-            allow_missing_workers: test.allow_missing_workers,
-            lines: file.as_ref().map(RecordFile::sink),
+        let at_first = self.signals.count();
+        let mut set_up = self.set_up(cluster, &test).await;
+        let outcome = match set_up.failure.take() {
+            Some(failure) => Err(failure),
+            None => self.run_load(cluster, &test, stages::load(&test, &set_up), file.as_ref()).await,
         };
-        let outcome = tokio::select! {
-            outcome = self.cluster.run(order, control.clone(), progress) => outcome,
-            never = self.obey(known, &control) => match never {},
-            never = live::show(&self.console, seen) => match never {},
-        };
-        self.console.clear_line();
-        if open_ended && self.signals.count() == known + 1 {
-            self.state().signals_spent += 1;
+        let mut torn_down = Ok(None);
+        if self.signals.count() >= at_first + 2 {
+            torn_down = Err("the user ended the run at once".to_owned());
+        } else if outcome.is_ok() || !set_up.never_began() {
+            torn_down = self.tear_down(cluster, &test, &set_up).await;
         }
         // also if there was no run: the file is whole, though empty
         let written = match file {
             Some(file) => Some((file.path().display().to_string(), file.finish().await)),
             None => None,
         };
-        let mut measured = outcome.map_err(|error| self.not_run(&error))?;
+        let mut doubts = Vec::new();
+        match &torn_down {
+            Ok(Some(measured)) => {
+                doubts.extend(stages::failures(measured).map(|why| format!("teardown failed: {why}")))
+            }
+            Err(why) if !test.plan.teardown.is_empty() => doubts.push(format!("teardown was not run: {why}")),
+            Ok(None) | Err(_) => {}
+        }
+        doubts.iter().for_each(|doubt| self.console.note(&format!("warning: {doubt}")));
+        let mut measured = outcome?;
+        for stage in set_up.measured.iter().chain(torn_down.iter().flatten()) {
+            measured.add_hooks(stage);
+        }
         if let Some((file, written)) = written {
             self.tell_written(measured.take_written(file, written));
         }
         let judged = thresholds::judge(&test.thresholds, &measured);
-        let verdict = Verdict::of(&measured, judged);
+        let mut verdict = Verdict::of(&measured, judged);
+        verdict.reasons.extend(doubts.into_iter().map(|doubt| format!("warning: {doubt}")));
         let label = self.state().label.clone();
         let run = Arc::new(Run { measured, verdict, label });
         {
@@ -154,7 +182,57 @@ impl App {
         }
         let result = RunResult::of(std::slice::from_ref(&run), run.verdict.clone());
         self.console.print(&table::end_table(&result, self.console.width()));
+        self.remember(&run).await;
         Ok(run)
+    }
+
+    /// Runs the load of a test by `plan`, its own plan with what the setup added.
+    async fn run_load(
+        &self,
+        cluster: &Cluster,
+        test: &Compiled,
+        plan: Arc<Plan>,
+        file: Option<&RecordFile>,
+    ) -> Result<Measured, CommandError> {
+        self.console.note(&live::start_line(&plan));
+        let known = self.signals.count();
+        let order = RunOrder {
+            digest: Digest::of(&plan.to_json()),
+            plan,
+            blobs: test.blobs.clone(),
+            thresholds: test.thresholds.clone(),
+            allow_missing_workers: test.allow_missing_workers,
+            lines: file.map(RecordFile::sink),
+        };
+        let outcome = self.run_plan(cluster, order, known).await;
+        if test.plan.test_time.is_none() && self.signals.count() == known + 1 {
+            self.state().signals_spent += 1;
+        }
+        let measured = outcome.map_err(|error| self.not_run(&error))?;
+        // results are of the plan that the document gives: that one is the same each time
+        Ok(Measured { plan_digest: Digest::of(&test.plan.to_json()), plan: Arc::clone(&test.plan), ..measured })
+    }
+
+    /// Runs a plan with its live line; signals beyond the `known` ones end it.
+    async fn run_plan(&self, cluster: &Cluster, order: RunOrder, known: u32) -> Result<Measured, RunError> {
+        let (progress, seen) = watch::channel(Arc::new(Progress::default()));
+        let control = RunControl::default();
+        let outcome = tokio::select! {
+            outcome = cluster.run(order, control.clone(), progress) => outcome,
+            never = self.obey(known, &control) => match never {},
+            never = live::show(&self.console, seen) => match never {},
+        };
+        self.console.clear_line();
+        outcome
+    }
+
+    /// Keeps a run for later. A store that cannot be written changes nothing of what was measured.
+    async fn remember(&self, run: &Arc<Run>) {
+        let Some(history) = &self.history else { return };
+        match history.save(run).await {
+            Ok(number) => self.console.note(&format!("kept as run {number}: ld-master runs show {number}")),
+            Err(error) => self.console.note(&format!("warning: the run is not kept for later: {error}")),
+        }
     }
 
     /// Creates the file of all requests of a test.
@@ -174,6 +252,22 @@ impl App {
         if *missed > 0 {
             self.console.note(&format!("warning: {missed} requests are not in {file}"));
         }
+    }
+
+    /// Requests of the user to end that come from now on, one message each.
+    pub(crate) fn later_signals(&self) -> mpsc::Receiver<()> {
+        let (sender, requests) = mpsc::channel(4);
+        let mut signals = self.signals.clone();
+        task::spawn("signals of a worker", async move {
+            let mut known = signals.count();
+            loop {
+                known = signals.beyond(known).await;
+                if sender.send(()).await.is_err() {
+                    return;
+                }
+            }
+        });
+        requests
     }
 
     /// Turns signals into stop and abort. Never returns.

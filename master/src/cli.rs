@@ -5,14 +5,16 @@ mod demo;
 mod doctor;
 mod documents;
 mod init;
+mod runs;
 mod session;
 
 use crate::cluster::{Cluster, ClusterOptions};
 use crate::command::{Commands, with_causes};
 use crate::console::Console;
 use crate::run::verdict::exit;
-use crate::script::Strictness;
 use crate::schema;
+use crate::script::Strictness;
+use crate::store::history::{self, History};
 use crate::target::{self, TargetArgs};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use ld_shared::boot::signal::Signals;
@@ -67,6 +69,12 @@ pub(crate) struct Global {
     /// Cores that make load in this process; without it all that the process may use
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), env = "LD_MASTER_CORES")]
     cores: Option<u32>,
+    /// Folder of what outlives the process: every run is kept there for `runs`. Without it a folder of the user's
+    #[arg(long, global = true, value_name = "DIR", env = "LD_MASTER_DATA_DIR")]
+    data_dir: Option<PathBuf>,
+    /// Runs are not kept: this is no test of anybody's.
+    #[arg(skip)]
+    unsaved: bool,
     /// Form of log lines
     #[arg(long, global = true, value_name = "FORM", default_value = "text", env = "LD_MASTER_LOG")]
     log: Form,
@@ -147,6 +155,11 @@ enum Command {
         #[command(flatten)]
         outputs: ReportFiles,
     },
+    /// Runs that were kept: lists, shows and compares them
+    Runs {
+        #[command(subcommand)]
+        action: runs::Action,
+    },
     /// The embedded target on its own: answers with a stated latency law, logs and counts what arrived
     Target(TargetArgs),
     /// Limits of this machine, its own noise, and its top rate against the embedded target
@@ -172,6 +185,9 @@ pub(crate) struct Outputs {
     /// Writes one JSON line per action: {"index", "command", "ok", "value"} or, failed, "error"; - is stdout
     #[arg(long, value_name = "OUT.jsonl|-")]
     pub results: Option<PathBuf>,
+    /// Where ${secret.NAME} comes from: a JSON object, or lines NAME=VALUE; else from LD_SECRET_NAME
+    #[arg(long, value_name = "FILE")]
+    pub secrets: Option<PathBuf>,
     /// Runs what the seed would run: what it passes over is a warning, other faults fail their action
     #[arg(long)]
     pub lenient: bool,
@@ -213,6 +229,7 @@ pub fn run() -> u8 {
         }
         Some(Command::Bench { bench, outputs }) => bench::run(&global, console, &bench, outputs),
         Some(Command::Demo { outputs }) => demo::run(&global, console, outputs),
+        Some(Command::Runs { action }) => runs::run(&global, &console, action),
         Some(Command::Target(args)) => run_target(&console, &args),
         Some(Command::Doctor) => doctor::run(&global, &console),
         None => seed_flags(&global, &console, &cli.seed),
@@ -282,6 +299,11 @@ fn stay_up(global: &Global, console: &Console) -> u8 {
 const DEFAULT_BIND: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 5557);
 
 impl Global {
+    /// Where runs are kept; `None` if neither a flag nor the environment says.
+    fn history(&self) -> Option<History> {
+        self.data_dir.clone().or_else(|| history::default_folder(environment)).map(History::new)
+    }
+
     /// Load cores of this process: none if workers are expected, for they make the load.
     fn local_cores(&self) -> Option<usize> {
         let all = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);

@@ -7,11 +7,14 @@
 pub mod assign;
 pub mod coordinator;
 mod driver;
+pub mod join;
 pub mod ledger;
 mod local;
 pub mod loss;
 pub mod membership;
+pub mod rule_watch;
 mod service;
+pub mod throttles;
 
 pub use coordinator::RunError;
 
@@ -21,6 +24,7 @@ use bytes::Bytes;
 use driver::{Driver, Input, RunRequest};
 use ld_shared::id::Digest;
 use ld_shared::plan::Plan;
+use ld_shared::threshold::Threshold;
 use ld_worker::engine::Engine;
 use ld_worker::link::LoadMaker;
 use std::collections::BTreeMap;
@@ -57,6 +61,8 @@ pub struct RunOrder {
     pub digest: Digest,
     /// Its blobs by digest: data rows, certificates.
     pub blobs: BTreeMap<Digest, Bytes>,
+    /// Rules that are judged while it runs; one that aborts ends it.
+    pub thresholds: Vec<Threshold>,
     /// Start with those workers that are there when the wait is over.
     pub allow_missing_workers: bool,
     /// Where every request of the main phase goes, if the plan asks for that.
@@ -105,6 +111,7 @@ impl ClusterError {
 #[derive(Debug)]
 pub struct Cluster {
     inputs: mpsc::Sender<Input>,
+    options: ClusterOptions,
     bound: Option<SocketAddr>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -119,6 +126,7 @@ impl Cluster {
     #[expect(clippy::unused_async, reason = "opening is I/O; callers must not depend on it being quick")]
     pub async fn open_with<L: LoadMaker>(options: ClusterOptions) -> Result<Self, ClusterError> {
         let (inputs, received) = mpsc::channel(INPUTS);
+        let kept = options.clone();
         let bound = |address| {
             let listener = std::net::TcpListener::bind(address)?;
             listener.set_nonblocking(true)?;
@@ -162,7 +170,12 @@ impl Cluster {
             });
         });
         threads.push(coordinator.map_err(ClusterError::Thread)?);
-        Ok(Self { inputs, bound, threads })
+        Ok(Self { inputs, options: kept, bound, threads })
+    }
+
+    /// What it was opened with.
+    pub fn options(&self) -> &ClusterOptions {
+        &self.options
     }
 
     /// Where workers join: the port that was really taken.

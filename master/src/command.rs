@@ -14,12 +14,12 @@ mod har;
 mod importing;
 mod lint;
 mod openapi;
+mod persist;
 mod postman;
 mod registry;
 mod run_test;
 mod sla;
 pub mod start_test;
-mod summary;
 mod variables;
 
 pub use execute::Nested;
@@ -27,10 +27,10 @@ pub use registry::{Commands, Found, Outside};
 
 use crate::app::App;
 use crate::command::start_test::StartTest;
-use crate::report::{Line, REPORTS};
+use crate::report::{InMemory, Kept, Line, Part, REPORTS, ReportError};
 use crate::run::verdict::exit;
 use crate::script::CommandSpec;
-use ld_shared::fault::Fault;
+use ld_shared::fault::{Fault, Seed};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -97,8 +97,13 @@ impl CommandError {
     }
 }
 
-/// An action that failed because of faults that only running it could show.
+/// An action that failed because of faults; `kind` is the class of those for which the seed has none.
 pub(crate) fn refused(kind: impl Into<Cow<'static, str>>, faults: Vec<Fault>) -> CommandError {
+    let raised = faults.iter().find_map(|fault| match fault.seed {
+        Seed::Raises(class, _) => Some(class.into()),
+        Seed::Unlike | Seed::Ignores => None,
+    });
+    let kind = raised.unwrap_or_else(|| kind.into());
     let text = |fault: &Fault| {
         let place = if fault.pointer.is_empty() { String::new() } else { format!(" at {}", fault.pointer) };
         format!("{}{place}", fault.message)
@@ -141,6 +146,7 @@ enum Work {
     Command(for<'a> fn(Map<String, Value>, &'a App) -> Running<'a>),
     Report(&'static Line),
     Documents(Nested),
+    InMemory(&'static Line, &'static InMemory),
 }
 
 impl Entry {
@@ -154,16 +160,22 @@ impl Entry {
         Self { spec: nested.spec(), about: nested.about(), resume: Resume::Replay, work: Work::Documents(nested) }
     }
 
-    fn report(line: &'static Line) -> Self {
+    /// The commands of a report: the one that writes it, and the one that gives it.
+    fn report(line: &'static Line) -> impl Iterator<Item = Self> {
         let spec = CommandSpec { name: line.command, parameters: line.parameters, check: None };
-        Self { spec, about: line.about, resume: Resume::Once, work: Work::Report(line) }
+        let in_memory = line.in_memory.as_ref().map(|form| {
+            let spec = CommandSpec { name: form.command, parameters: &[], check: None };
+            Self { spec, about: form.about, resume: Resume::Once, work: Work::InMemory(line, form) }
+        });
+        let written = Self { spec, about: line.about, resume: Resume::Once, work: Work::Report(line) };
+        in_memory.into_iter().chain([written])
     }
 
     /// What it runs documents from, if that is its work: the executor's, which knows how deep it is.
     pub fn nested(&self) -> Option<Nested> {
         match self.work {
             Work::Documents(nested) => Some(nested),
-            Work::Command(_) | Work::Report(_) => None,
+            Work::Command(_) | Work::Report(_) | Work::InMemory(..) => None,
         }
     }
 
@@ -175,6 +187,7 @@ impl Entry {
             Work::Documents(_) => {
                 Err(CommandError::failed("LoadDensityTestExecuteException", "run by the executor only"))
             }
+            Work::InMemory(line, form) => line.value(&app.findings(), form.parts).map_err(|e| no_report(&e)),
         }
     }
 }
@@ -187,12 +200,21 @@ async fn run<C: Command>(arguments: Map<String, Value>, app: &App) -> Result<Val
     Ok(serde_json::to_value(output).expect("results of commands hold only types with a JSON form"))
 }
 
+/// Writes a report. Gives its path, or the pair of them.
 fn report(line: &Line, arguments: &Map<String, Value>, app: &App) -> Result<Value, CommandError> {
     let name = arguments.get(line.parameters[0].name).and_then(Value::as_str).unwrap_or(line.default);
-    let kind = if line.report.format() == "html" { "LoadDensityHTMLException" } else { "OSError" };
-    let path = line.write(&app.findings(), name).map_err(|e| CommandError::of(kind, &e))?;
-    app.console.note(&format!("wrote {}", path.display()));
-    Ok(Value::String(path.display().to_string()))
+    let findings = app.findings();
+    let paths = line.write(&findings, name).map_err(|e| no_report(&e))?;
+    let mut paths: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+    let kept = Kept::of(&findings, Part::All);
+    let sample =
+        if kept.is_sample() && line.report.lists_requests() { format!(" ({kept} requests)") } else { String::new() };
+    app.console.note(&format!("wrote {}{sample}", paths.join(", ")));
+    Ok(if paths.len() == 1 { Value::String(paths.remove(0)) } else { Value::from(paths) })
+}
+
+fn no_report(error: &ReportError) -> CommandError {
+    CommandError::of(error.kind(), error)
 }
 
 /// All commands of the table.
@@ -207,8 +229,10 @@ pub fn commands() -> Vec<Entry> {
         Entry::of::<csv_sources::RegisterCsvSources>(),
         Entry::of::<variables::ClearResolver>(),
         Entry::of::<clear_records::ClearRecords>(),
+        Entry::of::<persist::PersistRecords>(),
+        Entry::of::<persist::ListRuns>(),
+        Entry::of::<persist::FetchRunRecords>(),
         Entry::of::<add_package::AddPackage>(),
-        Entry::of::<summary::Summary>(),
         Entry::of::<lint::LintAction>(),
         Entry::of::<lint::LintActionFile>(),
         Entry::of::<lint::ExportSchema>(),
@@ -227,7 +251,7 @@ pub fn commands() -> Vec<Entry> {
         Entry::of::<openapi::OpenapiToActionJson>(),
         Entry::of::<openapi::GenerateFromOpenapi>(),
     ];
-    commands.extend(REPORTS.iter().map(Entry::report));
+    commands.extend(REPORTS.iter().flat_map(Entry::report));
     commands
 }
 

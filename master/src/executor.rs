@@ -3,6 +3,7 @@
 //!
 //! An action that fails stops nothing: its record is the error, and the next one runs.
 
+mod mask;
 pub mod records;
 mod seed;
 

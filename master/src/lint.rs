@@ -30,7 +30,9 @@ pub fn findings(document: &Value, commands: &(impl Vocabulary + ?Sized), known: 
         Value::Array(list) => (list.as_slice(), String::new()),
         Value::Object(map) => match map.get("load_density").and_then(Value::as_array) {
             Some(list) => (list.as_slice(), "/load_density".to_owned()),
-            None => return vec![error("invalid-shape", "document must hold a list of actions under 'load_density'", "")],
+            None => {
+                return vec![error("invalid-shape", "document must hold a list of actions under 'load_density'", "")];
+            }
         },
         _ => return vec![error("invalid-shape", "document must be a list or an object", "")],
     };
@@ -40,7 +42,8 @@ pub fn findings(document: &Value, commands: &(impl Vocabulary + ?Sized), known: 
         let before = findings.len();
         seeds(action, index, commands, known, &mut findings);
         // a finding says what the fault at the same place says
-        let is_broken = findings.iter().skip(before).any(|f: &Finding| f.severity == "error" && f.rule != "missing-tasks");
+        let is_broken =
+            findings.iter().skip(before).any(|f: &Finding| f.severity == "error" && f.rule != "missing-tasks");
         let own = format!("{base}{}", step(&index.to_string()));
         let inside = |fault: &&Fault| fault.pointer == own || fault.pointer.starts_with(&format!("{own}/"));
         let misses_tasks = findings.iter().skip(before).any(|f| f.rule == "missing-tasks");
@@ -83,8 +86,7 @@ fn seeds(
         return findings.push(error("invalid-shape", "action name must be a string", location));
     };
     if commands.signature(name).is_none() && !known.iter().any(|known| known == name) {
-        let message =
-            format!("unknown command '{name}'; check spelling or register it via add_command_to_executor");
+        let message = format!("unknown command '{name}'; check spelling or register it via add_command_to_executor");
         return findings.push(error("unknown-command", message, location));
     }
     if name != "LD_start_test" {
@@ -104,7 +106,12 @@ fn seeds(
 }
 
 fn task_findings(task: &Value, location: &str, findings: &mut Vec<Finding>) {
-    let warning = |rule, message, key: &str| Finding { rule, severity: "warning", message, location: format!("{location}.{key}") };
+    let warning = |rule, message, key: &str| Finding {
+        rule,
+        severity: "warning",
+        message,
+        location: format!("{location}.{key}"),
+    };
     for key in ["request_url", "url"] {
         let Some(url) = task.get(key).and_then(Value::as_str) else { continue };
         if (url.starts_with("http://") || url.starts_with("https://")) && !url.contains("${") {

@@ -14,7 +14,11 @@ use tokio::time::{MissedTickBehavior, interval};
 
 /// The line that says what begins: model, load, target, and that there is no pause if there is none.
 pub fn start_line(plan: &Plan) -> String {
-    let scenarios: Vec<String> = plan.scenarios.iter().map(|s| scenario(s, plan)).collect();
+    let named = |s: &ScenarioPlan| match plan.scenarios.len() {
+        1 => scenario(s, plan),
+        _ => format!("{}: {}", s.name, scenario(s, plan)),
+    };
+    let scenarios: Vec<String> = plan.scenarios.iter().map(named).collect();
     let time = plan.test_time.map_or("until stopped".into(), |t| format!("for {}", format::duration(t.as_secs())));
     let limit = plan.iterations.map(|n| format!(", at most {} iterations", format::count(n))).unwrap_or_default();
     format!("starting: {} {time}{limit}", scenarios.join("; "))

@@ -1,16 +1,31 @@
 //! Reports: the trait, and the table of them.
 //!
 //! To add one: a file beside this one's children, its `mod` line and its line in [`REPORTS`]. Its
-//! command, its parameter and its help come from that line.
+//! commands, their parameter and their help come from that line.
+//!
+//! Reports list the kept requests of the main window, successes first, then failures, each in order
+//! of completion. They stream: 200,000 of them cost no more memory than one.
 
 mod csv;
+mod escape;
 pub mod files;
 mod html;
+mod json;
+mod junit;
+mod records;
 mod summary;
+#[cfg(test)]
+mod tests;
+mod xml;
+
+pub use records::Kept;
 
 use crate::run::Run;
 use crate::run::result::RunResult;
 use crate::script::{Kind, Parameter};
+use files::{NewFile, WriteError};
+use serde_json::Value;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -26,8 +41,33 @@ pub struct Findings {
 pub trait Report: Sync {
     /// `csv`.
     fn format(&self) -> &'static str;
-    /// Its content.
-    fn render(&self, findings: &Findings) -> Result<Vec<u8>, ReportError>;
+
+    /// Whether it lists requests one by one.
+    fn lists_requests(&self) -> bool {
+        true
+    }
+
+    /// Writes the content of one of its files, piece by piece.
+    fn write(&self, findings: &Findings, part: Part, out: &mut dyn Write) -> Result<(), ReportError>;
+
+    /// The same as a value, for its command that writes no file. Unless a report has something
+    /// better: the text.
+    fn value(&self, findings: &Findings, part: Part) -> Result<Value, ReportError> {
+        let mut text = Vec::new();
+        self.write(findings, part, &mut text)?;
+        Ok(Value::String(String::from_utf8_lossy(&text).into_owned()))
+    }
+}
+
+/// Which requests a file of a report lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// All: successes, then failures.
+    All,
+    /// Successes only.
+    Successes,
+    /// Failures only.
+    Failures,
 }
 
 /// A report in the table.
@@ -42,9 +82,27 @@ pub struct Line {
     pub parameters: &'static [Parameter],
     /// Value of the parameter when absent.
     pub default: &'static str,
-    /// Ending of the file's name.
-    pub ending: &'static str,
+    /// Its files: what each holds, and the ending of its name.
+    pub files: &'static [(Part, &'static str)],
+    /// Command that gives it and writes nothing.
+    pub in_memory: Option<InMemory>,
+    /// Class and text of the error of its commands when no request has ended. `None`: the report
+    /// is written, and says so.
+    pub empty: Option<(&'static str, &'static str)>,
 }
+
+/// A report's command that writes no file.
+pub struct InMemory {
+    /// The command.
+    pub command: &'static str,
+    /// What it does, for help.
+    pub about: &'static str,
+    /// What it gives: one value, or a pair.
+    pub parts: &'static [Part],
+}
+
+const PAIR: &[Part] = &[Part::Successes, Part::Failures];
+const NO_JSON: Option<(&str, &str)> = Some(("LoadDensityGenerateJsonReportException", "can't generate JSON report"));
 
 /// All reports.
 pub const REPORTS: &[Line] = &[
@@ -54,7 +112,13 @@ pub const REPORTS: &[Line] = &[
         about: "Writes the result as JSON: totals, percentiles, names, timeline, verdict",
         parameters: &[Parameter::new("report_name", Kind::Text)],
         default: "loaddensity-summary",
-        ending: ".json",
+        files: &[(Part::All, ".json")],
+        in_memory: Some(InMemory {
+            command: "LD_summary",
+            about: "Gives the result of every test since LD_clear_records",
+            parts: &[Part::All],
+        }),
+        empty: None,
     },
     Line {
         report: &csv::Csv,
@@ -62,7 +126,9 @@ pub const REPORTS: &[Line] = &[
         about: "Writes the kept requests as CSV, successes first",
         parameters: &[Parameter::new("csv_name", Kind::Text)],
         default: "default_name",
-        ending: ".csv",
+        files: &[(Part::All, ".csv")],
+        in_memory: None,
+        empty: None,
     },
     Line {
         report: &html::Html,
@@ -70,22 +136,89 @@ pub const REPORTS: &[Line] = &[
         about: "Writes one page to look at: verdict, charts, tables",
         parameters: &[Parameter::new("html_name", Kind::Text)],
         default: "default_name",
-        ending: ".html",
+        files: &[(Part::All, ".html")],
+        in_memory: Some(InMemory {
+            command: "LD_generate_html",
+            about: "Gives an HTML table of each kept request: a list of successes, a list of failures",
+            parts: PAIR,
+        }),
+        empty: Some(("LoadDensityHTMLException", "no records to generate HTML report")),
+    },
+    Line {
+        report: &json::Json,
+        command: "LD_generate_json_report",
+        about: "Writes the kept requests as JSON with their answers: successes and failures apart",
+        parameters: &[Parameter::new("json_file_name", Kind::Text)],
+        default: "default_name",
+        files: &[(Part::Successes, "_success.json"), (Part::Failures, "_failure.json")],
+        in_memory: Some(InMemory {
+            command: "LD_generate_json",
+            about: "Gives the kept requests as two objects: successes, failures",
+            parts: PAIR,
+        }),
+        empty: NO_JSON,
+    },
+    Line {
+        report: &xml::Xml,
+        command: "LD_generate_xml_report",
+        about: "Writes the kept requests as XML with their answers: successes and failures apart",
+        parameters: &[Parameter::new("xml_file_name", Kind::Text)],
+        default: "default_name",
+        files: &[(Part::Successes, "_success.xml"), (Part::Failures, "_failure.xml")],
+        in_memory: Some(InMemory {
+            command: "LD_generate_xml",
+            about: "Gives the kept requests as two XML texts: successes, failures",
+            parts: PAIR,
+        }),
+        // the seed's own text: it makes the XML from the JSON
+        empty: NO_JSON,
+    },
+    Line {
+        report: &junit::Junit,
+        command: "LD_generate_junit_report",
+        about: "Writes the kept requests and the thresholds as JUnit test cases",
+        parameters: &[Parameter::new("report_name", Kind::Text)],
+        default: "loaddensity-junit",
+        files: &[(Part::All, ".xml")],
+        in_memory: None,
+        empty: None,
     },
 ];
 
 /// Why there is no report.
 #[derive(Debug, thiserror::Error)]
 pub enum ReportError {
-    /// Nothing was measured, and the form has nothing to say then.
-    #[error("no records to generate HTML report")]
-    NoRecords,
+    /// No request has ended, and the form has nothing to say then.
+    #[error("{text}")]
+    Empty {
+        /// The seed's class of the error.
+        kind: &'static str,
+        /// Its text.
+        text: &'static str,
+    },
+    /// There is no run to show.
+    #[error("no test has run, so there is nothing to show")]
+    NoRun,
     /// The template does not fit the data: a fault of ours.
     #[error("cannot render the report")]
     Render(#[source] minijinja::Error),
+    /// What it was being written to took no more.
+    #[error("cannot write the report")]
+    Io(#[from] io::Error),
     /// The file could not be written.
     #[error(transparent)]
-    Write(#[from] files::WriteError),
+    Write(#[from] WriteError),
+}
+
+impl ReportError {
+    /// The seed's class of the error.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Empty { kind, .. } => kind,
+            Self::NoRun | Self::Render(_) => "LoadDensityHTMLException",
+            Self::Io(_) | Self::Write(_) => "OSError",
+        }
+    }
 }
 
 /// The report of a format (`html`).
@@ -94,99 +227,46 @@ pub fn named(format: &str) -> Option<&'static Line> {
 }
 
 impl Line {
-    /// Writes the report to `NAME.ending` and returns that path.
-    pub fn write(&self, findings: &Findings, name: &str) -> Result<PathBuf, ReportError> {
-        let path = PathBuf::from(format!("{name}{}", self.ending));
-        self.write_to(findings, &path)?;
-        Ok(path)
-    }
-
-    /// Writes the report to `path`.
-    pub fn write_to(&self, findings: &Findings, path: &Path) -> Result<(), ReportError> {
-        Ok(files::write(path, &self.report.render(findings)?)?)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::run::fixture;
-    use crate::run::verdict::Verdict;
-
-    pub(super) fn findings() -> Findings {
-        let measured = fixture::measured();
-        let verdict = Verdict::of(&measured, fixture::thresholds());
-        let runs = vec![Arc::new(Run { measured, verdict: verdict.clone(), label: Some("shop".into()) })];
-        Findings { result: RunResult::of(&runs, verdict), runs }
-    }
-
-    pub(super) fn nothing() -> Findings {
-        Findings { result: RunResult::of(&[], Verdict::nothing()), runs: Vec::new() }
-    }
-
-    #[test]
-    fn summary_of_a_run() {
-        let text = String::from_utf8(summary::Summary.render(&findings()).unwrap()).unwrap();
-        insta::assert_snapshot!("summary", text);
-    }
-
-    #[test]
-    fn summary_has_the_keys_of_the_seed_and_zeros_without_a_run() {
-        let text = String::from_utf8(summary::Summary.render(&nothing()).unwrap()).unwrap();
-        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
-        assert_eq!(value["totals"]["requests"], 0);
-        assert_eq!(value["totals"]["failure_rate"], 0.0);
-        assert_eq!(value["latency_overall"]["p99_ms"], 0.0);
-        assert_eq!(value["per_name"], serde_json::json!({}));
-        assert_eq!(value["conservation"]["ok"], true);
-    }
-
-    #[test]
-    fn csv_of_a_run() {
-        let text = String::from_utf8(csv::Csv.render(&findings()).unwrap()).unwrap();
-        let lines: Vec<&str> = text.split("\r\n").collect();
-        assert_eq!(lines[0], "outcome,Method,test_url,name,status_code,response_time_ms,response_length,error");
-        let first_failure = lines.iter().position(|l| l.starts_with("failure")).unwrap();
-        assert!(lines[first_failure..lines.len() - 1].iter().all(|l| l.starts_with("failure")));
-        insta::assert_snapshot!("csv", [&lines[..6], &lines[first_failure..first_failure + 3]].concat().join("\n"));
-    }
-
-    #[test]
-    fn without_a_run_csv_is_a_header_and_html_an_error() {
-        let header = "outcome,Method,test_url,name,status_code,response_time_ms,response_length,error\r\n";
-        assert_eq!(csv::Csv.render(&nothing()).unwrap(), header.as_bytes());
-        assert_eq!(html::Html.render(&nothing()).unwrap_err().to_string(), "no records to generate HTML report");
-    }
-
-    #[test]
-    fn html_of_a_run() {
-        let page = String::from_utf8(html::Html.render(&findings()).unwrap()).unwrap();
-        assert!(page.contains("search &lt;shoes&gt;") && !page.contains("<shoes>"));
-        assert!(!page.contains("http://") || !page.contains("src="), "one offline file");
-        assert!(page.len() < 2_000_000);
-        insta::assert_snapshot!("html", text_of(&page));
-    }
-
-    /// Writes the page where a person can look at it: `cargo test -p ld-master look -- --ignored`.
-    #[test]
-    #[ignore = "for eyes"]
-    fn look() {
-        let page = html::Html.render(&findings()).unwrap();
-        files::write(&std::env::temp_dir().join("loaddensity-look.html"), &page).unwrap();
-    }
-
-    /// What a reader sees: the page without its style, charts and tags.
-    fn text_of(page: &str) -> String {
-        let body = page.split("</style>").last().unwrap_or_default();
-        let mut text = String::new();
-        let mut rest = body;
-        while let Some((before, tag)) = rest.split_once('<') {
-            text.push_str(before);
-            text.push('\n');
-            let close = if tag.starts_with("svg") { "</svg>" } else { ">" };
-            rest = tag.split_once(close).map_or("", |(_, after)| after);
+    /// What its command does: writes every file to `NAME` + ending, and returns their paths.
+    ///
+    /// Files of a pair take their names only once both are whole.
+    pub fn write(&self, findings: &Findings, name: &str) -> Result<Vec<PathBuf>, ReportError> {
+        self.refuse_empty(findings)?;
+        let paths: Vec<PathBuf> =
+            self.files.iter().map(|(_, ending)| PathBuf::from(format!("{name}{ending}"))).collect();
+        let written = self.files.iter().zip(&paths).map(|((part, _), path)| self.write_part(findings, *part, path));
+        let written: Vec<NewFile> = written.collect::<Result<_, _>>()?;
+        for file in written {
+            file.commit()?;
         }
-        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-        lines.collect::<Vec<_>>().join("\n")
+        Ok(paths)
+    }
+
+    /// Writes a report of one file to `path`, whatever there is to report.
+    pub fn write_to(&self, findings: &Findings, path: &Path) -> Result<(), ReportError> {
+        Ok(self.write_part(findings, Part::All, path)?.commit()?)
+    }
+
+    fn write_part(&self, findings: &Findings, part: Part, path: &Path) -> Result<NewFile, ReportError> {
+        let mut file = NewFile::create(path)?;
+        match self.report.write(findings, part, &mut file) {
+            Ok(()) => Ok(file),
+            Err(ReportError::Io(source)) => Err(file.fault(source).into()),
+            Err(other) => Err(other),
+        }
+    }
+
+    /// What its command without a file gives: one value, or a pair.
+    pub fn value(&self, findings: &Findings, parts: &[Part]) -> Result<Value, ReportError> {
+        self.refuse_empty(findings)?;
+        let mut values = parts.iter().map(|part| self.report.value(findings, *part)).collect::<Result<Vec<_>, _>>()?;
+        Ok(if values.len() == 1 { values.remove(0) } else { Value::Array(values) })
+    }
+
+    fn refuse_empty(&self, findings: &Findings) -> Result<(), ReportError> {
+        match self.empty {
+            Some((kind, text)) if findings.result.is_empty() => Err(ReportError::Empty { kind, text }),
+            _ => Ok(()),
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! What a run measured, and the result that is made of it.
 
+pub mod blocks;
 pub mod conservation;
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -8,9 +9,10 @@ pub mod thresholds;
 pub mod timeline;
 pub mod verdict;
 
+use crate::cluster::rule_watch::Watched;
 use crate::record_file::Written;
 use chrono::{DateTime, Utc};
-use ld_shared::frame::Odometers;
+use ld_shared::frame::{Collected, Odometers};
 use ld_shared::id::{Digest, RunId};
 use ld_shared::latency::Latency;
 use ld_shared::plan::Plan;
@@ -44,6 +46,8 @@ pub struct Measured {
     pub unmarked: Snapshot,
     /// Per second, rows and response times (merged over workers).
     pub timeline: BTreeMap<u32, TimelineRow>,
+    /// By name over spans of the run: how far it scatters within itself.
+    pub blocks: blocks::Blocks,
     /// Counters of all sessions at their ends.
     pub odometers: Odometers,
     /// Upper bound of requests that were started and whose end is not known.
@@ -56,6 +60,8 @@ pub struct Measured {
     pub losses: Vec<Loss>,
     /// What people and policies did to the run.
     pub events: Vec<Event>,
+    /// What each rule saw while the run went on, in the order of the rules.
+    pub watched: Vec<Watched>,
     /// Kept records in order of their ends.
     pub records: Vec<Record>,
     /// Requests of the main phase that records were chosen from: successes, failures.
@@ -64,6 +70,8 @@ pub struct Measured {
     pub all_records: Option<AllRecords>,
     /// How the run ended.
     pub ending: Ending,
+    /// What a setup brought about.
+    pub collected: Option<Collected>,
 }
 
 /// The file to which every request of the main phase was to go.
@@ -101,6 +109,19 @@ impl Measured {
         self.all_records.insert(AllRecords { file, written: written.requests, missed })
     }
 
+    /// Adds what was run once, before or after: all of it counts as hooks.
+    pub fn add_hooks(&mut self, stage: &Self) {
+        let hooks = Phase::Hooks.index();
+        for (phase, counted) in stage.total.phases.iter().zip(stage.odometers.phases) {
+            self.total.phases[hooks].merge(phase);
+            let mut odometers = Odometers::default();
+            odometers.phases[hooks] = counted;
+            self.odometers.add(&odometers);
+        }
+        self.lost += stage.lost;
+        self.lost_by_phase[hooks] += stage.lost;
+    }
+
     /// Length of the main window, without the warm-up, s.
     pub fn main_seconds(&self) -> f64 {
         (self.duration_s - self.plan.warmup.as_secs()).max(0.0)
@@ -114,6 +135,8 @@ pub enum Ending {
     Completed,
     /// Somebody asked it to (Ctrl-C, SIGTERM, the API); with open-ended tests that is normal.
     Stopped,
+    /// A rule that aborts failed: which, says [`Measured::watched`].
+    Breached,
     /// It could not go on: what happened.
     Failed(String),
 }

@@ -180,7 +180,11 @@ mod tests {
             (json!({"type": "latency_mean", "value": 3}), Some(3.0), ""),
             (json!({"type": "latency_p95", "name": "mixed", "value": "10"}), Some(5.0), ""),
             (json!({"type": "latency_p95", "name": "failing", "value": 10}), None, "metric not available in summary"),
-            (json!({"type": "failure_rate", "name": "mixed", "value": 0.1}), Some(0.25), "failure_rate of 'mixed' is 0.25, not lte 0.1"),
+            (
+                json!({"type": "failure_rate", "name": "mixed", "value": 0.1}),
+                Some(0.25),
+                "failure_rate of 'mixed' is 0.25, not lte 0.1",
+            ),
             (json!({"type": "requests", "name": "failing", "op": "GTE", "value": 1}), Some(1.0), ""),
             (json!({"type": "requests", "op": "lt", "value": 4}), Some(4.0), "requests is 4, not lt 4"),
             (json!({"type": "requests", "name": "none", "value": 4}), None, "metric not available in summary"),
@@ -199,15 +203,18 @@ mod tests {
             {"type": "requests", "value": []}]);
         check(rules.as_array().unwrap(), "/rules", &mut faults);
         let seen: Vec<_> = faults.iter().map(|fault| format!("{} {}", fault.pointer, fault.message)).collect();
-        assert_eq!(seen, [
-            "/rules/1 a rule is an object, found 5",
-            "/rules/2 a rule without `type`",
-            "/rules/2 a rule without `value`",
-            "/rules/3/valeu unknown key `valeu`",
-            "/rules/3/type unknown `type` `latency_p59`",
-            "/rules/3/op unknown `op` `eq`",
-            "/rules/3 a rule without `value`",
-            "/rules/4/value `value` takes a number, found []",
-        ]);
+        assert_eq!(
+            seen,
+            [
+                "/rules/1 a rule is an object, found 5",
+                "/rules/2 a rule without `type`",
+                "/rules/2 a rule without `value`",
+                "/rules/3/valeu unknown key `valeu`",
+                "/rules/3/type unknown `type` `latency_p59`",
+                "/rules/3/op unknown `op` `eq`",
+                "/rules/3 a rule without `value`",
+                "/rules/4/value `value` takes a number, found []",
+            ]
+        );
     }
 }

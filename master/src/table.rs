@@ -1,6 +1,7 @@
 //! The end table: what a finished test prints on stdout, in 80 columns.
 
 use crate::format;
+use crate::run::conservation::Conservation;
 use crate::run::result::{NameResult, Percentiles, RunResult};
 use std::fmt::Write as _;
 
@@ -47,6 +48,11 @@ pub fn end_table(result: &RunResult, width: usize) -> String {
         say(&format!("  {reason}"));
     }
     say(&conservation(result));
+    for (name, ledger) in [("warm-up", &result.warmup.conservation), ("hooks", &result.hooks.conservation)] {
+        if ledger.requests_started > 0 || ledger.due > 0 {
+            say(&apart(name, ledger));
+        }
+    }
     say(&limit(result));
     for loss in &result.losses {
         say(&format!(
@@ -109,6 +115,14 @@ fn conservation(result: &RunResult) -> String {
     )
 }
 
+/// Requests that are in no other number.
+fn apart(name: &str, ledger: &Conservation) -> String {
+    let Conservation { requests_started, succeeded, failed, in_flight, lost, .. } = ledger;
+    format!(
+        "{name}, apart: {requests_started} requests = {succeeded} ok + {failed} failed + {in_flight} in flight + {lost} lost"
+    )
+}
+
 /// What limited the run.
 fn limit(result: &RunResult) -> String {
     let busy: Vec<_> = result.timeline.iter().filter(|s| !s.drain && s.started > 0).collect();
@@ -120,6 +134,9 @@ fn limit(result: &RunResult) -> String {
     }
     match result.run.as_ref().map(|run| run.model) {
         Some("open") => format!("limit: the planned rate; the generator kept up ({cpu})"),
+        Some("mixed") => {
+            format!("limit: the target, the number of users or the planned rate; the generator kept up ({cpu})")
+        }
         _ => format!("limit: the target or the number of users; the generator kept up ({cpu})"),
     }
 }

@@ -13,6 +13,7 @@ use ld_shared::plan::{Connections, Mode, Plan, Pool, ScenarioPlan, StatusCheck, 
 use ld_shared::record::RecordPolicy;
 use ld_shared::sample::{Phase, SeriesKey};
 use ld_shared::shard::Shard;
+use ld_shared::throttle::ThrottleUse;
 use ld_shared::time::{Mono, RunTime};
 use ld_worker::engine::{EngineEvent, EngineSpec};
 use ld_worker::link::{self, LoadMaker, grpc::GrpcDial};
@@ -91,6 +92,12 @@ impl LoadMaker for Double {
     fn records_acknowledged(&self) {}
 
     fn set_record_limits(&self, _limits: [u64; 2]) {}
+
+    fn set_throttles(&self, _parts: &[u32]) {}
+
+    fn throttle_use(&self) -> Vec<ThrottleUse> {
+        Vec::new()
+    }
 }
 
 fn plan(seconds: f64, seed: u64) -> Plan {
@@ -127,6 +134,7 @@ fn plan(seconds: f64, seed: u64) -> Plan {
         setup: Vec::new(),
         teardown: Vec::new(),
         collect: false,
+        details: Vec::new(),
         secrets: None,
     }
 }
@@ -136,7 +144,8 @@ fn order(plan: Plan) -> RunOrder {
     // more than two chunks, so that reassembly is seen to work
     let blob = bytes::Bytes::from(vec![7; 600_000]);
     let blobs = BTreeMap::from([(Digest::of(&blob), blob), (Digest::of(b""), bytes::Bytes::new())]);
-    RunOrder { plan: Arc::new(plan), digest, blobs, allow_missing_workers: false, lines: None }
+    let (thresholds, lines) = (Vec::new(), None);
+    RunOrder { plan: Arc::new(plan), digest, blobs, thresholds, allow_missing_workers: false, lines }
 }
 
 async fn run(cluster: &Cluster, plan: Plan) -> Result<Measured, RunError> {

@@ -4,13 +4,7 @@
 //! to write a worker in another language. Typed forms and all checks are in `ld_shared::wire`.
 
 /// Version 1 of the contract.
-#[expect(
-    missing_docs,
-    clippy::pedantic,
-    clippy::large_enum_variant,
-    clippy::allow_attributes,
-    reason = "generated code"
-)]
+#[expect(missing_docs, clippy::pedantic, clippy::allow_attributes, reason = "generated code")]
 pub mod v1 {
     tonic::include_proto!("loaddensity.cluster.v1");
 }

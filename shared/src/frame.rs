@@ -4,6 +4,7 @@ use crate::id::{RunId, SessionId};
 use crate::latency::Latency;
 use crate::sample::Phase;
 use crate::snapshot::Snapshot;
+use serde_json::{Map, Value};
 
 /// Names a frame. Frames of one key are the same frame, however often they arrive.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -39,10 +40,21 @@ pub struct FrameBody {
     pub odometers: Odometers,
     /// How the generator fared in the span.
     pub generator: Generator,
+    /// What a setup brought about; only in the last frame of the worker that ran it.
+    pub collected: Option<Box<Collected>>,
     /// The session's last frame: nothing ends after it.
     pub last: bool,
     /// Batches of records still follow the last frame; the last of them says so.
     pub records_follow: bool,
+}
+
+/// What a setup brought about ([`crate::plan::Plan::collect`]).
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Collected {
+    /// The variables that its steps extracted.
+    pub variables: Map<String, Value>,
+    /// The step at which it ended, and why; `None`: it went well to its end.
+    pub failure: Option<String>,
 }
 
 /// Cumulative counters of a session, one set a phase. They never fall.

@@ -71,6 +71,9 @@ pub enum DecodeError {
     /// Counts that overflow, or a bucket with a count of 0.
     #[error("histogram count out of range")]
     Count,
+    /// No base64 of an `HdrHistogram` in V2 encoding.
+    #[error("text is no base64 of an HdrHistogram")]
+    Foreign,
     /// Sum, min or max that the buckets rule out.
     #[error("histogram sum, min or max does not fit its buckets")]
     Bounds,
@@ -278,6 +281,20 @@ impl Latency {
         V2DeflateSerializer::new().serialize(&histogram, &mut bytes).expect("serializing into memory cannot fail");
         base64::engine::general_purpose::STANDARD.encode(bytes)
     }
+
+    /// The inverse of [`Self::to_hdr`], for what others hand back: counts are exact, sum, min and
+    /// max as good as the buckets.
+    pub fn from_hdr(text: &str) -> Result<Self, DecodeError> {
+        let bytes = base64::engine::general_purpose::STANDARD.decode(text).map_err(|_| DecodeError::Foreign)?;
+        let histogram: hdrhistogram::Histogram<u64> = hdrhistogram::serialization::Deserializer::new()
+            .deserialize(&mut bytes.as_slice())
+            .map_err(|_| DecodeError::Foreign)?;
+        let mut latency = Self::default();
+        for value in histogram.iter_recorded() {
+            latency.record_n(histogram.lowest_equivalent(value.value_iterated_to()), value.count_at_value());
+        }
+        Ok(latency)
+    }
 }
 
 /// Appends a LEB128 varint.
@@ -393,6 +410,9 @@ mod tests {
             hdrhistogram::serialization::Deserializer::new().deserialize(&mut bytes.as_slice()).unwrap();
         assert_eq!(read.len(), 5);
         assert_eq!(read.value_at_quantile(0.6), 900);
+        let back = Latency::from_hdr(&latency.to_hdr()).unwrap();
+        assert!(back.buckets().eq(latency.buckets()));
+        assert_eq!(Latency::from_hdr("AAAA"), Err(DecodeError::Foreign));
     }
 
     /// The vectors of `cluster.proto`: workers in other languages are held to them.

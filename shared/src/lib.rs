@@ -25,12 +25,14 @@ pub mod reply;
 pub mod rng;
 pub mod sample;
 pub mod scope;
+pub mod secrets;
 pub mod shard;
 pub mod snapshot;
 pub mod template;
 #[cfg(test)]
 mod testing;
 pub mod threshold;
+pub mod throttle;
 pub mod ticket;
 pub mod time;
 pub mod wire;

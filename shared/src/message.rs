@@ -8,6 +8,7 @@ use crate::id::{Digest, RunId, SessionId};
 use crate::plan::Pool;
 use crate::record::RecordBatch;
 use crate::shard::Shard;
+use crate::throttle::ThrottleUse;
 use crate::time::{Mono, RunTime};
 use bytes::Bytes;
 use std::ops::Range;
@@ -84,6 +85,20 @@ pub enum ToMaster {
         /// How many, at least.
         want: u64,
     },
+    /// A user found no ticket left in a pool.
+    PoolEmpty {
+        /// The run.
+        run: RunId,
+        /// The pool.
+        pool: Pool,
+    },
+    /// It goes by these shares of the limits.
+    ThrottlesSet {
+        /// The run.
+        run: RunId,
+        /// That of [`ToWorker::Throttles`].
+        number: u64,
+    },
     /// Measurements. Travels on the stream of results.
     Frame {
         /// The frame.
@@ -150,6 +165,8 @@ pub struct RunBeat {
     pub cpu_permille: u32,
     /// p99 of the wait to be polled in the newest span, µs.
     pub lag_us: u64,
+    /// Use of every limit on the rate of requests, as [`crate::plan::Plan::limits`] lists them.
+    pub throttles: Vec<ThrottleUse>,
 }
 
 /// What the master says.
@@ -224,6 +241,15 @@ pub enum ToWorker {
         tickets: Range<u64>,
         /// There are none after these.
         exhausted: bool,
+    },
+    /// New shares of the limits on the rate of requests, from now on.
+    Throttles {
+        /// The run.
+        run: RunId,
+        /// Ascends.
+        number: u64,
+        /// Parts of every limit, as [`crate::plan::Plan::limits`] lists them.
+        parts: Vec<u32>,
     },
     /// Every frame up to `seq` is counted. Travels on the stream of results.
     FrameAck {

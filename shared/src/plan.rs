@@ -12,6 +12,7 @@ use crate::record::RecordPolicy;
 use crate::sample::Phase;
 use crate::scope::Bindings;
 use crate::template::Template;
+use crate::threshold::Selector;
 use crate::time::RunTime;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -41,7 +42,8 @@ pub struct Plan {
     pub iterations: Option<u64>,
     /// Which requests are kept.
     pub records: RecordPolicy,
-    /// Limits on the rate of requests; tasks name theirs by index.
+    /// Limits on the rate of requests of the whole test and of its scenarios; tasks hold their own.
+    /// All of them together: [`Plan::limits`].
     #[serde(default)]
     pub throttles: Vec<ThrottlePlan>,
     /// The user that runs [`Self::setup`] and [`Self::teardown`]; `None`: there are none.
@@ -57,7 +59,11 @@ pub struct Plan {
     /// the master.
     #[serde(default)]
     pub collect: bool,
-    /// Blob with the values of `${secret.NAME}`: a JSON object. Not in the plan, which is stored.
+    /// Series of which service time and lag are kept apart from all others, because a rule asks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub details: Vec<Selector>,
+    /// Blob with the values of `${secret.NAME}`: the JSON form of [`crate::secrets::SecretBlob`]. Not
+    /// in the plan, which is stored.
     pub secrets: Option<Digest>,
 }
 
@@ -70,6 +76,22 @@ pub struct ThrottlePlan {
     pub rate: f64,
     /// Requests that may follow one another at once after a pause.
     pub burst: u64,
+    /// Which requests it counts.
+    #[serde(default)]
+    pub covers: Covers,
+}
+
+/// Which requests a limit counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Covers {
+    /// Those of tasks with its key.
+    #[default]
+    Tasks,
+    /// Those of the scenario with this index.
+    Scenario(u32),
+    /// All.
+    Test,
 }
 
 /// How often a request is tried again, by kind of failure, and how long users pause before.
@@ -209,8 +231,8 @@ pub struct TaskPlan {
     pub think_time: Option<(f64, f64)>,
     /// Whether the answer's status counts; `None`: as the scenario says.
     pub status_check: Option<StatusCheck>,
-    /// Index of its limit in [`Plan::throttles`].
-    pub throttle: Option<u32>,
+    /// Limit on its rate, shared by all tasks with the same key.
+    pub throttle: Option<ThrottlePlan>,
     /// How it is tried again when it fails.
     pub retry: Option<RetryPlan>,
     /// The fields that belong to its protocol.

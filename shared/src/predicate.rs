@@ -49,7 +49,7 @@ impl Predicate {
     }
 
     /// What the seed makes of any value, and what is wrong with it.
-    fn read(value: &Value) -> (Self, Option<Fault>) {
+    pub fn read(value: &Value) -> (Self, Option<Fault>) {
         let never = |fault: Fault| (Self::Constant(false), Some(fault));
         match value {
             Value::Bool(b) => (Self::Constant(*b), None),

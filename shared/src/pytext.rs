@@ -15,6 +15,41 @@ pub struct Str<'a>(pub &'a Value);
 #[derive(Clone, Copy, Debug)]
 pub struct Repr<'a>(pub &'a Value);
 
+/// Shows bytes as Python's `repr` does: `b'h\xc3\xa9llo\n'`.
+#[derive(Clone, Copy, Debug)]
+pub struct Bytes<'a>(pub &'a [u8]);
+
+impl Display for Bytes<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let quote = if self.0.contains(&b'\'') && !self.0.contains(&b'"') { b'"' } else { b'\'' };
+        let plain = |byte: u8| matches!(byte, b' '..=b'~') && byte != b'\\' && byte != quote;
+        f.write_char('b')?;
+        f.write_char(char::from(quote))?;
+        let mut rest = self.0;
+        loop {
+            // plain stretches at once: bodies are long
+            let (stretch, after) = rest.split_at(rest.iter().position(|b| !plain(*b)).unwrap_or(rest.len()));
+            f.write_str(std::str::from_utf8(stretch).map_err(|_| fmt::Error)?)?;
+            let Some((&byte, after)) = after.split_first() else { break };
+            match byte {
+                b'\\' => f.write_str("\\\\")?,
+                b'\n' => f.write_str("\\n")?,
+                b'\r' => f.write_str("\\r")?,
+                b'\t' => f.write_str("\\t")?,
+                byte if byte == quote => f.write_str(if quote == b'"' { "\\\"" } else { "\\'" })?,
+                byte => {
+                    let digit = |n: u8| char::from_digit(u32::from(n), 16).unwrap_or('0');
+                    f.write_str("\\x")?;
+                    f.write_char(digit(byte >> 4))?;
+                    f.write_char(digit(byte & 15))?;
+                }
+            }
+            rest = after;
+        }
+        f.write_char(char::from(quote))
+    }
+}
+
 impl Display for Str<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self.0 {
@@ -189,6 +224,21 @@ mod tests {
         }
         assert_eq!(Str(&json!("it's")).to_string(), "it's");
         assert_eq!(Str(&json!(["it's"])).to_string(), "[\"it's\"]");
+    }
+
+    #[test]
+    fn bytes_are_written_as_python_writes_them() {
+        let table: [(&[u8], &str); 6] = [
+            (b"", "b''"),
+            (b"{\"ok\": true}", "b'{\"ok\": true}'"),
+            (b"it's", "b\"it's\""),
+            (b"both ' and \"", "b'both \\' and \"'"),
+            ("h\u{e9}llo".as_bytes(), "b'h\\xc3\\xa9llo'"),
+            (b"\x00\x01\t\r\n\\\x7f\xff~ ", "b'\\x00\\x01\\t\\r\\n\\\\\\x7f\\xff~ '"),
+        ];
+        for (bytes, text) in table {
+            assert_eq!(Bytes(bytes).to_string(), text);
+        }
     }
 
     #[test]

@@ -98,7 +98,7 @@ const FIXED_SIZE: usize = 64;
 
 /// Wall clock of an instant of the run clock, epoch seconds to the microsecond.
 pub fn start_time(at: u64, run_started: DateTime<Utc>) -> f64 {
-    let micros = run_started.timestamp_micros() + (at / 1_000) as i64;
+    let micros = run_started.timestamp_micros() + (at / 1_000).cast_signed();
     micros as f64 / 1e6
 }
 

@@ -2,7 +2,8 @@
 
 use crate::plan::{Dealing, Plan, SourceRows};
 use crate::rng::KeyedRng;
-use serde_json::Value;
+use crate::secrets::Secrets;
+use serde_json::{Map, Value};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ pub struct Bindings {
     variables: Vec<Variable>,
     env: BTreeMap<String, String>,
     sources: Vec<Source>,
+    secrets: Secrets,
 }
 
 /// A variable that the plan registers or extracts.
@@ -48,8 +50,13 @@ impl Bindings {
             rows,
             dealing: source.dealing,
         });
-        let mut bindings =
-            Self { names: HashMap::new(), variables: Vec::new(), env: plan.env.clone(), sources: sources.collect() };
+        let mut bindings = Self {
+            names: HashMap::new(),
+            variables: Vec::new(),
+            env: plan.env.clone(),
+            sources: sources.collect(),
+            secrets: Secrets::default(),
+        };
         for (name, value) in &plan.variables {
             if let Some(variable) = bindings.declare(name) {
                 variable.registered = Some(value.clone()).filter(|value| !value.is_null());
@@ -61,6 +68,23 @@ impl Bindings {
             }
         }
         bindings
+    }
+
+    /// With the values of the plan's secrets.
+    #[must_use]
+    pub fn with_secrets(mut self, secrets: Secrets) -> Self {
+        self.secrets = secrets;
+        self
+    }
+
+    /// The secrets: whatever is shown of a request goes through [`Secrets::mask`].
+    pub fn secrets(&self) -> &Secrets {
+        &self.secrets
+    }
+
+    /// The value of a secret.
+    pub(crate) fn secret(&self, name: &str) -> Option<&str> {
+        self.secrets.get(name)
     }
 
     fn declare(&mut self, name: &str) -> Option<&mut Variable> {
@@ -189,6 +213,15 @@ impl Scope {
     pub fn get<'a>(&'a self, bindings: &'a Bindings, var: VarId) -> Option<&'a Value> {
         let own = self.own.iter().find(|(own, _)| *own == var).map(|(_, value)| value);
         own.or_else(|| bindings.registered(var))
+    }
+
+    /// What this user extracted, by name.
+    pub fn extracted(&self, bindings: &Bindings) -> Map<String, Value> {
+        let named = |(name, id): (&Box<str>, &VarId)| {
+            let (_, value) = self.own.iter().find(|(own, _)| own == id)?;
+            Some((name.to_string(), value.clone()))
+        };
+        bindings.names.iter().filter_map(named).collect()
     }
 
     /// A column of this iteration's row; `None` if there is no row or it is too short.

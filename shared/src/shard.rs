@@ -2,6 +2,7 @@
 
 use crate::id::{Digest, Epoch};
 use crate::lanes::LaneSet;
+use crate::throttle::ThrottleShare;
 use crate::time::RunTime;
 
 /// The slice of a plan that one worker runs. Shards of one run are disjoint at every instant, and
@@ -18,4 +19,6 @@ pub struct Shard {
     pub from: RunTime,
     /// Its share of the cap on open iterations, one entry a scenario.
     pub max_in_flight: Vec<u64>,
+    /// Its share of every limit on the rate of requests, as [`crate::plan::Plan::limits`] lists them.
+    pub throttles: Vec<ThrottleShare>,
 }

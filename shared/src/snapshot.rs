@@ -39,6 +39,10 @@ pub struct Series {
     pub succeeded: Latency,
     /// Response time of failures.
     pub failed: Latency,
+    /// Service time of all, where the plan asks for it ([`crate::plan::Plan::details`]).
+    pub service: Latency,
+    /// Started − intended of all, where the plan asks for it.
+    pub lag: Latency,
     /// Bytes written for them.
     pub bytes_sent: u64,
     /// Bytes read for them.
@@ -52,6 +56,8 @@ impl Default for Series {
         Self {
             succeeded: Latency::default(),
             failed: Latency::default(),
+            service: Latency::default(),
+            lag: Latency::default(),
             bytes_sent: 0,
             bytes_received: 0,
             first_at: u64::MAX,
@@ -155,6 +161,8 @@ impl Series {
     pub fn merge(&mut self, other: &Self) {
         self.succeeded.merge(&other.succeeded);
         self.failed.merge(&other.failed);
+        self.service.merge(&other.service);
+        self.lag.merge(&other.lag);
         self.bytes_sent += other.bytes_sent;
         self.bytes_received += other.bytes_received;
         self.first_at = self.first_at.min(other.first_at);
@@ -284,6 +292,8 @@ mod tests {
                 let series = phase.series_mut(&key);
                 series.first_at = series.first_at.min(micros);
                 series.bytes_sent += 3;
+                series.service.record(micros);
+                series.lag.record(micros / 3);
                 if ok {
                     series.succeeded.record(micros);
                 } else {

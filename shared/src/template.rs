@@ -2,9 +2,11 @@
 //!
 //! | placeholder | becomes |
 //! |---|---|
-//! | `${var.NAME}`, `${NAME}` | a registered or extracted variable, written as Python does |
+//! | `${var.NAME}`, `${NAME}`, `${session.NAME}` | a registered or extracted variable, written as Python does |
 //! | `${env.NAME}` | an environment variable of the master |
 //! | `${csv.SOURCE.COLUMN}` | a column of the iteration's row |
+//! | `${secret.NAME}` | a secret of the master: never in plans, records, logs and reports |
+//! | `${faker.METHOD}` | a made-up value: the methods of [`faker`] |
 //! | `${uuid()}` | a random UUID (version 4) |
 //! | `${now()}` | local time, `YYYY-MM-DDTHH:MM:SS` |
 //! | `${randint(a,b)}` | a whole number, both ends included |
@@ -14,6 +16,7 @@
 //! scanned again.
 
 mod escape;
+mod faker;
 mod token;
 
 pub use escape::Escape;
@@ -25,6 +28,13 @@ use escape::{Writer, put, to_text};
 use serde_json::Value;
 use std::fmt::Write as _;
 use token::{Piece, Token, pieces};
+
+/// A text made safe for its place.
+pub(crate) fn escaped(text: &str, escape: Escape) -> String {
+    let mut out = Vec::with_capacity(text.len());
+    put(text, escape, &mut out);
+    to_text(out)
+}
 
 /// A text with placeholders, parsed once.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,6 +58,7 @@ enum Part {
 enum Dynamic {
     Variable(VarId),
     Column { source: u32, column: u32 },
+    Faker(faker::Method),
     Uuid,
     Now,
     Between(i64, i64),
@@ -100,6 +111,14 @@ impl Template {
         })
     }
 
+    /// Names of the secrets that `text` mentions.
+    pub fn secret_names(text: &str) -> impl Iterator<Item = &str> {
+        pieces(text).filter_map(|piece| match piece {
+            Piece::Token { token: Token::Secret(name), .. } => Some(name),
+            _ => None,
+        })
+    }
+
     /// Names of the data sources that `text` mentions, known or not.
     pub fn source_names(text: &str) -> impl Iterator<Item = &str> {
         pieces(text).filter_map(|piece| match piece {
@@ -113,6 +132,17 @@ impl Template {
     pub fn fault(text: &str) -> Option<String> {
         pieces(text).find_map(|piece| match piece {
             Piece::Token { token: Token::Fault(reason), .. } => Some(reason.into()),
+            _ => None,
+        })
+    }
+
+    /// Placeholders of `text` that name no method of Faker, each with its remedy: they stay as
+    /// written, and what was to be different for each request would not be.
+    pub fn unknown_fakers(text: &str) -> impl Iterator<Item = (&str, String)> {
+        pieces(text).filter_map(|piece| match piece {
+            Piece::Token { raw, token: Token::Faker(name) } if faker::Method::named(name).is_none() => {
+                Some((raw, faker::remedy(name)))
+            }
             _ => None,
         })
     }
@@ -198,6 +228,11 @@ fn resolve<'a>(token: Token<'_>, bindings: &'a Bindings) -> Resolved<'a> {
             Some((source, column)) => Resolved::Dynamic(Dynamic::Column { source, column }),
             None => Resolved::Unknown,
         },
+        Token::Faker(name) => match faker::Method::named(name) {
+            Some(method) => Resolved::Dynamic(Dynamic::Faker(method)),
+            None => Resolved::Unknown,
+        },
+        Token::Secret(name) => bindings.secret(name).map_or(Resolved::Unknown, Resolved::Text),
         Token::Uuid => Resolved::Dynamic(Dynamic::Uuid),
         Token::Now => Resolved::Dynamic(Dynamic::Now),
         Token::Between(low, high) => Resolved::Dynamic(Dynamic::Between(low, high)),
@@ -296,6 +331,7 @@ fn write_dynamic(
             None => out.put(raw),
         },
         Dynamic::Column { source, column } => out.put(scope.cell(bindings, *source, *column).unwrap_or(raw)),
+        Dynamic::Faker(method) => out.put(&method.make(scope.rng())),
         Dynamic::Uuid => {
             let rng = scope.rng();
             let random = u128::from(rng.next_u64()) << 64 | u128::from(rng.next_u64());

@@ -90,6 +90,7 @@ pub(crate) fn bindings_with(
         setup: Vec::new(),
         teardown: Vec::new(),
         collect: false,
+        details: Vec::new(),
         secrets: None,
     };
     Bindings::new(&plan, rows)

@@ -1,24 +1,42 @@
-//! Pass-fail rules: `p95 < 200ms`, `failure_rate < 1%`, `p99 of service <= 1s`.
+//! Pass-fail rules: `p95 < 200ms`, `failure_rate < 1% over 10s`, `p99 of service <= 1s for name:GET /a*`.
 //!
 //! ```text
-//! METRIC [of response|service|lag] OP NUMBER[us|ms|s|%|/s] [for …] [over …]
+//! METRIC [of response|service|lag] OP NUMBER[us|ms|s|%|/s] [for name:GLOB|scenario:X|type:T] [over DURATION]
 //! ```
 //!
 //! | metric | unit | meaning |
 //! |---|---|---|
 //! | `p50` … `p99`, `p999`, `p9999` | us, ms (default), s | percentile; digits after the second are decimals |
 //! | `mean` `max` | us, ms (default), s | of the same times |
-//! | `rate` | /s | requests started in the main window per second |
+//! | `rate` | /s | requests started in the main window per second; with `for`: requests that ended |
 //! | `count` `failures` | | requests that ended; that failed |
 //! | `failure_rate` | a share: `0.01` or `1%` | failures / count |
-//! | `dropped` | a number, or with `%` a share of what was due | iterations that were not started |
+//! | `dropped` | a number, or with `%` a share of what was due | iterations that were not started; has no `for` |
 //!
-//! Operators: `<` `<=` `>` `>=` `==` `!=`. Without samples a rule fails (`dropped` aside: it is not
-//! about samples). Percentiles are read from the merged histograms, never averaged.
+//! Operators: `<` `<=` `>` `>=` `==` `!=`. In a `GLOB` `*` is any text, `?` one character and `\`
+//! takes what follows as it is. What `for` selects runs to ` over ` or to the end, or stands in
+//! quotes.
+//!
+//! Without `over` a rule looks at the whole main phase, the answers of the drain among it; without
+//! samples it fails (`dropped` aside: it is not about samples). With `over` every full window of
+//! whole run-clock seconds inside the main window must hold, sliding by one second: samples belong
+//! to the second in which they ended. A window without samples fails a rule about times or
+//! `failure_rate`; the other metrics are 0 there. Windows are merges of histograms: a percentile is
+//! never averaged.
 
-use crate::fault::{Fault, did_you_mean};
+mod parse;
+mod selector;
+mod tally;
+#[cfg(test)]
+mod tests;
+
+pub use selector::Selector;
+pub use tally::{Tally, Work};
+
+use crate::fault::Fault;
 use crate::latency::Latency;
 use crate::snapshot::PhaseSnapshot;
+use crate::time::RunTime;
 
 /// A rule.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,6 +46,11 @@ pub struct Threshold {
     operator: Operator,
     /// In the metric's base unit: milliseconds, a share from 0 to 1, per second, or a number.
     limit: f64,
+    selector: Option<Selector>,
+    /// Length of its windows, seconds.
+    over: Option<u32>,
+    abort: bool,
+    after: RunTime,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -66,71 +89,61 @@ enum Operator {
     NotEqual,
 }
 
-/// What rules look at: the main phase of a run.
-#[derive(Clone, Copy, Debug)]
-pub struct Facts<'a> {
-    /// What ended, all samples.
-    pub main: &'a PhaseSnapshot,
-    /// Requests started.
-    pub started: u64,
-    /// Iterations that were due.
-    pub due: u64,
-    /// Iterations that were due and not started.
-    pub dropped: u64,
-    /// Length of the main window, seconds.
-    pub seconds: f64,
-}
-
 /// What a rule saw, and whether it holds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Observed {
-    /// In the metric's base unit: milliseconds, a share from 0 to 1, per second, or a number. 0.0
-    /// without samples.
-    pub value: f64,
+    /// In the metric's base unit: milliseconds, a share from 0 to 1, per second, or a number.
+    /// `None` if there were no samples to tell it from.
+    pub value: Option<f64>,
     /// Whether the rule holds.
     pub ok: bool,
 }
 
-const METRICS: [&str; 12] =
-    ["p50", "p90", "p95", "p99", "p999", "mean", "max", "rate", "count", "failures", "failure_rate", "dropped"];
-const EXAMPLE: &str = "write it like `p95 < 200ms`, `p99 of service <= 1s` or `failure_rate < 1%`";
+/// The unit in which a metric is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Milliseconds.
+    Millis,
+    /// Per second.
+    PerSecond,
+    /// A share from 0 to 1.
+    Share,
+    /// A number.
+    Number,
+}
 
 impl Threshold {
     /// Parses a rule.
     ///
     /// # Errors
     ///
-    /// A [`Fault`] without pointer: what of the rule is not understood. `for` and `over` are known
-    /// and refused: they come with part 2.
+    /// A [`Fault`] without pointer: what of the rule is not understood.
     pub fn parse(rule: &str) -> Result<Self, Fault> {
-        let fault = |message: String| Fault::new("", format!("{message} in the rule `{rule}`"));
-        let text = rule.to_ascii_lowercase();
-        let at = text.find(['<', '>', '=', '!']);
-        let (left, right) = at.map(|at| text.split_at(at)).ok_or_else(|| fault("no operator".into()).help(EXAMPLE))?;
-        let end = right.find(|c| !"<>=!".contains(c)).unwrap_or(right.len());
-        let (operator, right) = right.split_at(end);
-        let operator = match operator {
-            "<" => Operator::Less,
-            "<=" => Operator::AtMost,
-            ">" => Operator::Greater,
-            ">=" => Operator::AtLeast,
-            "==" | "=" => Operator::Equal,
-            "!=" => Operator::NotEqual,
-            other => {
-                let accepted = "accepted: <, <=, >, >=, ==, !=";
-                return Err(fault(format!("unknown operator `{other}`")).help(accepted));
-            }
-        };
-        let (name, basis) = metric_words(left).map_err(|message| fault(message).help(EXAMPLE))?;
-        let limit = limit_words(right).map_err(|(message, help)| fault(message).help(help))?;
-        let metric = metric(name, basis).map_err(|help| fault(format!("unknown metric `{name}`")).help(help))?;
-        let (number, unit) = number(limit).ok_or_else(|| fault(format!("`{limit}` is no number")).help(EXAMPLE))?;
-        let (metric, limit) = in_unit(metric, number, unit)
-            .map_err(|accepted| fault(format!("`{name}` is not measured in `{unit}`")).help(accepted))?;
-        if basis.is_some() && !matches!(metric, Metric::Time(..)) {
-            return Err(fault(format!("`{name}` has no `of`")).help("`of` goes with percentiles, mean and max"));
+        parse::parse(rule)
+    }
+
+    /// The same rule, which ends the test as soon as it fails.
+    ///
+    /// # Errors
+    ///
+    /// A [`Fault`] without pointer if the rule asks for something to be reached: at its start every
+    /// test would fail it. `over` or [`Self::after`], set before, make it a rule that can be judged.
+    pub fn aborting(mut self) -> Result<Self, Fault> {
+        if self.over.is_none() && self.after == RunTime(0) && !self.holds_at_the_start() {
+            let message = format!("`{}` would abort every test at its start", self.rule);
+            let help = "say from when on it is judged, like \"after\": \"10s\", or over which window, like `over 10s`";
+            return Err(Fault::new("", message).help(help));
         }
-        Ok(Self { rule: rule.trim().to_owned(), metric, operator, limit })
+        self.abort = true;
+        Ok(self)
+    }
+
+    /// The same rule, not judged before `after` in run time: a window that ends earlier is left
+    /// out.
+    #[must_use]
+    pub fn after(mut self, after: RunTime) -> Self {
+        self.after = after;
+        self
     }
 
     /// The rule as written.
@@ -138,30 +151,124 @@ impl Threshold {
         &self.rule
     }
 
+    /// What it selects; `None`: everything.
+    pub fn selector(&self) -> Option<&Selector> {
+        self.selector.as_ref()
+    }
+
+    /// Length of its windows in seconds; `None`: it looks at the whole main phase.
+    pub fn over(&self) -> Option<u32> {
+        self.over
+    }
+
+    /// Whether the test ends when it fails.
+    pub fn aborts(&self) -> bool {
+        self.abort
+    }
+
+    /// Run time before which it is not judged.
+    pub fn judged_from(&self) -> RunTime {
+        self.after
+    }
+
     /// Whether it is about failures: then failed requests alone don't fail the run.
     pub fn names_failures(&self) -> bool {
         matches!(self.metric, Metric::Failures | Metric::FailureRate)
     }
 
-    /// Holds the rule against a run.
-    pub fn evaluate(&self, facts: &Facts<'_>) -> Observed {
-        let failures = facts.main.failed();
-        let count = facts.main.succeeded() + failures;
+    /// Whether it is about iterations that were not started.
+    pub fn is_about_drops(&self) -> bool {
+        matches!(self.metric, Metric::Dropped | Metric::DroppedShare)
+    }
+
+    /// The series of which service time and lag must be kept for it, apart from all others.
+    pub fn detail(&self) -> Option<&Selector> {
+        let apart = matches!(self.metric, Metric::Time(_, Basis::Service | Basis::Lag));
+        self.selector.as_ref().filter(|_| apart)
+    }
+
+    /// The unit of what it observes.
+    pub fn unit(&self) -> Unit {
+        match self.metric {
+            Metric::Time(..) => Unit::Millis,
+            Metric::Rate => Unit::PerSecond,
+            Metric::FailureRate | Metric::DroppedShare => Unit::Share,
+            Metric::Count | Metric::Failures | Metric::Dropped => Unit::Number,
+        }
+    }
+
+    /// What it looks at of a span: `phase` is what ended in it, `work` what was to be done.
+    pub fn tally(&self, phase: &PhaseSnapshot, work: Work) -> Tally {
+        let mut tally = Tally { work, ..Tally::default() };
+        let selected =
+            phase.series.iter().filter(|(key, _)| self.selector.as_ref().is_none_or(|selector| selector.matches(key)));
+        for (_, series) in selected {
+            tally.succeeded += series.succeeded.count();
+            tally.failed += series.failed.count();
+            match (self.metric, &self.selector) {
+                (Metric::Time(_, Basis::Response), _) => {
+                    tally.times.merge(&series.succeeded);
+                    tally.times.merge(&series.failed);
+                }
+                (Metric::Time(_, Basis::Service), Some(_)) => tally.times.merge(&series.service),
+                (Metric::Time(_, Basis::Lag), Some(_)) => tally.times.merge(&series.lag),
+                _ => {}
+            }
+        }
+        match (self.metric, &self.selector) {
+            (Metric::Time(_, Basis::Service), None) => tally.times.merge(&phase.service),
+            (Metric::Time(_, Basis::Lag), None) => tally.times.merge(&phase.lag),
+            // starts are counted over all names
+            (_, Some(_)) => tally.work = Work { started: tally.ended(), ..Work::default() },
+            _ => {}
+        }
+        tally
+    }
+
+    /// Holds the rule against the whole main phase, `seconds` long: without samples it fails.
+    pub fn judge_run(&self, tally: &Tally, seconds: f64) -> Observed {
+        if tally.ended() == 0 && !self.is_about_drops() {
+            return Observed { value: None, ok: false };
+        }
+        self.judge(tally, seconds)
+    }
+
+    /// Holds the rule against a span of `seconds`: without samples it fails if it needs some.
+    pub fn judge(&self, tally: &Tally, seconds: f64) -> Observed {
         let share = |part: u64, whole: u64| if whole == 0 { 0.0 } else { part as f64 / whole as f64 };
         let value = match self.metric {
-            Metric::Time(statistic, Basis::Response) => statistic.of(&facts.main.response()),
-            Metric::Time(statistic, Basis::Service) => statistic.of(&facts.main.service),
-            Metric::Time(statistic, Basis::Lag) => statistic.of(&facts.main.lag),
-            Metric::Rate if facts.seconds > 0.0 => facts.started as f64 / facts.seconds,
-            Metric::Rate => 0.0,
-            Metric::Count => count as f64,
-            Metric::Failures => failures as f64,
-            Metric::FailureRate => share(failures, count),
-            Metric::Dropped => facts.dropped as f64,
-            Metric::DroppedShare => share(facts.dropped, facts.due),
+            Metric::Time(statistic, _) => (tally.times.count() > 0).then(|| statistic.of(&tally.times)),
+            Metric::FailureRate => (tally.ended() > 0).then(|| share(tally.failed, tally.ended())),
+            Metric::Rate if seconds > 0.0 => Some(tally.work.started as f64 / seconds),
+            Metric::Rate => Some(0.0),
+            Metric::Count => Some(tally.ended() as f64),
+            Metric::Failures => Some(tally.failed as f64),
+            Metric::Dropped => Some(tally.work.dropped as f64),
+            Metric::DroppedShare => Some(share(tally.work.dropped, tally.work.due)),
         };
-        let measured = count > 0 || matches!(self.metric, Metric::Dropped | Metric::DroppedShare);
-        Observed { value, ok: measured && self.operator.holds(value, self.limit) }
+        Observed { value, ok: value.is_some_and(|value| self.operator.holds(value, self.limit)) }
+    }
+
+    /// Whether `a` is further on the wrong side than `b`; nothing is worse than no samples.
+    pub fn is_worse(&self, a: Observed, b: Observed) -> bool {
+        let (Some(x), Some(y)) = (a.value, b.value) else { return a.value.is_none() && b.value.is_some() };
+        let distance = |value: f64| (value - self.limit).abs();
+        match self.operator {
+            Operator::Less | Operator::AtMost => x > y,
+            Operator::Greater | Operator::AtLeast => x < y,
+            Operator::Equal => distance(x) > distance(y),
+            Operator::NotEqual => distance(x) < distance(y),
+        }
+    }
+
+    /// Whether a test that has just begun holds it, so that failing it early says something.
+    fn holds_at_the_start(&self) -> bool {
+        match self.operator {
+            Operator::Less | Operator::AtMost => true,
+            // nothing has failed yet, and what has failed stays so
+            Operator::Equal => self.limit == 0.0 && !matches!(self.metric, Metric::Time(..)),
+            Operator::Greater | Operator::AtLeast | Operator::NotEqual => false,
+        }
     }
 }
 
@@ -191,202 +298,6 @@ impl Operator {
             Self::AtLeast => value >= limit,
             Self::Equal => value.total_cmp(&limit).is_eq(),
             Self::NotEqual => value.total_cmp(&limit).is_ne(),
-        }
-    }
-}
-
-/// `METRIC [of BASIS]`.
-fn metric_words(left: &str) -> Result<(&str, Option<Basis>), String> {
-    let mut words = left.split_whitespace();
-    let name = words.next().ok_or("no metric before the operator")?;
-    let basis = match (words.next(), words.next()) {
-        (None, _) => None,
-        (Some("of"), Some("response")) => Some(Basis::Response),
-        (Some("of"), Some("service")) => Some(Basis::Service),
-        (Some("of"), Some("lag")) => Some(Basis::Lag),
-        (Some("of"), other) => {
-            return Err(format!("`of {}` is not response, service or lag", other.unwrap_or_default()));
-        }
-        (Some(word), _) => return Err(format!("unexpected `{word}`")),
-    };
-    match words.next() {
-        None => Ok((name, basis)),
-        Some(word) => Err(format!("unexpected `{word}`")),
-    }
-}
-
-/// `NUMBER[unit]`, the unit with or without space before it; `for` and `over` may follow.
-fn limit_words(right: &str) -> Result<&str, (String, &'static str)> {
-    let clause = right.split_whitespace().find(|word| ["for", "over"].contains(word));
-    if let Some(clause) = clause {
-        let help = "rules of this version look at the whole run; leave it out";
-        return Err((format!("`{clause}` comes with a later version"), help));
-    }
-    Ok(right.trim())
-}
-
-fn metric(name: &str, basis: Option<Basis>) -> Result<Metric, String> {
-    let time = |statistic| Ok(Metric::Time(statistic, basis.unwrap_or(Basis::Response)));
-    match name {
-        "mean" => time(Statistic::Mean),
-        "max" => time(Statistic::Max),
-        "rate" => Ok(Metric::Rate),
-        "count" => Ok(Metric::Count),
-        "failures" => Ok(Metric::Failures),
-        "failure_rate" => Ok(Metric::FailureRate),
-        "dropped" => Ok(Metric::Dropped),
-        _ => match percentile(name) {
-            Some(p) => time(Statistic::Percentile(p)),
-            None => Err(did_you_mean(name, METRICS)),
-        },
-    }
-}
-
-/// `p95` is 95, `p999` is 99.9, `p99.9` too.
-fn percentile(name: &str) -> Option<f64> {
-    let digits = name.strip_prefix('p')?;
-    let is_digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    let text = match digits.split_once('.') {
-        Some((whole, part)) if is_digits(whole) && is_digits(part) => digits.to_owned(),
-        Some(_) => return None,
-        None if !is_digits(digits) || digits.len() < 2 => return None,
-        None if digits == "100" => digits.to_owned(),
-        None => format!("{}.{}", digits.get(..2)?, digits.get(2..)?),
-    };
-    text.parse().ok().filter(|p| (0.0..=100.0).contains(p))
-}
-
-fn number(text: &str) -> Option<(f64, &str)> {
-    let end = text.find(|c: char| !(c.is_ascii_digit() || "+-.".contains(c))).unwrap_or(text.len());
-    let (digits, unit) = text.split_at(end);
-    let number: f64 = digits.parse().ok()?;
-    number.is_finite().then_some((number, unit.trim()))
-}
-
-/// The limit in the base unit, and the metric (`dropped` with `%` is another one).
-fn in_unit(metric: Metric, number: f64, unit: &str) -> Result<(Metric, f64), &'static str> {
-    let limit = match (metric, unit) {
-        (Metric::Time(..), "" | "ms")
-        | (Metric::Rate, "" | "/s")
-        | (Metric::FailureRate | Metric::Count | Metric::Failures | Metric::Dropped, "") => number,
-        (Metric::Time(..), "us" | "µs") => number / 1_000.0,
-        (Metric::Time(..), "s") => number * 1_000.0,
-        (Metric::FailureRate, "%") => number / 100.0,
-        (Metric::Dropped, "%") => return Ok((Metric::DroppedShare, number / 100.0)),
-        (Metric::Time(..), _) => return Err("accepted: us, ms (if none is given), s"),
-        (Metric::Rate, _) => return Err("accepted: /s or none"),
-        (Metric::FailureRate | Metric::Dropped | Metric::DroppedShare, _) => return Err("accepted: % or none"),
-        (Metric::Count | Metric::Failures, _) => return Err("it is a plain number"),
-    };
-    Ok((metric, limit))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::sample::SeriesKey;
-
-    fn phase(successes: &[u64], failures: &[u64]) -> PhaseSnapshot {
-        let mut phase = PhaseSnapshot::default();
-        let key = SeriesKey { name: "n".into(), request_type: "GET".into(), scenario: "s".into() };
-        for ms in successes {
-            phase.series_mut(&key).succeeded.record(ms * 1_000);
-            phase.service.record(ms * 500);
-        }
-        for ms in failures {
-            phase.series_mut(&key).failed.record(ms * 1_000);
-            phase.service.record(ms * 500);
-        }
-        phase
-    }
-
-    fn observe(rule: &str, main: &PhaseSnapshot) -> (f64, bool) {
-        let facts = Facts { main, started: 100, due: 200, dropped: 3, seconds: 10.0 };
-        let seen = Threshold::parse(rule).unwrap().evaluate(&facts);
-        ((seen.value * 1e6).round() / 1e6, seen.ok)
-    }
-
-    #[test]
-    fn rules_hold_or_fail() {
-        let main = phase(&[1, 1, 1, 1, 1, 1, 1, 1, 1], &[2]);
-        let table = [
-            ("p50 < 1.001", (1.0, true)),
-            ("p50 < 1ms", (1.0, false)),
-            ("p50<=1ms", (1.0, true)),
-            ("P95 of response > 1999 us", (2.0, true)),
-            ("p999 < 1s", (2.0, true)),
-            ("p50 of service == 0.5ms", (0.5, true)),
-            ("max of lag == 0", (0.0, true)),
-            ("mean <= 1.1ms", (1.1, true)),
-            ("rate >= 10/s", (10.0, true)),
-            ("count != 10", (10.0, false)),
-            ("failures < 1", (1.0, false)),
-            ("failure_rate <= 10%", (0.1, true)),
-            ("failure_rate < 0.1", (0.1, false)),
-            ("failure_rate >= 10%", (0.1, true)),
-            ("dropped == 3", (3.0, true)),
-            ("dropped < 1.5%", (0.015, false)),
-            ("dropped <= 1.5 %", (0.015, true)),
-        ];
-        for (rule, expected) in table {
-            assert_eq!(observe(rule, &main), expected, "{rule}");
-        }
-    }
-
-    #[test]
-    fn without_samples_a_rule_fails() {
-        let none = phase(&[], &[]);
-        for rule in ["p95 < 200ms", "failure_rate < 1%", "failures == 0", "count < 5", "rate > 1/s"] {
-            assert!(!observe(rule, &none).1, "{rule}");
-        }
-        assert!(observe("dropped < 5", &none).1);
-    }
-
-    #[test]
-    fn percentiles_are_named_by_their_digits() {
-        let table = [("p50", 50.0), ("p05", 5.0), ("p999", 99.9), ("p9999", 99.99), ("p99.9", 99.9), ("p100", 100.0)];
-        for (name, p) in table {
-            assert_eq!(percentile(name), Some(p), "{name}");
-        }
-        for name in ["p", "p5", "pp", "p-1", "p.5", "q50", "p101.0"] {
-            assert_eq!(percentile(name), None, "{name}");
-        }
-    }
-
-    #[test]
-    fn what_is_not_understood_is_said() {
-        let table = [
-            ("p95", "no operator in the rule `p95`", EXAMPLE),
-            ("p95 <> 5", "unknown operator `<>` in the rule `p95 <> 5`", "accepted: <, <=, >, >=, ==, !="),
-            ("p95 < fast", "`fast` is no number in the rule `p95 < fast`", EXAMPLE),
-            ("p95 < ", "`` is no number in the rule `p95 < `", EXAMPLE),
-            (
-                "p95 < 5%",
-                "`p95` is not measured in `%` in the rule `p95 < 5%`",
-                "accepted: us, ms (if none is given), s",
-            ),
-            ("count < 5ms", "`count` is not measured in `ms` in the rule `count < 5ms`", "it is a plain number"),
-            ("p95 of wire < 5", "`of wire` is not response, service or lag in the rule `p95 of wire < 5`", EXAMPLE),
-            (
-                "rate of service > 1",
-                "`rate` has no `of` in the rule `rate of service > 1`",
-                "`of` goes with percentiles, mean and max",
-            ),
-            (
-                "p95 < 5 over 10s",
-                "`over` comes with a later version in the rule `p95 < 5 over 10s`",
-                "rules of this version look at the whole run; leave it out",
-            ),
-            (
-                "failurerate < 1%",
-                "unknown metric `failurerate` in the rule `failurerate < 1%`",
-                "did you mean `failure_rate`? accepted: p50, p90, p95, p99, p999, mean, max, rate, count, failures, \
-                 failure_rate, dropped",
-            ),
-        ];
-        for (rule, message, help) in table {
-            let fault = Threshold::parse(rule).unwrap_err();
-            assert_eq!((fault.message.as_str(), fault.help.as_deref()), (message, Some(help)));
         }
     }
 }

@@ -52,3 +52,19 @@ impl From<Duration> for RunTime {
         Self(d.as_nanos() as u64)
     }
 }
+
+/// Seconds of `"500ms"`, `"10s"`, `"2m"`, `"1.5h"` or a plain number; `None` for anything else.
+pub fn seconds(text: &str) -> Option<f64> {
+    let text = text.trim();
+    let end = text.find(|c: char| !(c.is_ascii_digit() || c == '.' || c == '-')).unwrap_or(text.len());
+    let (digits, unit) = text.split_at(end);
+    let number: f64 = digits.parse().ok()?;
+    let seconds = match unit.trim() {
+        "ms" => number / 1_000.0,
+        "" | "s" => number,
+        "m" | "min" => number * 60.0,
+        "h" => number * 3_600.0,
+        _ => return None,
+    };
+    seconds.is_finite().then_some(seconds)
+}

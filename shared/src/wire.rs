@@ -45,6 +45,9 @@ pub enum WireError {
         /// What it is.
         got: u64,
     },
+    /// A text that is not of its form.
+    #[error("{0} are no JSON object")]
+    Malformed(&'static str),
     /// Two entries of the same key.
     #[error("two entries for one {0}")]
     Twice(&'static str),

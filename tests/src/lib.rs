@@ -3,8 +3,8 @@
 //!
 //! Suites (`tests/tests/`): `target` proves the truth target itself, `truth` holds a run's numbers
 //! against its log, `hosts` does so with workers in network namespaces and a throttled cgroup, `e2e`
-//! follows documents and exit codes, `faults` kills and starves. Everything binds free loopback
-//! ports, and only processes that were started here are ever signalled.
+//! follows documents and exit codes, `reports` reads what they write, `faults` kills and starves.
+//! Everything binds free loopback ports, and only processes that were started here are ever signalled.
 //!
 //! `tests/run` builds the binaries and a Python environment first. What needs root, or something that
 //! is not installed, says so and is skipped, unless `LD_TEST_STRICT=1` makes that a failure.
@@ -18,6 +18,7 @@ pub mod netns;
 pub mod nginx;
 pub mod process;
 pub mod scripted;
+pub mod seed;
 pub mod summary;
 pub mod wait;
 

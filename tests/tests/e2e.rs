@@ -3,38 +3,22 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use ld_master::target::{Law, Options, Target};
-use ld_tests::binaries::{python, test_file, workspace};
+use ld_tests::binaries::{test_file, workspace};
 use ld_tests::document::{and, closed, open, test};
 use ld_tests::process::{Cluster, Finished, Process, command, free_port};
 use ld_tests::scripted::{Answer, ScriptedServer};
+use ld_tests::seed::http_target as seed_target;
 use ld_tests::summary::Summary;
 use ld_tests::wait::{PATIENCE, pause, wait_for};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::fs;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_mins(2);
-
-/// The seed's HTTP target on a free port.
-fn seed_target() -> Option<(Process, u16)> {
-    let Some(python) = python() else {
-        ld_tests::skip("no Python environment: tests/run makes one");
-        return None;
-    };
-    let port = free_port();
-    let mut command = Command::new(python);
-    command.arg(test_file("py/http_target.py")).arg(port.to_string());
-    let mut process = Process::start("http_target.py", command);
-    wait_for("the seed's HTTP target", PATIENCE, || {
-        assert!(process.runs(), "{}", process.stderr());
-        TcpStream::connect(("127.0.0.1", port)).ok()
-    });
-    Some((process, port))
-}
 
 /// Runs a document file strictly in `folder`, with a summary.
 fn run_file(folder: &Path, document: &Path, port: u16) -> Finished {

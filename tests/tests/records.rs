@@ -27,7 +27,10 @@ fn rows_by_worker(path: &Path) -> BTreeMap<String, u64> {
     let mut rows = BTreeMap::new();
     for line in text.lines() {
         let row: Value = serde_json::from_str(line).expect("a line is an object");
-        assert_eq!((&row["name"], &row["status_code"], &row["outcome"]), (&"hit".into(), &"200".into(), &"success".into()));
+        assert_eq!(
+            (&row["name"], &row["status_code"], &row["outcome"]),
+            (&"hit".into(), &"200".into(), &"success".into())
+        );
         *rows.entry(row["worker"].as_str().expect("a text").to_owned()).or_default() += 1;
     }
     rows

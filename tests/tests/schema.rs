@@ -58,7 +58,8 @@ fn documents() -> BTreeMap<String, String> {
 fn what_the_checker_accepts_is_valid() {
     let mut documents = documents();
     let test = |more: Value| {
-        let mut test = json!({"user_detail_dict": {"user": "fast_http_user"}, "tasks": [{"method": "get", "url": "http://h/"}]});
+        let mut test =
+            json!({"user_detail_dict": {"user": "fast_http_user"}, "tasks": [{"method": "get", "url": "http://h/"}]});
         test.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         json!([["LD_start_test", test]]).to_string()
     };
@@ -109,7 +110,8 @@ fn what_the_checker_accepts_is_valid() {
 #[test]
 fn what_has_a_wrong_shape_is_invalid() {
     let test = |more: Value| {
-        let mut test = json!({"user_detail_dict": {"user": "fast_http_user"}, "tasks": [{"method": "get", "url": "http://h/"}]});
+        let mut test =
+            json!({"user_detail_dict": {"user": "fast_http_user"}, "tasks": [{"method": "get", "url": "http://h/"}]});
         test.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         json!([["LD_start_test", test]])
     };
@@ -174,7 +176,8 @@ fn what_has_a_wrong_shape_is_invalid() {
     let Some(faults) = validate(&schema(), &documents) else {
         return ld_tests::skip("no Python environment: tests/run makes one");
     };
-    let accepted: Vec<_> = faults.iter().filter(|(_, faults)| faults.is_empty()).map(|(name, _)| &documents[name]).collect();
+    let accepted: Vec<_> =
+        faults.iter().filter(|(_, faults)| faults.is_empty()).map(|(name, _)| &documents[name]).collect();
     assert!(accepted.is_empty(), "the schema accepts {accepted:#?}");
 }
 

@@ -7,12 +7,13 @@ use crate::recorder::{ANSWERED, ChunkPool, CoreSecond, Entry, FAILED, Line, Line
 use crate::sampler::RecordLimits;
 use crate::selfwatch::Throttle;
 use crate::series::SeriesTable;
-use crate::shipper::Shipper;
-use ld_shared::frame::{FrameBody, Generator, Odometers};
+use crate::shipper::{Shipper, Shipping};
+use ld_shared::frame::{Collected, FrameBody, Generator, Odometers};
 use ld_shared::latency::Latency;
 use ld_shared::record::RequestLine;
 use ld_shared::sample::{Phase, SeriesKey, TimingPart};
 use ld_shared::snapshot::{DropReason, FailureCount, PhaseSnapshot, Row, Series, Snapshot};
+use ld_shared::threshold::Selector;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -28,6 +29,9 @@ pub(crate) struct Aggregator {
     events: UnboundedSender<EngineEvent>,
     table: Arc<SeriesTable>,
     keys: Vec<SeriesKey>,
+    /// Series of which service time and lag are kept apart, and by number which ones they are.
+    details: Vec<Selector>,
+    detailed: Vec<bool>,
     pool: ChunkPool,
     throttle: Throttle,
     /// Per core: the second that it fills, and whether it is done.
@@ -38,6 +42,7 @@ pub(crate) struct Aggregator {
     shipper: Shipper,
     record_limits: RecordLimits,
     backlog: LineBacklog,
+    collected: Option<Box<Collected>>,
     /// Users, records seen and start skew by core, as last heard.
     users: Vec<u64>,
     seen: Vec<[u64; 2]>,
@@ -83,24 +88,27 @@ impl Aggregator {
         input: Receiver<(usize, Part)>,
         events: UnboundedSender<EngineEvent>,
         table: Arc<SeriesTable>,
+        details: Vec<Selector>,
         pool: ChunkPool,
-        shipper: Shipper,
-        (record_limits, backlog): (RecordLimits, LineBacklog),
+        shipping: Shipping,
     ) -> Self {
         Self {
             input,
             events,
             table,
             keys: Vec::new(),
+            details,
+            detailed: Vec::new(),
             pool,
             throttle: Throttle::find(),
             cores: vec![(0, false); cores],
             odometers: vec![Odometers::default(); cores],
             building: BTreeMap::new(),
             next: 0,
-            shipper,
-            record_limits,
-            backlog,
+            shipper: shipping.shipper,
+            record_limits: shipping.limits,
+            backlog: shipping.backlog,
+            collected: None,
             users: vec![0; cores],
             seen: vec![[0; 2]; cores],
             skew: vec![None; cores],
@@ -120,9 +128,12 @@ impl Aggregator {
                 Part::Second(second) => self.second(core, *second),
                 Part::Records(records) => {
                     let second = self.cores[core].0;
-                    records.into_iter().for_each(|record| self.shipper.offer(second, record));
+                    for record in records {
+                        self.shipper.offer(second, record);
+                    }
                 }
                 Part::Lines(lines) => self.list(self.cores[core].0, lines),
+                Part::Collected(collected) => self.collected = Some(collected),
                 Part::Done => self.cores[core].1 = true,
                 Part::Acknowledged => self.shipper.acknowledge(),
                 Part::Close => return,
@@ -143,15 +154,15 @@ impl Aggregator {
             self.shipper.list(
                 second,
                 &RequestLine {
-                started_at: line.started_at,
-                request_type: key.request_type,
-                url: line.url,
-                name: key.name,
-                status: line.status,
-                response_us: line.response_us,
-                body_bytes: line.body_bytes,
-                error: line.error,
-            },
+                    started_at: line.started_at,
+                    request_type: key.request_type,
+                    url: line.url,
+                    name: key.name,
+                    status: line.status,
+                    response_us: line.response_us,
+                    body_bytes: line.body_bytes,
+                    error: line.error,
+                },
             );
         }
     }
@@ -169,6 +180,7 @@ impl Aggregator {
     }
 
     fn count(&mut self, second: u32, mut entries: Vec<Entry>) {
+        self.choose_details(&entries);
         let building = self.building.entry(second).or_default();
         for entry in &entries {
             let phase = &mut building.phases[usize::from(entry.flags & 3)];
@@ -179,6 +191,10 @@ impl Aggregator {
                 series.succeeded.record(response);
             } else {
                 series.failed.record(response);
+            }
+            if self.detailed.get(usize::from(entry.series)) == Some(&true) {
+                series.service.record(response.saturating_sub(lag));
+                series.lag.record(lag);
             }
             phase.lag.record(lag);
             phase.service.record(response.saturating_sub(lag));
@@ -194,6 +210,18 @@ impl Aggregator {
             entries.clear();
             pool.push(entries);
         }
+    }
+
+    /// Finds out about series that were not seen before.
+    fn choose_details(&mut self, entries: &[Entry]) {
+        let known = self.detailed.len();
+        if self.details.is_empty() || entries.iter().all(|entry| usize::from(entry.series) < known) {
+            return;
+        }
+        self.keys = self.table.keys();
+        let details = &self.details;
+        let chosen = |key: &SeriesKey| details.iter().any(|selector| selector.matches(key));
+        self.detailed.extend(self.keys.iter().skip(known).map(chosen));
     }
 
     fn second(&mut self, core: usize, mut part: CoreSecond) {
@@ -278,6 +306,7 @@ impl Aggregator {
                 throttled_ms,
                 ..self.generator()
             },
+            collected: None,
             last: false,
             records_follow: false,
         }
@@ -326,7 +355,8 @@ impl Aggregator {
     /// Sends the last frame, then what is left of records as fast as the master takes it.
     fn finish(mut self) {
         let records_follow = self.shipper.end();
-        self.send(self.last_frame(records_follow));
+        let collected = self.collected.take();
+        self.send(FrameBody { collected, ..self.last_frame(records_follow) });
         loop {
             self.ship();
             if self.shipper.is_done() {
@@ -348,6 +378,7 @@ impl Aggregator {
             counts: Snapshot::default(),
             odometers: self.odometers_now(),
             generator: self.generator(),
+            collected: None,
             last: true,
             records_follow,
         }

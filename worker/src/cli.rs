@@ -149,7 +149,7 @@ fn run(arguments: Arguments) -> std::io::Result<Exit> {
 }
 
 /// Name of this machine, or `worker`.
-fn host_name() -> String {
+pub fn host_name() -> String {
     #[cfg(unix)]
     let name = rustix::system::uname().nodename().to_str().ok().map(str::to_owned);
     #[cfg(not(unix))]

@@ -7,6 +7,7 @@ mod closed;
 pub(crate) mod core;
 mod open;
 mod pacer;
+mod throttle;
 mod tickets;
 
 use crate::aggregator::Aggregator;
@@ -14,14 +15,16 @@ use crate::protocol::PrepareError;
 use crate::recorder::{ChunkPool, LineBacklog, Odometer, Part};
 use crate::sampler::RecordLimits;
 use crate::series::SeriesTable;
-use crate::shipper::Shipper;
+use crate::shipper::{Shipper, Shipping};
 use bytes::Bytes;
 use ld_shared::boot::clock::mono;
 use ld_shared::frame::{FrameBody, Odometers};
 use ld_shared::id::Digest;
 use ld_shared::plan::{Plan, Pool, SourceRows};
 use ld_shared::record::RecordBody;
+use ld_shared::secrets::{SecretBlob, Secrets};
 use ld_shared::shard::Shard;
+use ld_shared::throttle::ThrottleUse;
 use ld_shared::time::{Mono, RunTime};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -29,6 +32,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use throttle::Throttles;
 use tickets::Tickets;
 use tokio::sync::{mpsc, watch};
 
@@ -58,6 +62,8 @@ pub enum EngineEvent {
         /// How many.
         want: u64,
     },
+    /// A user found no ticket left in the cluster. Once a pool.
+    PoolEmpty(Pool),
 }
 
 /// Until when starts are allowed. Checked at every start, against the reading that becomes `started`.
@@ -99,7 +105,9 @@ pub(crate) struct Shared {
     pub(crate) rows: Vec<Arc<SourceRows>>,
     pub(crate) limits: Arc<Limits>,
     pub(crate) series: Arc<SeriesTable>,
+    pub(crate) secrets: Secrets,
     pub(crate) tickets: Tickets,
+    pub(crate) throttles: Arc<Throttles>,
     /// Open iterations and their cap, one a scenario.
     pub(crate) in_flight: Vec<(AtomicI64, AtomicI64)>,
     pub(crate) record_limits: RecordLimits,
@@ -135,9 +143,12 @@ impl Engine {
         let cores = cores.max(1);
         let rows = source_rows(&plan, &blobs)?;
         let series = Arc::new(SeriesTable::new());
+        let details = plan.details.clone();
         let in_flight = plan.scenarios.iter().map(|_| (AtomicI64::new(0), AtomicI64::new(i64::MAX))).collect();
         let shared = Arc::new(Shared {
+            secrets: secrets(&plan, &blobs)?,
             tickets: Tickets::new(&plan, events.clone()),
+            throttles: Arc::new(Throttles::new(&plan)),
             plan,
             blobs,
             rows,
@@ -168,8 +179,8 @@ impl Engine {
         }
         drop(ready);
         let shipper = Shipper::new(shared.plan.records);
-        let records = (Arc::clone(&shared.record_limits), backlog);
-        let aggregator = Aggregator::new(cores, input, events, series, pool, shipper, records);
+        let shipping = Shipping { shipper, limits: Arc::clone(&shared.record_limits), backlog };
+        let aggregator = Aggregator::new(cores, input, events, series, details, pool, shipping);
         threads.push(spawn_thread("aggregator", move || aggregator.run())?);
         let engine = Self { shared, orders, odometers, to_aggregator: parts, threads };
         for _ in 0..cores {
@@ -186,6 +197,7 @@ impl Engine {
             cap.store(i64::try_from(*share).unwrap_or(i64::MAX), Ordering::Relaxed);
         }
         self.shared.limits.end.store(t0.0.saturating_add(self.shared.plan.end().0), Ordering::Relaxed);
+        self.shared.throttles.start(&shard.throttles, t0.0);
         let lanes = shard.lanes.deal_to_cores(self.odometers.len()).into_iter().map(Into::into).collect();
         self.orders.send_replace(Order::Run { lanes: Arc::new(lanes), from: shard.from, t0 });
     }
@@ -231,6 +243,16 @@ impl Engine {
         self.to_aggregator.send((0, Part::Acknowledged)).ok();
     }
 
+    /// Limits on the rate of requests go by these parts from now on.
+    pub fn set_throttles(&self, parts: &[u32]) {
+        self.shared.throttles.set_parts(parts);
+    }
+
+    /// How much of each limit on the rate of requests is used.
+    pub fn throttle_use(&self) -> Vec<ThrottleUse> {
+        self.shared.throttles.used()
+    }
+
     /// Records with a priority (successes, failures) at or above these need not be kept.
     pub fn set_record_limits(&self, limits: [u64; 2]) {
         for (have, new) in self.shared.record_limits.iter().zip(limits) {
@@ -255,6 +277,15 @@ fn spawn_thread(name: &str, work: impl FnOnce() + Send + 'static) -> Result<Join
         .name(name.into())
         .spawn(work)
         .map_err(|error| PrepareError(format!("could not start thread `{name}`: {error}")))
+}
+
+fn secrets(plan: &Plan, blobs: &BTreeMap<Digest, Bytes>) -> Result<Secrets, PrepareError> {
+    let Some(digest) = &plan.secrets else { return Ok(Secrets::default()) };
+    let blob = blobs.get(digest).ok_or_else(|| PrepareError("the secrets did not come with the plan".into()))?;
+    // the parser's error would quote what it read
+    let blob: SecretBlob =
+        serde_json::from_slice(blob).map_err(|_| PrepareError("the secrets of the plan are malformed".into()))?;
+    Ok(blob.values.into())
 }
 
 fn source_rows(plan: &Plan, blobs: &BTreeMap<Digest, Bytes>) -> Result<Vec<Arc<SourceRows>>, PrepareError> {

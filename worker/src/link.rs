@@ -15,6 +15,7 @@ use ld_shared::id::{Digest, RunId};
 use ld_shared::message::{Beat, LINK_QUEUE, RunBeat, ToMaster, ToWorker};
 use ld_shared::plan::{Plan, Pool};
 use ld_shared::shard::Shard;
+use ld_shared::throttle::ThrottleUse;
 use ld_shared::time::{Mono, RunTime};
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -43,6 +44,10 @@ pub trait LoadMaker: Sized + Send + 'static {
     fn records_acknowledged(&self);
     /// [`Engine::set_record_limits`].
     fn set_record_limits(&self, limits: [u64; 2]);
+    /// [`Engine::set_throttles`].
+    fn set_throttles(&self, parts: &[u32]);
+    /// [`Engine::throttle_use`].
+    fn throttle_use(&self) -> Vec<ThrottleUse>;
 }
 
 impl LoadMaker for Engine {
@@ -72,6 +77,12 @@ impl LoadMaker for Engine {
     }
     fn set_record_limits(&self, limits: [u64; 2]) {
         self.set_record_limits(limits);
+    }
+    fn set_throttles(&self, parts: &[u32]) {
+        self.set_throttles(parts);
+    }
+    fn throttle_use(&self) -> Vec<ThrottleUse> {
+        self.throttle_use()
     }
 }
 
@@ -201,6 +212,7 @@ impl<L: LoadMaker> Shell<L> {
                 }
                 EngineEvent::Records(body) => Event::Records(body),
                 EngineEvent::WantTickets { pool, want } => Event::WantTickets(pool, want),
+                EngineEvent::PoolEmpty(pool) => Event::PoolEmpty(pool),
             },
             Some((run, result)) = self.prepared.recv() => match result {
                 Ok(prepared) if self.wanted.as_ref() == Some(&run) => {
@@ -233,6 +245,7 @@ impl<L: LoadMaker> Shell<L> {
                     users: self.newest.users,
                     cpu_permille: self.newest.cpu_permille,
                     lag_us: self.newest.lag_us,
+                    throttles: self.load.as_ref().map(LoadMaker::throttle_use).unwrap_or_default(),
                 });
                 let beat = Beat { number, sent_at: clock::mono(), clock: membership.clock(), run };
                 return self.send(ToMaster::Beat(beat), false);
@@ -263,6 +276,7 @@ impl<L: LoadMaker> Shell<L> {
             Effect::RecordsAcknowledged(batches) => {
                 self.with_load(|load| (0..batches).for_each(|_| load.records_acknowledged()));
             }
+            Effect::Throttles(parts) => self.with_load(|load| load.set_throttles(&parts)),
             Effect::RecordLimits(limits) => self.with_load(|load| load.set_record_limits(limits)),
             Effect::Dial | Effect::Exit(_) => {}
         }

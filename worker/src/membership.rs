@@ -64,6 +64,8 @@ pub enum Event {
     Records(Box<RecordBody>),
     /// Users will soon need tickets.
     WantTickets(Pool, u64),
+    /// A user found no ticket.
+    PoolEmpty(Pool),
     /// Somebody asked the worker to end (the second time: at once).
     Signal,
     /// A deadline passed.
@@ -120,6 +122,8 @@ pub enum Effect {
     DropLoad,
     /// Hand tickets to the engine.
     Grant(Pool, Range<u64>, bool),
+    /// Hand parts of the limits on the rate of requests to the engine.
+    Throttles(Vec<u32>),
     /// Hand record limits to the engine.
     RecordLimits([u64; 2]),
     /// Tell the engine that so many more batches of records are counted.
@@ -321,6 +325,11 @@ impl Membership {
                     effects.push(Effect::Send(ToMaster::WantTickets { run: run.run.clone(), pool, want }));
                 }
             }
+            Event::PoolEmpty(pool) => {
+                if let Some(run) = self.run.as_ref().filter(|run| !run.orphaned) {
+                    effects.push(Effect::Send(ToMaster::PoolEmpty { run: run.run.clone(), pool }));
+                }
+            }
             Event::Signal => self.on_signal(now, effects),
             Event::Tick => {}
         }
@@ -421,6 +430,11 @@ impl Membership {
             ToWorker::Tickets { run, pool, tickets, exhausted } if ours(&run) => {
                 effects.push(Effect::Grant(pool, tickets, exhausted));
             }
+            ToWorker::Throttles { run, number, parts } if ours(&run) => {
+                // in this order: what is confirmed is in force
+                effects.push(Effect::Throttles(parts));
+                effects.push(Effect::Send(ToMaster::ThrottlesSet { run, number }));
+            }
             ToWorker::FrameAck { run, seq, record_limits } if ours(&run) => {
                 if let Some(run) = &mut self.run {
                     run.spool.acknowledge(seq);
@@ -444,6 +458,7 @@ impl Membership {
             | ToWorker::Abort { .. }
             | ToWorker::RunClosed { .. }
             | ToWorker::Tickets { .. }
+            | ToWorker::Throttles { .. }
             | ToWorker::FrameAck { .. }
             | ToWorker::RecordAck { .. } => {}
         }

@@ -17,8 +17,7 @@ pub struct Probe {
     timeout: u64,
     state: State,
     phase: Phase,
-    /// The phase is set by the caller (hooks) and not by the intended instant.
-    fixed_phase: bool,
+    purpose: Purpose,
     intended: u64,
     started: u64,
     /// The latest stamp: the next part is timed from here.
@@ -33,6 +32,17 @@ pub struct Probe {
     bytes_sent: u64,
     bytes_received: u64,
     iteration: Iteration,
+}
+
+/// What a request is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// An iteration.
+    Load,
+    /// What a user does before its first iteration.
+    Start,
+    /// What a user does after its last one: it may start after the end of starting.
+    Stop,
 }
 
 /// Whether the iteration is counted. Its count as started waits until its first request proved that
@@ -83,7 +93,7 @@ impl Default for Probe {
             timeout: u64::MAX,
             state: State::Idle,
             phase: Phase::Main,
-            fixed_phase: false,
+            purpose: Purpose::Load,
             intended: 0,
             started: 0,
             mark: 0,
@@ -130,8 +140,9 @@ impl Probe {
         }
     }
 
-    /// The iteration ends before it started anything: the test or the lease was over.
-    fn iteration_refused(&mut self) {
+    /// The iteration ends before it started anything: the test or the lease was over, or the user's
+    /// time. What did start it keeps it started.
+    pub(crate) fn iteration_refused(&mut self) {
         if std::mem::replace(&mut self.iteration, Iteration::Counted) == Iteration::Due
             && let Some(recorder) = &self.recorder
         {
@@ -140,14 +151,11 @@ impl Probe {
     }
 
     /// Makes ready for an exchange. `intended`: `None` means "when it starts".
-    pub(crate) fn arm(&mut self, intended: Option<u64>, timeout: u64, hook: bool) {
+    pub(crate) fn arm(&mut self, intended: Option<u64>, timeout: u64, purpose: Purpose) {
         self.state = State::Idle;
         self.intended = intended.unwrap_or(0);
         self.timeout = timeout;
-        self.fixed_phase = hook;
-        if hook {
-            self.phase = Phase::Hooks;
-        }
+        self.purpose = purpose;
         self.first_at = 0;
         self.ended = 0;
         self.is_over = false;
@@ -168,13 +176,18 @@ impl Probe {
             self.intended = now;
         }
         if let Some(recorder) = &self.recorder {
-            if !recorder.may_start(now) {
+            let may = match self.purpose {
+                Purpose::Load | Purpose::Start => recorder.may_start(now),
+                Purpose::Stop => recorder.may_finish(now),
+            };
+            if !may {
                 self.state = State::Refused;
                 return Err(Failure::new(FailureKind::Request, OVER));
             }
-            if !self.fixed_phase {
-                self.phase = recorder.phase_at(self.intended);
-            }
+            self.phase = match self.purpose {
+                Purpose::Load => recorder.phase_at(self.intended),
+                Purpose::Start | Purpose::Stop => Phase::Hooks,
+            };
             recorder.request_started(self.phase, now);
         }
         self.state = State::Open;

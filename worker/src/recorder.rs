@@ -5,7 +5,7 @@
 //! are the two independent paths of conservation.
 
 use crate::engine::Limits;
-use ld_shared::frame::{Odometers, PhaseOdometer};
+use ld_shared::frame::{Collected, Odometers, PhaseOdometer};
 use ld_shared::latency::Latency;
 use ld_shared::record::Record;
 use ld_shared::sample::{Failure, FailureKind, Phase};
@@ -93,6 +93,8 @@ pub(crate) enum Part {
     Records(Vec<Record>),
     /// Every request of a stretch.
     Lines(Vec<Line>),
+    /// What a setup brought about.
+    Collected(Box<Collected>),
     /// The core is done; nothing follows.
     Done,
     /// The master has counted a batch of records (from the engine, not from a core).
@@ -269,6 +271,11 @@ impl Recorder {
         self.limits.may_start(now)
     }
 
+    /// Whether what users do last may start at `now`: inside the lease.
+    pub(crate) fn may_finish(&self, now: u64) -> bool {
+        !self.limits.lease_over(now)
+    }
+
     /// Phase of what is intended at `t`, ns of this node's clock.
     pub(crate) fn phase_at(&self, t: u64) -> Phase {
         if t < self.warmup_end.get() { Phase::Warmup } else { Phase::Main }
@@ -358,6 +365,11 @@ impl Recorder {
         self.send(Part::Done);
     }
 
+    /// A setup is over.
+    pub(crate) fn collected(&self, collected: Collected) {
+        self.send(Part::Collected(Box::new(collected)));
+    }
+
     /// An iteration is due.
     pub(crate) fn iteration_due(&self, phase: Phase) {
         bump(&self.atomics(phase).due);
@@ -415,7 +427,10 @@ impl Recorder {
             self.roll(now);
         }
         bump(&self.atomics(phase).started);
-        self.inner.borrow_mut().now.row.requests_started += 1;
+        if phase != Phase::Hooks {
+            // rows are of the load: what hooks do lies beside it
+            self.inner.borrow_mut().now.row.requests_started += 1;
+        }
     }
 
     /// A request reached the socket.
@@ -469,10 +484,11 @@ impl Recorder {
         let now = &mut inner.now;
         let at = sample.ended.saturating_sub(self.t0.get());
         let phase = sample.phase.index();
+        let loads = u64::from(sample.phase != Phase::Hooks);
         let mut flags = phase as u16;
         if let Some(failure) = failure {
             flags |= FAILED;
-            now.row.failed += 1;
+            now.row.failed += loads;
             now.failures
                 .entry((sample.series, sample.phase, Arc::clone(&failure.reason)))
                 .and_modify(|span| {
@@ -481,7 +497,7 @@ impl Recorder {
                 })
                 .or_insert(FailureSpan { kind: failure.kind, count: 1, first_at: at, last_at: at });
         } else {
-            now.row.succeeded += 1;
+            now.row.succeeded += loads;
         }
         if sample.first_byte.is_some() {
             flags |= ANSWERED;

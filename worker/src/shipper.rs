@@ -7,6 +7,8 @@
 //!
 //! A request leaves only after the frame that counts it: the master never lists what it has not counted.
 
+use crate::recorder::LineBacklog;
+use crate::sampler::RecordLimits;
 use bytes::Bytes;
 use ld_shared::message::RECORD_WINDOW;
 use ld_shared::record::{Record, RecordBody, RecordPolicy, RequestLine};
@@ -14,7 +16,7 @@ use ld_shared::wire::Lines;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Bytes of kept records that leave per second while load is made (ENGINEERING F4).
-const BYTES_PER_SECOND: i64 = 50_000;
+const BYTES_PER_SECOND: isize = 50_000;
 /// Bytes of a batch: far below any message limit.
 const BATCH: usize = 256 * 1024;
 /// Bytes of lines that wait for the link.
@@ -25,6 +27,13 @@ pub(crate) const MOST_KEPT: usize = 512 * 1024 * 1024;
 /// A record's place among all: ties of the priority don't occur but by a one in 2^64 chance.
 type Key = (u64, u64);
 
+/// A shipper, and what it shares with the load cores.
+pub(crate) struct Shipping {
+    pub(crate) shipper: Shipper,
+    pub(crate) limits: RecordLimits,
+    pub(crate) backlog: LineBacklog,
+}
+
 /// What the worker ships.
 pub(crate) struct Shipper {
     kinds: [Kept; 2],
@@ -34,7 +43,7 @@ pub(crate) struct Shipper {
     /// Bytes of sealed lines, pending ones among them.
     sealed_bytes: usize,
     /// What kept records may still take of the current second; negative after a large one.
-    budget: i64,
+    budget: isize,
     unacknowledged: usize,
     /// No more comes from the cores.
     ending: bool,
@@ -235,7 +244,7 @@ impl Shipper {
             let before = body.kept.len();
             for record in self.kinds.iter_mut().filter_map(Kept::ship) {
                 room = room.saturating_sub(record.size());
-                self.budget -= record.size() as i64;
+                self.budget -= record.size().cast_signed();
                 body.kept.push(record);
             }
             if body.kept.len() == before {

@@ -29,7 +29,7 @@ impl Spool {
         if self.waiting.len() > MOST_WAITING {
             let older = self.waiting.pop_front();
             if let (Some((older, _)), Some((newer, _))) = (older, self.waiting.front_mut()) {
-                prepend(*older, newer);
+                prepend(&older, newer);
             }
         }
     }
@@ -61,7 +61,7 @@ impl Spool {
 }
 
 /// Makes one frame of two that follow each other.
-fn prepend(older: FrameBody, newer: &mut FrameBody) {
+fn prepend(older: &FrameBody, newer: &mut FrameBody) {
     newer.from_second = older.from_second;
     newer.counts.merge(&older.counts);
     let generator = &mut newer.generator;

@@ -1,11 +1,14 @@
 //! One virtual user: pick → prepare → exchange → check → record, task after task.
 
+mod hooks;
+mod retry;
 mod scenario;
 
+pub(crate) use hooks::Began;
 pub(crate) use scenario::{Name, Scenario, Task};
 
 use crate::engine::core::Core;
-use crate::probe::{Fate, Probe};
+use crate::probe::{Fate, Probe, Purpose};
 use crate::protocol::Want;
 use crate::recorder::Line;
 use crate::sampler::Ticket;
@@ -17,6 +20,7 @@ use ld_shared::reply::Reply;
 use ld_shared::rng::KeyedRng;
 use ld_shared::sample::{Failure, FailureKind, Phase};
 use ld_shared::scope::{Row, Scope};
+use ld_shared::secrets::{MASK, Secrets, is_credential, mask_passwords};
 use ld_shared::template::{Escape, Template};
 use ld_shared::time::SECOND;
 use std::any::Any;
@@ -43,7 +47,19 @@ pub(crate) struct User {
     probe: Probe,
     timer: Timer,
     rng: KeyedRng,
+    /// What its requests are for now.
+    purpose: Purpose,
+    /// The newest request failed.
+    failed: Option<Failed>,
     sent: bool,
+}
+
+/// What is known of a failed request when it has been recorded.
+struct Failed {
+    kind: FailureKind,
+    /// Of the answer, if there was one.
+    status: Option<u16>,
+    reason: Arc<str>,
 }
 
 impl User {
@@ -58,6 +74,8 @@ impl User {
             timer: Timer { deadline: probe.deadline(), armed: u64::MAX, sleep: None },
             probe,
             rng: KeyedRng::new(0, 0, 0),
+            purpose: Purpose::Load,
+            failed: None,
             sent: false,
         }
     }
@@ -88,20 +106,31 @@ impl User {
                 None => {}
             }
         }
+        self.draw_from(rng, number);
+        self.purpose = Purpose::Load;
+        let recorder = &self.core.recorder;
+        let phase = recorder.phase_at(due.unwrap_or(now));
+        self.probe.begin_iteration(phase, due.is_some());
+    }
+
+    /// Random numbers come from `rng` from now on, and rows of sources that cycle from `number`.
+    fn draw_from(&mut self, rng: KeyedRng, number: u64) {
         // one stream for choices and pauses, another for what placeholders draw
         self.scope.begin_iteration(rng.clone(), number);
         self.rng = rng;
         self.rng.next_u64();
         self.rng = KeyedRng::new(self.rng.next_u64(), 1, 0);
         self.sent = false;
-        let recorder = &self.core.recorder;
-        let phase = recorder.phase_at(due.unwrap_or(now));
-        self.probe.begin_iteration(phase, due.is_some());
     }
 
     /// The iteration is over.
     pub(crate) fn end_iteration(&mut self) {
         self.probe.iteration_started();
+        self.end_sessions();
+    }
+
+    /// Closes what lasts for one iteration.
+    fn end_sessions(&mut self) {
         for (users, session) in self.scenario.protocols().zip(&mut self.sessions) {
             if let Some(session) = session {
                 users.end_iteration(session.as_mut());
@@ -135,23 +164,35 @@ impl User {
 
     /// Runs one task if its conditions hold.
     async fn step(&mut self, task: &Task, intended: &mut Option<u64>) -> ControlFlow<()> {
+        self.failed = None;
         for source in &task.once_sources {
             if !self.scope.has_row(*source) {
-                if let Some(row) = self.core.shared.tickets.take(Pool::Source(*source)).await {
+                let core = Rc::clone(&self.core);
+                if let Some(row) = self.wait(core.shared.tickets.take(Pool::Source(*source))).await? {
                     self.scope.set_row(*source, Row::At(row));
-                } else {
-                    self.scope.set_row(*source, Row::Exhausted);
-                    self.scenario.at_end(&self.core, *source)?;
+                    continue;
+                }
+                self.scope.set_row(*source, Row::Exhausted);
+                if self.scenario.at_end(*source).is_break() {
+                    self.probe.iteration_refused();
+                    return ControlFlow::Break(());
                 }
             }
         }
         if !task.may_run(&self.core.context.bindings, &mut self.scope) {
             return ControlFlow::Continue(());
         }
-        let ended = self.request(task, *intended).await?;
+        let (mut first, mut retries) = (*intended, 0);
+        let ended = loop {
+            let ended = self.request(task, first).await?;
+            let Some(pause) = self.retry_after(task, retries) else { break ended };
+            self.pause(pause).await;
+            // a retry is intended when it starts
+            (first, retries) = (None, retries + 1);
+        };
         if let Some((low, high)) = task.think_time {
             let pause = self.rng.between(low, high);
-            tokio::time::sleep(Duration::from_secs_f64(pause)).await;
+            self.pause(Duration::from_secs_f64(pause)).await;
             *intended = intended.map(|_| ended.saturating_add((pause * SECOND as f64) as u64));
         } else {
             *intended = intended.map(|_| ended);
@@ -159,12 +200,41 @@ impl User {
         ControlFlow::Continue(())
     }
 
+    /// Pauses. The end of starting ends pauses, but for those of what is done after it.
+    async fn pause(&self, pause: Duration) {
+        match self.purpose {
+            Purpose::Load | Purpose::Start => self.core.pause(pause).await,
+            Purpose::Stop => tokio::time::sleep(pause).await,
+        }
+    }
+
+    /// Waits for what a request needs before it starts. Breaks if starting ends before.
+    async fn wait<T>(&mut self, work: impl Future<Output = T>) -> ControlFlow<(), T> {
+        let done = match self.purpose {
+            Purpose::Load | Purpose::Start => self.core.unless_over(work).await,
+            Purpose::Stop => Some(work.await),
+        };
+        match done {
+            Some(done) => ControlFlow::Continue(done),
+            None => {
+                self.probe.iteration_refused();
+                ControlFlow::Break(())
+            }
+        }
+    }
+
     /// Sends one request and records it; gives the instant of its end.
     async fn request(&mut self, task: &Task, intended: Option<u64>) -> ControlFlow<(), u64> {
+        for limit in &task.limits {
+            let core = Rc::clone(&self.core);
+            // boxed: few tasks have a limit, and every user would be larger for it
+            Box::pin(self.wait(core.gates.pass(*limit))).await?;
+        }
         let keep = self.core.sampler.borrow_mut().draw();
         let want = want(task, &keep);
         let session = self.sessions[task.protocol].get_or_insert_with(|| task.users.session());
-        self.probe.arm(intended, task.timeout, false);
+        self.probe.arm(intended, task.timeout, self.purpose);
+        self.failed = None;
         let (users, compiled) = (&task.users, task.compiled.as_ref());
         let outcome = {
             match users.begin(compiled, session.as_mut(), &mut self.scope, &mut self.probe, want) {
@@ -183,7 +253,12 @@ impl User {
         match self.probe.finish() {
             Fate::Ended => {}
             Fate::Refused => return ControlFlow::Break(()),
-            Fate::Unsent | Fate::NotStarted => return ControlFlow::Continue(mono().0),
+            Fate::Unsent | Fate::NotStarted => {
+                if self.purpose != Purpose::Load {
+                    self.failed = Some(Failed::here());
+                }
+                return ControlFlow::Continue(mono().0);
+            }
         }
         self.sent = true;
         self.record(task, outcome, &keep);
@@ -192,6 +267,7 @@ impl User {
 
     fn record(&mut self, task: &Task, outcome: Result<Reply, Failure>, keep: &Ticket) {
         let bindings = &self.core.context.bindings;
+        let status = outcome.as_ref().ok().and_then(|reply| reply.status);
         let (reply, failure) = match outcome {
             Ok(reply) => {
                 let failure = task.checks.run(&reply, bindings, &mut self.scope, task.status_check).err();
@@ -205,12 +281,16 @@ impl User {
                 (None, (!accepted).then_some(failure))
             }
         };
+        let failure = failure.map(|failure| masked(failure, bindings.secrets()));
         let series = match &task.name {
             Name::Fixed(series) => *series,
             Name::Rendered(template, numbers) => self.rendered_series(task, template, numbers),
         };
         let sample = self.probe.sample(series);
         self.core.recorder.record(&sample, failure.as_ref());
+        if let Some(Failure { kind, reason }) = &failure {
+            self.failed = Some(Failed { kind: *kind, status, reason: Arc::clone(reason) });
+        }
         if sample.phase == Phase::Main {
             self.list(task, &sample, reply, failure, keep);
         }
@@ -232,6 +312,7 @@ impl User {
             return;
         }
         let url = task.users.url(task.compiled.as_ref(), &mut self.scope);
+        let url = masked_text(&url, self.core.context.bindings.secrets()).unwrap_or(url);
         if all {
             self.core.recorder.list(Line {
                 series: sample.series,
@@ -256,7 +337,8 @@ impl User {
         if let Some(id) = numbers.borrow().get(name.as_str()) {
             return *id;
         }
-        let id = self.scenario.series(&name, &task.request_type);
+        let shown = masked_text(&name, self.core.context.bindings.secrets());
+        let id = self.scenario.series(shown.as_deref().unwrap_or(&name), &task.request_type);
         if id != OTHER_ID {
             // the table's limit bounds this map too
             numbers.borrow_mut().insert(name.into(), id);
@@ -278,8 +360,20 @@ impl User {
         let body_bytes = reply.as_ref().map_or(0, |r| r.body_bytes);
         let answer = reply.filter(|_| cap > 0).map(|reply| {
             let mut body = reply.body;
+            let is_cut = body.len() >= cap;
             body.truncate(cap);
-            Arc::new(Answer { headers: reply.headers.iter().collect(), body })
+            let secrets = self.core.context.bindings.secrets();
+            if !secrets.is_empty() {
+                body = secrets.mask_bytes(&body).into_owned();
+                if is_cut {
+                    secrets.mask_cut(&mut body);
+                }
+            }
+            let shown = |(name, value): (String, String)| {
+                let value = if is_credential(&name) { MASK.into() } else { secrets.mask(&value).into_owned() };
+                (name, value)
+            };
+            Arc::new(Answer { headers: reply.headers.iter().map(shown).collect(), body })
         });
         Record {
             priority: keep.priority,
@@ -300,9 +394,32 @@ impl User {
     }
 }
 
+/// A failure without secrets in its reason.
+fn masked(failure: Failure, secrets: &Secrets) -> Failure {
+    match masked_text(&failure.reason, secrets) {
+        Some(reason) => Failure { reason, ..failure },
+        None => failure,
+    }
+}
+
+/// The text without secrets and passwords, if it had any.
+fn masked_text(text: &str, secrets: &Secrets) -> Option<Arc<str>> {
+    let plain = mask_passwords(text);
+    let masked = secrets.mask(&plain);
+    (*masked != *text).then(|| masked.into())
+}
+
 /// Response time as histograms count it.
 fn response_us(sample: &crate::recorder::Sample) -> u64 {
     (sample.ended.saturating_sub(sample.intended) + 500) / 1000
+}
+
+impl Failed {
+    /// A limit of this machine.
+    fn here() -> Self {
+        let reason = "this machine has no more files or ports for it".into();
+        Self { kind: FailureKind::Request, status: None, reason }
+    }
 }
 
 /// What the engine has to see of an answer: what checks and kept records need.

@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "tests panic")]
 
+#[path = "engine/hooks.rs"]
+mod hooks;
+
 use ld_shared::boot::clock::mono;
 use ld_shared::frame::{FrameBody, PhaseOdometer};
 use ld_shared::id::{Digest, Epoch};
@@ -11,6 +14,7 @@ use ld_shared::record::{Bodies, Record, RecordPolicy, RequestLine};
 use ld_shared::sample::Phase;
 use ld_shared::shard::Shard;
 use ld_shared::snapshot::Snapshot;
+use ld_shared::throttle::split;
 use ld_shared::time::{Mono, RunTime};
 use ld_shared::wire::Lines;
 use ld_worker::engine::{Engine, EngineEvent, EngineSpec};
@@ -53,12 +57,14 @@ fn server(delay: Duration) -> (SocketAddr, Arc<AtomicU64>) {
     (address, seen)
 }
 
-fn plan(address: SocketAddr, load: &Value, seconds: f64) -> Plan {
-    let task = |path: &str| {
-        json!({"name": path, "user": null, "weight": 1, "run_if": null, "skip_if": null, "assertions": [],
+fn task(address: SocketAddr, path: &str) -> Value {
+    json!({"name": path, "user": null, "weight": 1, "run_if": null, "skip_if": null, "assertions": [],
             "extract": [], "think_time": null, "status_check": null,
             "fields": {"method": "get", "request_url": format!("http://{address}{path}")}})
-    };
+}
+
+fn plan(address: SocketAddr, load: &Value, seconds: f64) -> Plan {
+    let task = |path: &str| task(address, path);
     let scenario = json!({"name": "default", "user": "fast_http_user", "load": load, "first_number": 0,
         "mode": "sequence", "tasks": [task("/ok"), task("/bad")], "wait_time": null, "host": null,
         "connections": "per_user", "connect_timeout": 5.0, "request_timeout": 5.0,
@@ -120,6 +126,7 @@ async fn run(plan: Plan, mut tickets: u64, stop: impl Fn(&Engine, u32)) -> Run {
         epoch: Epoch(1),
         from: RunTime(0),
         max_in_flight: cap.collect(),
+        throttles: plan.limits().iter().flat_map(|limit| split(limit, &[1])).collect(),
     };
     assert_eq!(shard.max_in_flight.len(), scenarios);
     let spec = EngineSpec { plan: Arc::new(plan), blobs: Arc::new(BTreeMap::new()), cores: 2 };
@@ -152,6 +159,7 @@ async fn run(plan: Plan, mut tickets: u64, stop: impl Fn(&Engine, u32)) -> Run {
                 engine.grant(pool, next_ticket..next_ticket + block, tickets == 0);
                 next_ticket += block;
             }
+            EngineEvent::PoolEmpty(_) => {}
         }
         if over {
             break;
@@ -272,6 +280,7 @@ async fn without_a_lease_nothing_starts() {
         epoch: Epoch(1),
         from: RunTime(0),
         max_in_flight: vec![10],
+        throttles: Vec::new(),
     };
     let spec = EngineSpec { plan: Arc::new(plan), blobs: Arc::new(BTreeMap::new()), cores: 1 };
     let engine = tokio::task::spawn_blocking(move || Engine::prepare(spec, events)).await.unwrap().unwrap();

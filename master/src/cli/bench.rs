@@ -39,6 +39,7 @@ pub(super) fn run(global: &Global, console: Console, bench: &Bench, files: Repor
         name: "bench".into(),
         label: Some(format!("bench {}", bench.url)),
         content: bench.document().to_string().into_bytes(),
+        shown: false,
     };
     session::run(global, console, vec![source], &Outputs { files, ..Outputs::default() })
 }

@@ -27,11 +27,16 @@ pub(super) fn run(global: &Global, console: Console, files: ReportFiles) -> u8 {
     console.note(&format!("target: http://{}, answers after 8 ms (median, log-normal)", target.addr()));
     let html = files.html.unwrap_or_else(|| PathBuf::from(REPORT));
     let report = std::path::absolute(&html).unwrap_or_else(|_| html.clone());
-    let source =
-        Source { name: "the demo".into(), label: Some("LoadDensity demo".into()), content: document(target.addr()) };
+    let source = Source {
+        name: "the demo".into(),
+        label: Some("LoadDensity demo".into()),
+        content: document(target.addr()),
+        shown: false,
+    };
     let outputs = Outputs { files: ReportFiles { html: Some(html), ..files }, ..Outputs::default() };
     let said = Console::new(global.quiet);
-    let code = session::run(global, console, vec![source], &outputs);
+    let unsaved = Global { unsaved: true, ..global.clone() };
+    let code = session::run(&unsaved, console, vec![source], &outputs);
     drop(target);
     if report.exists() {
         said.note(&format!("look at it: file://{}", report.display()));

@@ -18,7 +18,7 @@ pub(super) fn run_file(global: &Global, console: Console, file: &Path, outputs: 
 
 /// Runs a document given as text.
 pub(super) fn run_text(global: &Global, console: Console, json: &str, outputs: &Outputs) -> u8 {
-    let source = Source { name: "the given text".into(), label: None, content: json.as_bytes().to_vec() };
+    let source = Source { name: "the given text".into(), label: None, content: json.as_bytes().to_vec(), shown: true };
     session::run(global, console, vec![source], outputs)
 }
 
@@ -43,7 +43,7 @@ pub(super) fn run_dir(global: &Global, console: Console, dir: &Path, outputs: &O
 fn read(file: &Path) -> Result<Source, String> {
     let content = fs::read(file).map_err(|error| format!("cannot read the document `{}`: {error}", file.display()))?;
     let label = file.file_stem().map(|stem| stem.to_string_lossy().into_owned());
-    Ok(Source { name: file.display().to_string(), label, content })
+    Ok(Source { name: file.display().to_string(), label, content, shown: true })
 }
 
 fn refuse(console: &Console, text: &str) -> u8 {

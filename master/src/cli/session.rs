@@ -11,6 +11,9 @@ use crate::report::{self, files};
 use crate::run::result::RunResult;
 use crate::run::verdict::{Verdict, exit};
 use crate::script::{self, Document, Strictness};
+use crate::secrets::{self, SecretStore};
+use crate::store::StoreError;
+use crate::store::history::History;
 use ld_shared::boot::signal::Signals;
 use ld_shared::fault::Fault;
 use std::fmt::Write as _;
@@ -24,6 +27,15 @@ pub(super) struct Source {
     pub label: Option<String>,
     /// Its bytes.
     pub content: Vec<u8>,
+    /// Whether stdout shows what became of its actions.
+    pub shown: bool,
+}
+
+/// A document that may run.
+struct Checked {
+    label: Option<String>,
+    document: Document,
+    shown: bool,
 }
 
 /// Runs `work` on a runtime, with signals counted.
@@ -54,9 +66,19 @@ pub(super) fn run(global: &Global, console: Console, sources: Vec<Source>, outpu
     let Ok(documents) = check(&console, sources, outputs.strictness()) else {
         return exit::REFUSED;
     };
+    let Ok(secrets) = secrets(global, &console, outputs, &documents) else {
+        return exit::REFUSED;
+    };
     let console =
         if outputs.results.as_deref() == Some(Path::new("-")) { console.with_lines_on_stdout() } else { console };
     block_on(&Console::new(global.quiet), async |signals| {
+        let history = match history(global, &console).await {
+            Ok(history) => history,
+            Err(error) => {
+                console.error(&format!("error: {error}"));
+                return exit::NOT_RUN;
+            }
+        };
         let cluster = match Cluster::open(global.cluster()).await {
             Ok(cluster) => cluster,
             Err(error) => {
@@ -64,14 +86,32 @@ pub(super) fn run(global: &Global, console: Console, sources: Vec<Source>, outpu
                 return exit::NOT_RUN;
             }
         };
-        let app = App::new(cluster, console, signals);
+        let app = App::new(cluster, console, signals).with_history(history);
+        app.state().secrets = secrets;
         let mut session = Session { app, failures: Vec::new(), code: exit::PASSED, lines: String::new() };
-        for (label, document) in documents {
+        // stdout is for people or for programs
+        let prints = outputs.results.as_deref() != Some(Path::new("-"));
+        for Checked { label, document, shown } in documents {
             session.app.state().label = label;
-            session.run(&document).await;
+            session.run(&document, shown && prints).await;
         }
         session.finish(outputs).await
     })
+}
+
+/// Where runs are kept. A folder that was asked for must be there before anything runs.
+async fn history(global: &Global, console: &Console) -> Result<Option<History>, StoreError> {
+    if global.unsaved {
+        return Ok(None);
+    }
+    let Some(history) = global.history() else {
+        console.note("warning: runs are not kept for later: neither HOME nor --data-dir says where");
+        return Ok(None);
+    };
+    if global.data_dir.is_some() {
+        history.open().await?.close().await;
+    }
+    Ok(Some(history))
 }
 
 /// Runs a document of our own without a word, and gives its result.
@@ -89,7 +129,7 @@ pub(super) fn measure(global: &Global, document: &[u8]) -> Result<RunResult, Str
         };
         let app = App::new(cluster, Console::silent(), signals);
         let mut session = Session { app, failures: Vec::new(), code: exit::PASSED, lines: String::new() };
-        session.run(&document).await;
+        session.run(&document, false).await;
         let code = session.verdict().exit_code;
         outcome = if session.failures.is_empty() {
             Ok(session.app.findings_of_all(session.verdict()).result)
@@ -103,17 +143,13 @@ pub(super) fn measure(global: &Global, document: &[u8]) -> Result<RunResult, Str
 }
 
 /// Reads and checks all; prints every fault of every document.
-fn check(
-    console: &Console,
-    sources: Vec<Source>,
-    strictness: Strictness,
-) -> Result<Vec<(Option<String>, Document)>, Refused> {
+fn check(console: &Console, sources: Vec<Source>, strictness: Strictness) -> Result<Vec<Checked>, Refused> {
     let commands = Commands::default();
     let mut documents = Vec::new();
     let mut refused = false;
     for source in sources {
         match script::read(&source.content, strictness, &commands) {
-            Ok(document) => documents.push((source.label, document)),
+            Ok(document) => documents.push(Checked { label: source.label, document, shown: source.shown }),
             Err(faults) => {
                 refused = true;
                 for fault in &faults {
@@ -125,6 +161,37 @@ fn check(
         }
     }
     if refused { Err(Refused) } else { Ok(documents) }
+}
+
+/// Commands whose arguments hold tests.
+const TESTS: [&str; 2] = ["LD_start_test", "LD_execute_action"];
+
+/// Opens the secrets, and refuses documents that name others or would send them over an open link.
+fn secrets(
+    global: &Global,
+    console: &Console,
+    outputs: &Outputs,
+    documents: &[Checked],
+) -> Result<SecretStore, Refused> {
+    let refuse = |text: &str| {
+        console.error(text);
+        Refused
+    };
+    let read = outputs.secrets.as_deref().map(SecretStore::read).transpose();
+    let store = read.map_err(|why| refuse(&format!("error: {why}")))?.unwrap_or_default();
+    let actions = documents.iter().flat_map(|checked| &checked.document.actions);
+    let tests: Vec<_> = actions.filter(|action| TESTS.contains(&action.name.as_str())).collect();
+    let missing: Vec<Fault> = tests.iter().flat_map(|test| store.all_missing(&test.source, &test.pointer)).collect();
+    if !missing.is_empty() {
+        missing.iter().for_each(|fault| console.error(&fault.to_string()));
+        return Err(Refused);
+    }
+    if tests.iter().any(|test| secrets::uses_secrets(&test.source))
+        && let Some((message, help)) = secrets::open_to_others(global.cluster().bind)
+    {
+        return Err(refuse(&format!("error: {message}\n help: {help}")));
+    }
+    Ok(store)
 }
 
 /// Documents have faults, and they have been printed.
@@ -141,8 +208,12 @@ struct Session {
 }
 
 impl Session {
-    async fn run(&mut self, document: &Document) {
-        for outcome in self.app.execute(document).await {
+    async fn run(&mut self, document: &Document, shown: bool) {
+        let outcomes = self.app.execute(document).await;
+        if shown {
+            self.app.console.print(&records::text(&outcomes));
+        }
+        for outcome in outcomes {
             for (place, error) in outcome.errors() {
                 self.failures.push(format!("{place} failed: {error}"));
                 self.code = exit::worse(self.code, error.exit_code);
@@ -184,7 +255,7 @@ impl Session {
             let line = report::named(format).expect("the table has these formats");
             match line.write_to(&self.app.findings_of_all(self.verdict()), path) {
                 Ok(()) => self.app.console.note(&format!("wrote {}", path.display())),
-                Err(error) => self.failed(&format!("writing --{format}"), &CommandError::of("OSError", &error)),
+                Err(error) => self.failed(&format!("writing --{format}"), &CommandError::of(error.kind(), &error)),
             }
         }
     }

@@ -3,6 +3,7 @@
 use ld_shared::lanes::{LANES, LaneSet, deal};
 use ld_shared::load::Load;
 use ld_shared::plan::{Connections, Plan, ScenarioPlan};
+use ld_shared::throttle::{ThrottleShare, split};
 use ld_shared::time::RunTime;
 
 /// What a worker brings.
@@ -21,6 +22,8 @@ pub struct Share {
     pub lanes: LaneSet,
     /// Its share of the cap on open iterations, one entry a scenario.
     pub max_in_flight: Vec<u64>,
+    /// Its share of every limit on the rate of requests.
+    pub throttles: Vec<ThrottleShare>,
     /// What that cap would be, if the worker could open more files.
     pub wanted_in_flight: u64,
 }
@@ -80,9 +83,37 @@ pub fn assign(plan: &Plan, workers: &[Strength]) -> Result<Vec<Share>, AssignErr
         let until = before + lanes.len() as u64;
         let share = caps(plan, before, until, worker.capacity - fixed_need(plan, &lanes));
         before = until;
-        Share { lanes, max_in_flight: share.0, wanted_in_flight: share.1 }
+        Share { lanes, max_in_flight: share.0, throttles: Vec::new(), wanted_in_flight: share.1 }
     };
-    Ok(lanes.into_iter().zip(workers).map(share).collect())
+    let mut shares: Vec<Share> = lanes.into_iter().zip(workers).map(share).collect();
+    throttles(plan, &mut shares);
+    Ok(shares)
+}
+
+/// Deals every limit on the rate of requests by the users that fall under it.
+fn throttles(plan: &Plan, shares: &mut [Share]) {
+    let limits = plan.limits();
+    for (index, limit) in limits.iter().enumerate() {
+        let covered: Vec<&ScenarioPlan> = plan
+            .scenarios
+            .iter()
+            .enumerate()
+            .filter(|(i, scenario)| scenario.all_tasks().any(|t| plan.limits_on(&limits, *i, t).contains(&index)))
+            .map(|(_, scenario)| scenario)
+            .collect();
+        let weight = |share: &Share| -> u64 {
+            let users = covered.iter().map(|scenario| match &scenario.load {
+                Load::Closed(load) => own(&share.lanes, scenario, load.peak(plan.end())) * LANES as u64,
+                // arrivals are even over lanes
+                Load::Open(load) => load.max_in_flight.saturating_mul(share.lanes.len() as u64),
+            });
+            users.fold(0, u64::saturating_add)
+        };
+        let weights: Vec<u64> = shares.iter().map(weight).collect();
+        for (share, part) in shares.iter_mut().zip(split(limit, &weights)) {
+            share.throttles.push(part);
+        }
+    }
 }
 
 /// Connections at once that users on these lanes hold whatever the target does.
@@ -154,7 +185,7 @@ pub fn own_due(plan: &Plan, scenario: &ScenarioPlan, lanes: &LaneSet, from: RunT
 pub(crate) mod tests {
     use super::*;
     use ld_shared::load::{Arrivals, Closed, Open, Profile};
-    use ld_shared::plan::{Mode, StatusCheck, TlsPlan};
+    use ld_shared::plan::{Mode, StatusCheck, ThrottlePlan, TlsPlan};
     use ld_shared::record::RecordPolicy;
     use proptest::prelude::*;
 
@@ -192,6 +223,7 @@ pub(crate) mod tests {
             setup: Vec::new(),
             teardown: Vec::new(),
             collect: false,
+            details: Vec::new(),
             secrets: None,
         }
     }
@@ -231,6 +263,32 @@ pub(crate) mod tests {
             let parts: u64 = deal(&vec![1; workers]).iter().map(count).sum();
             prop_assert_eq!(parts, count(&LaneSet::full()));
         }
+    }
+
+    #[test]
+    fn limits_go_where_their_users_are() {
+        let workers = [Strength { cores: 1, capacity: 1_000 }; 3];
+        let mut plan = plan(vec![closed(2.0)]);
+        plan.scenarios[0].tasks = vec![task()];
+        plan.throttles =
+            vec![ThrottlePlan { key: "k".into(), rate: 10.0, burst: 10, covers: ld_shared::plan::Covers::Test }];
+        let parts = |plan: &Plan| -> Vec<(u32, u64)> {
+            assign(plan, &workers).unwrap().iter().map(|s| (s.throttles[0].parts, s.throttles[0].burst)).collect()
+        };
+        assert_eq!(parts(&plan), [(500_000, 5), (500_000, 5), (0, 0)]);
+        plan.scenarios[0].load = open(5.0, Arrivals::Constant, 50);
+        assert_eq!(parts(&plan).iter().map(|(parts, _)| parts).sum::<u32>(), 1_000_000);
+        assert!(
+            parts(&plan).iter().all(|(parts, burst)| (333_000..334_000).contains(parts) && (3..=4).contains(burst))
+        );
+    }
+
+    fn task() -> ld_shared::plan::TaskPlan {
+        let task = serde_json::json!({
+            "name": null, "user": null, "weight": 1, "run_if": null, "skip_if": null, "assertions": [], "extract": [],
+            "think_time": null, "status_check": null, "throttle": null, "retry": null, "fields": {},
+        });
+        serde_json::from_value(task).unwrap()
     }
 
     #[test]

@@ -4,24 +4,28 @@
 //! waits for nothing without a deadline. What was measured is [`Coordinator::measured`].
 
 mod outcome;
+mod rules;
 #[cfg(test)]
 mod tests;
 
 use super::assign::{AssignError, Share, Strength, assign};
 use super::ledger::{Ledger, Put};
 use super::membership::Registry;
+use super::rule_watch::Watch;
+use super::throttles::Dealer;
 use crate::run::{Event as RunEvent, Progress};
 use bytes::Bytes;
 use ld_shared::frame::Frame;
 use ld_shared::id::{Digest, Epoch, RunId, SessionId, WorkerName};
 use ld_shared::lanes::LaneSet;
 use ld_shared::message::{PREPARE_WITHIN, RunBeat, ToMaster, ToWorker};
-use ld_shared::plan::Plan;
+use ld_shared::plan::{AtEnd, Dealing, Plan, Pool};
 use ld_shared::record::RecordBatch;
 use ld_shared::shard::Shard;
+use ld_shared::threshold::Threshold;
 use ld_shared::ticket::Dispenser;
 use ld_shared::time::{Mono, RunTime};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,6 +36,8 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(10);
 /// After an abort, how long last frames may take.
 const ABORT_WITHIN: Duration = Duration::from_secs(5);
 
+/// After the first worker found a source empty, how long others may use up the rows that they have.
+const USE_UP_WITHIN: Duration = Duration::from_secs(1);
 /// After everybody's last frame, how long records that are left may take.
 const RECORDS_WITHIN: Duration = Duration::from_secs(10);
 /// The same after an abort.
@@ -54,6 +60,8 @@ pub struct Spec {
     pub wait: Duration,
     /// Start with those that are there when the wait is over.
     pub allow_missing: bool,
+    /// Rules that are judged while it runs.
+    pub thresholds: Vec<Threshold>,
     /// The only worker lives in this process: no network to allow for.
     pub local: bool,
 }
@@ -170,23 +178,60 @@ pub struct Coordinator {
     participants: BTreeMap<SessionId, Participant>,
     ledger: Ledger,
     tickets: Dispenser,
+    throttles: Dealer,
+    /// A source whose end is the end of the test: when it was first found empty, and by whom.
+    empty: Option<Empty>,
+    /// The plan itself ended the test early.
+    used_up: bool,
     events: Vec<RunEvent>,
-    /// Run time at which somebody stopped it.
+    /// Rules, and what they have seen up to second `judged_to`.
+    watch: Watch,
+    judged_to: u32,
+    /// Run time at which somebody, or a rule, stopped it.
     stopped_at: Option<RunTime>,
     aborted: bool,
+    stopped_by_rule: bool,
     closed_at: Option<Mono>,
+}
+
+/// A source that ends the test has no row left for somebody's users.
+#[derive(Clone, Debug)]
+struct Empty {
+    pool: Pool,
+    /// The others have until then to use up what they were given.
+    until: Mono,
+    said: BTreeSet<SessionId>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 enum State {
-    Gathering { until: Mono },
-    Preparing { until: Mono },
-    Arming { attempt: u32, t0: Mono, until: Mono },
-    Running { t0: Mono },
-    Draining { t0: Mono, until: Mono },
+    Gathering {
+        until: Mono,
+    },
+    Preparing {
+        until: Mono,
+    },
+    Arming {
+        attempt: u32,
+        t0: Mono,
+        until: Mono,
+    },
+    Running {
+        t0: Mono,
+    },
+    Draining {
+        t0: Mono,
+        until: Mono,
+    },
     /// All load is accounted for; records are still on their way.
-    Collecting { t0: Mono, until: Mono },
-    Closed { t0: Option<Mono>, error: Option<RunError> },
+    Collecting {
+        t0: Mono,
+        until: Mono,
+    },
+    Closed {
+        t0: Option<Mono>,
+        error: Option<RunError>,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -231,8 +276,25 @@ impl Coordinator {
         let ledger = Ledger::new(spec.run.clone(), spec.plan.records.keep);
         let tickets = Dispenser::new(spec.plan.pools());
         let participants = BTreeMap::new();
-        let (events, stopped_at, aborted, closed_at) = (Vec::new(), None, false, None);
-        Self { spec, state, began: now, participants, ledger, tickets, events, stopped_at, aborted, closed_at }
+        let watch = Watch::new(&spec.thresholds, spec.plan.warmup);
+        Self {
+            spec,
+            state,
+            began: now,
+            participants,
+            ledger,
+            tickets,
+            events: Vec::new(),
+            watch,
+            judged_to: 0,
+            stopped_at: None,
+            aborted: false,
+            stopped_by_rule: false,
+            throttles: Dealer::default(),
+            empty: None,
+            used_up: false,
+            closed_at: None,
+        }
     }
 
     /// The run's id.
@@ -251,7 +313,10 @@ impl Coordinator {
             | State::Arming { until, .. }
             | State::Draining { until, .. }
             | State::Collecting { until, .. } => Some(*until),
-            State::Running { t0 } => self.planned_close(*t0),
+            State::Running { t0 } => {
+                let empty = self.empty.as_ref().map(|empty| empty.until);
+                self.planned_close(*t0).into_iter().chain(empty).min()
+            }
             State::Closed { .. } => None,
         }
     }
@@ -288,6 +353,7 @@ impl Coordinator {
             Event::Joined | Event::Tick => {}
         }
         self.watch_late(now, registry);
+        self.judge(now, effects);
         self.advance(now, registry, effects);
     }
 
@@ -349,6 +415,7 @@ impl Coordinator {
                 participant.clock = beat.clock.unwrap_or(participant.clock);
                 let report = beat.run.filter(|run| run.run == self.spec.run);
                 if let Some(report) = report {
+                    self.throttles.report(session, report.at, report.throttles.clone());
                     participant.take_report(report);
                 }
             }
@@ -358,6 +425,8 @@ impl Coordinator {
                 let (tickets, exhausted) = (grant.tickets, grant.exhausted);
                 effects.push(Effect::Send(session, ToWorker::Tickets { run, pool, tickets, exhausted }));
             }
+            ToMaster::PoolEmpty { run, pool } if ours(&run) => self.on_empty(now, session, pool),
+            ToMaster::ThrottlesSet { run, number } if ours(&run) => self.throttles.confirm(session, number),
             ToMaster::Frame { frame, sealed_at } => self.on_frame(now, session, *frame, sealed_at, effects),
             ToMaster::Records(batch) => self.on_records(session, *batch, effects),
             ToMaster::Goodbye { text } => {
@@ -381,6 +450,8 @@ impl Coordinator {
             | ToMaster::Ready { .. }
             | ToMaster::CannotPrepare { .. }
             | ToMaster::Armed { .. }
+            | ToMaster::PoolEmpty { .. }
+            | ToMaster::ThrottlesSet { .. }
             | ToMaster::WantTickets { .. } => {}
         }
     }
@@ -395,7 +466,12 @@ impl Coordinator {
             // of a run that was closed while it travelled: `RunClosed` has told the worker
             return;
         }
-        match self.ledger.put(frame, sealed_at, self.run_now(now)) {
+        let part = self.watch.part(&frame, sealed_at);
+        let put = self.ledger.put(frame, sealed_at, self.run_now(now));
+        if let (Put::New, Some(part)) = (&put, part) {
+            self.watch.add(part);
+        }
+        match put {
             Put::New | Put::Duplicate => {
                 let record_limits = self.ledger.record_limits();
                 let run = self.spec.run.clone();
@@ -454,6 +530,7 @@ impl Coordinator {
             // clocks may differ by the error of their comparison
             let until = until.since(t0) + Duration::from_nanos(participant.clock.error);
             participant.stage = Stage::Lost { at, until: until.into(), how: how.clone() };
+            self.throttles.lose(now, session);
             self.note(now, format!("worker {worker} was lost: {how}"), "loss policy degrade");
         }
     }
@@ -463,15 +540,54 @@ impl Coordinator {
             State::Gathering { .. } | State::Preparing { .. } | State::Arming { .. } => {
                 self.close(now, Some(RunError::Stopped), effects);
             }
-            State::Running { t0 } => {
-                let t0 = *t0;
-                let graceful = Duration::from_nanos(self.spec.plan.graceful_stop.0);
-                self.stopped_at = Some(self.run_now(now));
-                self.note(now, "stopped", "user");
-                self.tell_all(effects, |run| ToWorker::Stop { run });
-                self.state = State::Draining { t0, until: now.after(graceful).after(CLOSE_WITHIN) };
-            }
+            State::Running { t0 } => self.drain(now, *t0, "stopped", "user", effects),
             State::Draining { .. } | State::Collecting { .. } | State::Closed { .. } => {}
+        }
+    }
+
+    /// Lets everybody start nothing more.
+    fn drain(&mut self, now: Mono, t0: Mono, what: &str, by: &str, effects: &mut Vec<Effect>) {
+        self.stopped_at = Some(self.run_now(now));
+        self.note(now, what, by);
+        self.tell_all(effects, |run| ToWorker::Stop { run });
+        self.state = State::Draining { t0, until: self.drained_by(now) };
+    }
+
+    /// A worker's users find no row in a source. If that ends the test, those workers that were
+    /// given rows of it may use them up first, for a moment.
+    fn on_empty(&mut self, now: Mono, session: SessionId, pool: Pool) {
+        let Pool::Source(index) = pool else { return };
+        let dealing = self.spec.plan.sources.get(index as usize).map(|source| source.dealing);
+        if dealing != Some(Dealing::Once(AtEnd::StopTest)) {
+            return;
+        }
+        let until = now.after(USE_UP_WITHIN);
+        let empty = self.empty.get_or_insert_with(|| Empty { pool, until, said: BTreeSet::new() });
+        if empty.pool == pool {
+            empty.said.insert(session);
+        }
+    }
+
+    /// Ends the test if a source that is to end it is used up.
+    fn end_with_source(&mut self, now: Mono, t0: Mono, effects: &mut Vec<Effect>) {
+        let Some(Empty { pool: pool @ Pool::Source(index), until, said }) = &self.empty else { return };
+        let uses_up = |(session, p): (&SessionId, &Participant)| {
+            p.makes_load() && !said.contains(session) && self.tickets.granted(*pool, *session) > 0
+        };
+        if now < *until && self.participants.iter().any(uses_up) {
+            return;
+        }
+        let name = self.spec.plan.sources.get(*index as usize).map(|source| source.name.to_string());
+        self.used_up = true;
+        let what = format!("ended: the data source `{}` has no row left", name.unwrap_or_default());
+        self.drain(now, t0, &what, "at_end", effects);
+    }
+
+    /// Sends new shares of the limits on the rate of requests, if there are any.
+    fn deal_throttles(&mut self, now: Mono, effects: &mut Vec<Effect>) {
+        for order in self.throttles.turn(now) {
+            let (run, number, parts) = (self.spec.run.clone(), order.number, order.parts);
+            effects.push(Effect::Send(order.session, ToWorker::Throttles { run, number, parts }));
         }
     }
 
@@ -518,6 +634,9 @@ impl Coordinator {
                     self.collect(now, t0, effects);
                 } else if self.planned_close(t0).is_some_and(|until| now >= until) {
                     self.close(now, None, effects);
+                } else {
+                    self.deal_throttles(now, effects);
+                    self.end_with_source(now, t0, effects);
                 }
             }
             State::Draining { t0, until } => {
@@ -611,6 +730,9 @@ impl Coordinator {
                     let what = format!("max_in_flight lowered from {wanted} to {given}: open-file limits");
                     self.note(now, what, "preflight");
                 }
+                let parts = |share: &Share| share.throttles.iter().map(|throttle| throttle.parts).collect();
+                let held = self.participants.keys().copied().zip(shares.iter().map(parts)).collect();
+                self.throttles = Dealer::new(&self.spec.plan.limits(), held);
                 for (participant, share) in self.participants.values_mut().zip(shares) {
                     participant.share = Some(share);
                 }
@@ -640,6 +762,7 @@ impl Coordinator {
                 epoch: Epoch(1),
                 from: RunTime(0),
                 max_in_flight: share.max_in_flight.clone(),
+                throttles: share.throttles.clone(),
             };
             let run = self.spec.run.clone();
             effects.push(Effect::Send(*session, ToWorker::Arm { run, attempt, t0, shard: Box::new(shard) }));

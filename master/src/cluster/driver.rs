@@ -6,8 +6,8 @@
 use super::coordinator::{Coordinator, Effect, Event, RunError, Spec};
 use super::membership::Registry;
 use super::{ClusterOptions, RunControl, RunOrder};
-use crate::run::{Measured, Progress};
 use crate::record_file::LineBatch;
+use crate::run::{Measured, Progress};
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 use ld_shared::boot::clock;
@@ -254,6 +254,7 @@ impl Driver {
             expected: if self.options.bind.is_none() { 1 } else { self.options.expected_workers as usize },
             wait: self.options.wait,
             allow_missing: order.allow_missing_workers,
+            thresholds: order.thresholds.clone(),
             local: self.options.bind.is_none(),
         };
         let coordinator = Coordinator::new(clock::mono(), spec);

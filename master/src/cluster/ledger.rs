@@ -8,7 +8,8 @@ mod records;
 mod timeline;
 
 use crate::run::TimelineRow;
-use ld_shared::frame::{Frame, Odometers};
+use crate::run::blocks::Blocks;
+use ld_shared::frame::{Collected, Frame, Odometers};
 use ld_shared::id::{RunId, SessionId};
 use ld_shared::latency::Latency;
 use ld_shared::record::{Record, RecordBatch};
@@ -29,7 +30,9 @@ pub struct Ledger {
     /// Response times so far, all phases but the hooks.
     response: Latency,
     timeline: Timeline,
+    blocks: Blocks,
     samplers: [Sampler; 2],
+    collected: Option<Collected>,
     closed: bool,
 }
 
@@ -139,7 +142,9 @@ impl Ledger {
             unmarked: Snapshot::default(),
             response: Latency::default(),
             timeline: Timeline::default(),
+            blocks: Blocks::default(),
             samplers: [Sampler::new(keep), Sampler::new(keep)],
+            collected: None,
             closed: false,
         }
     }
@@ -186,10 +191,14 @@ impl Ledger {
         session.start_skew = session.start_skew.or(generator.start_skew);
         session.records_seen = generator.records_seen;
 
+        if let Some(collected) = body.collected.take() {
+            self.collected = Some(*collected);
+        }
         let rows = std::mem::take(&mut body.counts.rows);
         let marked = rows.values().any(|row| row.bound_cores > 0);
         let response = response(&body.counts);
         self.timeline.add(body.from_second, body.to_second, &rows, &response, marked);
+        self.blocks.add(body.from_second, &body.counts);
         self.response.merge(&response);
         self.total.merge(&body.counts);
         if !marked {
@@ -248,6 +257,11 @@ impl Ledger {
         &self.total
     }
 
+    /// By name over spans of the run.
+    pub fn blocks(&self) -> &Blocks {
+        &self.blocks
+    }
+
     /// Response times so far.
     pub fn response(&self) -> &Latency {
         &self.response
@@ -258,6 +272,11 @@ impl Ledger {
         let covered = sessions.filter_map(|s| self.sessions.get(&s)).map(|s| s.to_second).min()?;
         let second = covered.checked_sub(1)?;
         Some((second, self.timeline.row(second)?))
+    }
+
+    /// What a setup brought about, once its worker has said so.
+    pub fn collected(&self) -> Option<&Collected> {
+        self.collected.as_ref()
     }
 
     /// Counts starts that nobody made: they belong to no frame.

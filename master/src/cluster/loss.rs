@@ -52,9 +52,11 @@ pub fn bound(plan: &Plan, lanes: &LaneSet, known: &Known) -> u64 {
     certain + users + (2.0 * known.top_rate * seconds).ceil() as u64
 }
 
-/// Whether an iteration is one request.
+/// Whether an iteration is one request, and all that its user does are iterations.
 fn one_request(scenario: &ScenarioPlan) -> bool {
-    scenario.mode == Mode::Weighted || scenario.tasks.len() <= 1
+    let hooks = !scenario.on_start.is_empty() || !scenario.on_stop.is_empty();
+    let again = scenario.tasks.iter().any(|task| task.retry.is_some());
+    (scenario.mode == Mode::Weighted || scenario.tasks.len() <= 1) && !hooks && !again
 }
 
 fn own_users(plan: &Plan, scenario: &ScenarioPlan, lanes: &LaneSet, known: &Known) -> u64 {

@@ -21,6 +21,8 @@ impl Command for RegisterCsvSource {
             Parameter::new("name", Kind::Text).required(),
             Parameter::new("file_path", Kind::Text).required(),
             Parameter::new("cycle", Kind::Boolean),
+            Parameter::new("unique", Kind::Boolean).keyword(),
+            Parameter::new("at_end", Kind::Text).keyword(),
         ],
         check: Some(|arguments, pointer, faults| {
             CsvOrder::read(&Value::Object(arguments.clone()), pointer, faults);

@@ -24,9 +24,9 @@ impl Command for CurlToTask {
         name: "LD_curl_to_task",
         parameters: &[
             Parameter::new("command", Kind::Text).required().about("The command, as a shell would take it"),
-            Parameter::new("complete", Kind::Boolean).keyword().about(
-                "true: adds what curl sends by itself (Content-Type of -d, Accept-Encoding of --compressed)",
-            ),
+            Parameter::new("complete", Kind::Boolean)
+                .keyword()
+                .about("true: adds what curl sends by itself (Content-Type of -d, Accept-Encoding of --compressed)"),
         ],
         check: Some(|arguments, pointer, faults| {
             if let Some(Err(error)) = arguments.get("command").and_then(Value::as_str).map(import::curl_task) {

@@ -17,10 +17,13 @@ pub(super) struct LoadArguments {
     test_time: Option<Value>,
 }
 
-pub(super) const USER: Parameter = Parameter::new("user", Kind::Text).about("Key of the users that run the tasks; default `fast_http_user`");
+pub(super) const USER: Parameter =
+    Parameter::new("user", Kind::Text).about("Key of the users that run the tasks; default `fast_http_user`");
 pub(super) const USER_COUNT: Parameter = Parameter::new("user_count", Kind::Integer).about("`user_count` of the test");
-pub(super) const SPAWN_RATE: Parameter = Parameter::new("spawn_rate", Kind::Number).about("`spawn_rate` of the test; default 5");
-pub(super) const TEST_TIME: Parameter = Parameter::new("test_time", Kind::Any).about("`test_time` of the test; default 60");
+pub(super) const SPAWN_RATE: Parameter =
+    Parameter::new("spawn_rate", Kind::Number).about("`spawn_rate` of the test; default 5");
+pub(super) const TEST_TIME: Parameter =
+    Parameter::new("test_time", Kind::Any).about("`test_time` of the test; default 60");
 
 impl LoadArguments {
     /// With the seed's defaults, and `users` for `user_count`.

@@ -69,7 +69,8 @@ impl Command for ExportSchema {
         name: "LD_export_schema",
         parameters: &[
             Parameter::new("path", Kind::Text).required().about("The file to write"),
-            Parameter::new("known_commands", Kind::OrNull(&Kind::List)).about("Not needed: packages' commands are allowed"),
+            Parameter::new("known_commands", Kind::OrNull(&Kind::List))
+                .about("Not needed: packages' commands are allowed"),
         ],
         check: None,
     };

@@ -42,8 +42,7 @@ pub(super) struct OpenapiToTasks {
 }
 
 impl Command for OpenapiToTasks {
-    const SPEC: CommandSpec =
-        CommandSpec { name: "LD_openapi_to_tasks", parameters: &[SPEC, BASE_URL], check: None };
+    const SPEC: CommandSpec = CommandSpec { name: "LD_openapi_to_tasks", parameters: &[SPEC, BASE_URL], check: None };
     const ABOUT: &'static str = "Gives the operations of an OpenAPI description as tasks";
     type Output = Vec<import::Task>;
 

@@ -40,8 +40,7 @@ pub(super) struct PostmanToTasks {
 }
 
 impl Command for PostmanToTasks {
-    const SPEC: CommandSpec =
-        CommandSpec { name: "LD_postman_to_tasks", parameters: &[COLLECTION], check: None };
+    const SPEC: CommandSpec = CommandSpec { name: "LD_postman_to_tasks", parameters: &[COLLECTION], check: None };
     const ABOUT: &'static str = "Gives the requests of a Postman collection as tasks; {{x}} becomes ${var.x}";
     type Output = Vec<import::Task>;
 

@@ -9,22 +9,28 @@ mod csv_source;
 mod driver;
 mod load;
 mod retry;
+mod runner;
 mod scenarios;
+mod seed;
 mod settings;
 mod tasks;
+mod thresholds;
+mod throttle;
 
 pub use compile::{CompileContext, Compiled, compile};
 pub use csv_source::{CsvOrder, CsvSource};
+pub use runner::Runner;
 
 use crate::script::reader::Reader;
 use crate::script::{CommandSpec, Fault, Kind, Parameter};
-use ld_shared::fault::{did_you_mean, step};
-use ld_shared::plan::TaskPlan;
+use ld_shared::fault::did_you_mean;
+use ld_shared::plan::{Covers, TaskPlan, ThrottlePlan};
 use ld_shared::threshold::Threshold;
 use ld_shared::time::RunTime;
 use scenarios::{Draft, Drafts};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -45,11 +51,13 @@ pub struct StartTest {
     graceful_stop: RunTime,
     iterations: Option<u64>,
     records: settings::Records,
+    throttle: Option<ThrottlePlan>,
     seed: Option<u64>,
     variables: Map<String, Value>,
     csv_sources: Vec<CsvOrder>,
     thresholds: Vec<Threshold>,
     allow_missing_workers: bool,
+    runner: Runner,
     warnings: Vec<String>,
 }
 
@@ -65,7 +73,7 @@ pub const SPEC: CommandSpec = CommandSpec {
         Parameter::new("user_count", ANY),
         Parameter::new("spawn_rate", ANY),
         Parameter::new("test_time", ANY),
-        Parameter::new("web_ui_dict", Kind::Later),
+        Parameter::new("web_ui_dict", Kind::OrNull(&Kind::Object)),
         Parameter::new("runner_mode", ANY),
         Parameter::new("tasks", ANY).keyword(),
         Parameter::new("variables", Kind::OrNull(&Kind::Object)).keyword(),
@@ -96,12 +104,12 @@ pub const SPEC: CommandSpec = CommandSpec {
         Parameter::new("setup", ANY).keyword(),
         Parameter::new("teardown", ANY).keyword(),
         Parameter::new("retry", ANY).keyword(),
+        Parameter::new("master_bind_host", ANY).keyword(),
+        Parameter::new("master_bind_port", ANY).keyword(),
+        Parameter::new("master_host", ANY).keyword(),
+        Parameter::new("master_port", ANY).keyword(),
+        Parameter::new("throttle", ANY).keyword(),
         // known, with a later version
-        Parameter::new("master_bind_host", Kind::Later).keyword(),
-        Parameter::new("master_bind_port", Kind::Later).keyword(),
-        Parameter::new("master_host", Kind::Later).keyword(),
-        Parameter::new("master_port", Kind::Later).keyword(),
-        Parameter::new("throttle", Kind::Later).keyword(),
         Parameter::new("proxy", Kind::Later).keyword(),
         Parameter::new("on_worker_loss", Kind::Later).keyword(),
         Parameter::new("on_master_loss", Kind::Later).keyword(),
@@ -118,26 +126,36 @@ impl StartTest {
     pub fn read(arguments: &Map<String, Value>, pointer: &str, faults: &mut Vec<Fault>) -> Option<Self> {
         let before = faults.len();
         let mut warnings = Vec::new();
+        let runner = runner::read(&mut Reader::new(arguments, pointer, faults), &mut warnings);
+        let arguments = &with_tasks(arguments, &runner);
         let mut reader = Reader::new(arguments, pointer, faults);
         if arguments.get("user_detail_dict").is_none_or(Value::is_null) && reader.value("scenarios").is_none() {
             let fault = Fault::new(pointer, format!("`{}` without `user_detail_dict`", SPEC.name));
-            reader.fault(fault.help("add `user_detail_dict`: an object"));
+            let given = arguments.contains_key("user_detail_dict");
+            let (class, text) = if given {
+                ("AttributeError", "'NoneType' object has no attribute 'get'")
+            } else {
+                ("TypeError", "start_test() missing 1 required positional argument: 'user_detail_dict'")
+            };
+            reader.fault(fault.help("add `user_detail_dict`: an object").raised(class, text));
         }
-        runner_mode(&mut reader);
         let Drafts { scenarios, stage, test_time } = scenarios::read(&mut reader, &mut warnings);
+        let length = thresholds::Length { test_time, warmup: warmup(&mut reader, test_time) };
         let test = Self {
-            arguments: arguments.clone(),
+            arguments: arguments.clone().into_owned(),
+            runner,
             setup: stage.hook(&mut reader, "setup"),
             teardown: stage.hook(&mut reader, "teardown"),
             test_time,
-            warmup: warmup(&mut reader, test_time),
+            warmup: length.warmup,
             graceful_stop: RunTime::from_secs(reader.duration("graceful_stop", true, "").unwrap_or(5.0)),
             iterations: reader.whole("iterations", 1, "leave it out for as many as the time allows"),
             records: settings::records(&mut reader),
+            throttle: throttle::read(&mut reader, "(test)", Covers::Test),
             seed: reader.whole("seed", 0, ""),
             variables: reader.object("variables").map(|variables| variables.map().clone()).unwrap_or_default(),
             csv_sources: csv_sources(&mut reader),
-            thresholds: thresholds(&mut reader),
+            thresholds: thresholds::read(&mut reader, length, &mut warnings),
             allow_missing_workers: reader.choice("on_missing_workers", &["refuse", "start"]) == Some("start"),
             scenarios,
             stage,
@@ -168,6 +186,16 @@ impl StartTest {
             "web_ui": given("web_ui_dict", Value::Null),
             "runner_mode": given("runner_mode", "local".into()),
         })
+    }
+
+    /// Where it runs.
+    pub fn runner(&self) -> &Runner {
+        &self.runner
+    }
+
+    /// What the user should know before it starts, one sentence each.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// Whether it runs until somebody stops it.
@@ -208,30 +236,19 @@ fn unknown_user(key: &str) -> Fault {
         let help = format!("accepted: {}", driver::keys().collect::<Vec<_>>().join(", "));
         return Fault::new("", format!("`{key}` comes with a later version")).help(help);
     }
-    Fault::new("", format!("unknown user type `{key}`")).help(did_you_mean(key, driver::keys()))
+    let fault = Fault::new("", format!("unknown user type `{key}`")).help(did_you_mean(key, driver::keys()));
+    fault.raised("ValueError", format!("Unsupported user type: {key}"))
 }
 
-fn runner_mode(reader: &mut Reader<'_>) {
-    let mode = reader.choice("runner_mode", &["local", "master", "worker"]);
-    let pointer = reader.at("runner_mode");
-    match mode {
-        Some("master") => {
-            let help = "start the master with --expected-workers N and leave `runner_mode` out";
-            reader.fault(Fault::new(pointer, "`runner_mode` `master` comes with a later version").help(help));
-        }
-        Some("worker") => {
-            let help = "start `ld-worker --master HOST:PORT` instead";
-            reader.fault(Fault::new(pointer, "`runner_mode` `worker` comes with a later version").help(help));
-        }
-        _ => {}
+/// A worker gets its tasks from its master: it need not have any of its own.
+fn with_tasks<'a>(arguments: &'a Map<String, Value>, runner: &Runner) -> Cow<'a, Map<String, Value>> {
+    let has = |key: &str| arguments.get(key).is_some_and(|value| !value.is_null());
+    if !matches!(runner, Runner::Worker { .. }) || has("tasks") || has("scenarios") {
+        return Cow::Borrowed(arguments);
     }
-    if reader.value("expected_workers").is_some() {
-        let fault = Fault::new(
-            reader.at("expected_workers"),
-            "`expected_workers` goes with `runner_mode` `master`, which comes with a later version",
-        );
-        reader.fault(fault.help("start the master with --expected-workers N"));
-    }
+    let mut arguments = arguments.clone();
+    arguments.insert("tasks".into(), json!([{"method": "get", "request_url": "http://localhost/"}]));
+    Cow::Owned(arguments)
 }
 
 /// The warm-up lies inside the test's time and leaves some of it.
@@ -250,30 +267,6 @@ fn csv_sources(reader: &mut Reader<'_>) -> Vec<CsvOrder> {
     let items = reader.list("csv_sources").unwrap_or_default();
     let orders = items.iter().enumerate();
     orders.filter_map(|(i, item)| CsvOrder::read(item, &format!("{base}/{i}"), reader.faults())).collect()
-}
-
-fn thresholds(reader: &mut Reader<'_>) -> Vec<Threshold> {
-    let base = reader.at("thresholds");
-    let items = reader.list("thresholds").unwrap_or_default();
-    let mut rules = Vec::new();
-    for (i, item) in items.iter().enumerate() {
-        let pointer = format!("{base}{}", step(&i.to_string()));
-        match item {
-            Value::String(rule) => match Threshold::parse(rule) {
-                Ok(rule) => rules.push(rule),
-                Err(fault) => reader.fault(fault.under(&pointer)),
-            },
-            Value::Object(_) => {
-                let fault = Fault::new(pointer, "rules with `abort` or `after` come with a later version");
-                reader.fault(fault.help("write the rule as a text, like \"p95 < 200ms\""));
-            }
-            other => {
-                let message = format!("a rule is a text, found {}", crate::script::spec::shown(other));
-                reader.fault(Fault::new(pointer, message).help("for example \"p95 < 200ms\""));
-            }
-        }
-    }
-    rules
 }
 
 #[cfg(test)]

@@ -45,8 +45,23 @@ impl Credentials {
 
 /// Parts of names that hold credentials, in lower case and without `-` and `_`.
 const PARTS: [&str; 17] = [
-    "password", "passwd", "passphrase", "passcode", "pwd", "secret", "token", "apikey", "accesskey", "privatekey",
-    "credential", "authorization", "session", "cookie", "jwt", "bearer", "signature",
+    "password",
+    "passwd",
+    "passphrase",
+    "passcode",
+    "pwd",
+    "secret",
+    "token",
+    "apikey",
+    "accesskey",
+    "privatekey",
+    "credential",
+    "authorization",
+    "session",
+    "cookie",
+    "jwt",
+    "bearer",
+    "signature",
 ];
 /// Whole names that do.
 const WHOLE: [&str; 6] = ["pass", "auth", "sid", "pin", "otp", "sig"];
@@ -160,7 +175,8 @@ impl Found {
         if let Some((_, known)) = self.values.iter().find(|(known, _)| known == value) {
             return known.clone();
         }
-        let base: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect();
+        let base: String =
+            name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect();
         let base = base.trim_matches('_').to_owned();
         let base = if base.is_empty() { "CREDENTIAL".to_owned() } else { base };
         let taken = |candidate: &str| self.values.iter().any(|(_, known)| known == candidate);
@@ -230,8 +246,11 @@ impl Found {
             let (authority, path) = rest.split_at(end);
             if let Some((account, host)) = authority.rsplit_once('@') {
                 let (user, password) = account.split_once(':').unwrap_or((account, ""));
-                let password =
-                    if password.is_empty() { String::new() } else { self.placeholder("URL_PASSWORD", &decoded(password)) };
+                let password = if password.is_empty() {
+                    String::new()
+                } else {
+                    self.placeholder("URL_PASSWORD", &decoded(password))
+                };
                 auth = Some(json!({"type": "basic", "username": decoded(user), "password": password}));
                 url = format!("{scheme}://{host}{path}");
             }
@@ -370,7 +389,9 @@ mod tests {
             "secret",
         );
         let text = json!(imported.tasks).to_string();
-        for secret in ["pa%24s5", "pa$s5", "tok%2B12345", "eyJhbGci0i", "abcdef99", "k-123456", "hunter", "12345678", "half"] {
+        for secret in
+            ["pa%24s5", "pa$s5", "tok%2B12345", "eyJhbGci0i", "abcdef99", "k-123456", "hunter", "12345678", "half"]
+        {
             assert!(!text.contains(secret), "{secret} in {text}");
         }
         let first = &imported.tasks[0];

@@ -398,18 +398,39 @@ mod tests {
     fn flags_mean_what_they_mean_to_curl() {
         let table = [
             ("curl h/x", json!({"method": "get", "request_url": "http://h/x"})),
-            ("$ /usr/bin/curl -sSLkXDELETE http://h", json!({"method": "delete", "allow_redirects": true, "verify": false, "request_url": "http://h"})),
-            ("curl -I --url http://h -A me -e http://r -m 2.5 --no-progress-meter --no-silent -o x", json!({"method": "head",
-                "timeout": 2.5, "headers": {"User-Agent": "me", "Referer": "http://r"}, "request_url": "http://h"})),
-            ("curl -G http://h/?a=1#f -d b=2 --data-urlencode 'c=x y&z'", json!({"method": "get", "request_url": "http://h/?a=1&b=2&c=x%20y%26z#f"})),
-            ("curl -F a=1 -F a=2 --form-string b=@x http://h", json!({"method": "post", "data": {"a": ["1", "2"], "b": "@x"},
-                "files": {}, "request_url": "http://h"})),
-            ("curl --json '{\"a\":' --json '1}' http://h", json!({"method": "post", "headers": {"Content-Type": "application/json",
-                "Accept": "application/json"}, "data": "{\"a\":1}", "request_url": "http://h"})),
-            ("curl -H Accept: -H 'X;' -H 'Y:z' --oauth2-bearer t -- http://h", json!({"method": "get", "auth": {"type": "bearer", "token": "t"},
-                "headers": {"Accept": null, "X": "", "Y": "z"}, "request_url": "http://h"})),
-            ("curl --data-raw @x http://h -u me", json!({"method": "post", "auth": {"type": "basic", "username": "me", "password": ""},
-                "data": "@x", "request_url": "http://h"})),
+            (
+                "$ /usr/bin/curl -sSLkXDELETE http://h",
+                json!({"method": "delete", "allow_redirects": true, "verify": false, "request_url": "http://h"}),
+            ),
+            (
+                "curl -I --url http://h -A me -e http://r -m 2.5 --no-progress-meter --no-silent -o x",
+                json!({"method": "head",
+                "timeout": 2.5, "headers": {"User-Agent": "me", "Referer": "http://r"}, "request_url": "http://h"}),
+            ),
+            (
+                "curl -G http://h/?a=1#f -d b=2 --data-urlencode 'c=x y&z'",
+                json!({"method": "get", "request_url": "http://h/?a=1&b=2&c=x%20y%26z#f"}),
+            ),
+            (
+                "curl -F a=1 -F a=2 --form-string b=@x http://h",
+                json!({"method": "post", "data": {"a": ["1", "2"], "b": "@x"},
+                "files": {}, "request_url": "http://h"}),
+            ),
+            (
+                "curl --json '{\"a\":' --json '1}' http://h",
+                json!({"method": "post", "headers": {"Content-Type": "application/json",
+                "Accept": "application/json"}, "data": "{\"a\":1}", "request_url": "http://h"}),
+            ),
+            (
+                "curl -H Accept: -H 'X;' -H 'Y:z' --oauth2-bearer t -- http://h",
+                json!({"method": "get", "auth": {"type": "bearer", "token": "t"},
+                "headers": {"Accept": null, "X": "", "Y": "z"}, "request_url": "http://h"}),
+            ),
+            (
+                "curl --data-raw @x http://h -u me",
+                json!({"method": "post", "auth": {"type": "basic", "username": "me", "password": ""},
+                "data": "@x", "request_url": "http://h"}),
+            ),
         ];
         for (line, expected) in table {
             assert_eq!(json!(task(line).unwrap().task), expected, "{line}");

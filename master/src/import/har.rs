@@ -58,9 +58,11 @@ fn compile(pattern: &str) -> Result<Regex, ImportError> {
 ///
 /// Something that is no recording.
 pub fn tasks(har: &Value, filter: &Filter, options: HarOptions) -> Result<Imported, ImportError> {
-    let entries = har.get("log").and_then(|log| log.get("entries")).and_then(Value::as_array).ok_or_else(|| {
-        ImportError::Shape("this is no HAR recording: it has no list `log.entries`".to_owned())
-    })?;
+    let entries = har
+        .get("log")
+        .and_then(|log| log.get("entries"))
+        .and_then(Value::as_array)
+        .ok_or_else(|| ImportError::Shape("this is no HAR recording: it has no list `log.entries`".to_owned()))?;
     let mut imported = Imported::default();
     let mut pauses = Pauses::default();
     for entry in entries {
@@ -214,9 +216,7 @@ mod tests {
 
     #[test]
     fn pauses_run_from_the_last_end_to_the_next_start() {
-        let entry = |url: &str, at: &str, ms: Value| {
-            json!({"startedDateTime": at, "time": ms, "request": {"method": "GET", "url": url}})
-        };
+        let entry = |url: &str, at: &str, ms: Value| json!({"startedDateTime": at, "time": ms, "request": {"method": "GET", "url": url}});
         let har = json!({"log": {"entries": [
             entry("http://h/a", "2026-01-05T10:00:00.000Z", json!(1000)),
             entry("http://h/within", "2026-01-05T10:00:00.100Z", json!(100)),
@@ -234,8 +234,14 @@ mod tests {
     fn what_is_odd_is_taken_as_it_is() {
         let post = |post: Value| {
             let entry = json!({"request": {"method": "Post", "url": "http://h?x=1#f", "postData": post}});
-            let task = import(&json!({"log": {"entries": [5, {}, {"request": {"url": "x"}}, entry]}}), &[], &[],
-                HarOptions::default()).tasks.remove(0);
+            let task = import(
+                &json!({"log": {"entries": [5, {}, {"request": {"url": "x"}}, entry]}}),
+                &[],
+                &[],
+                HarOptions::default(),
+            )
+            .tasks
+            .remove(0);
             assert_eq!((&task["method"], &task["name"]), (&json!("post"), &json!("POST /?x=1#f")));
             (task.get("json").cloned(), task.get("data").cloned())
         };

@@ -76,9 +76,12 @@ pub fn tasks(spec: &Value, settings: &OpenApi) -> Result<Imported, ImportError> 
             "credentials are placeholders: {names}; give their values by environment (LD_SECRET_NAME) or by --secrets FILE"
         ));
     }
-    let without_base = |task: &Task| task.get("request_url").and_then(Value::as_str).is_some_and(|url| url.starts_with(BASE));
+    let without_base =
+        |task: &Task| task.get("request_url").and_then(Value::as_str).is_some_and(|url| url.starts_with(BASE));
     if imported.tasks.iter().any(without_base) {
-        imported.notes.push("the description names no server with an address: give `base_url`, or the variable `base_url`".into());
+        imported.notes.push(
+            "the description names no server with an address: give `base_url`, or the variable `base_url`".into(),
+        );
     }
     Ok(imported)
 }
@@ -116,10 +119,8 @@ impl Place<'_> {
             }
         }
         url = filled(&url);
-        let name = text(self.operation, "operationId").map_or_else(
-            || format!("{} {}", self.method.to_uppercase(), self.path),
-            str::to_owned,
-        );
+        let name = text(self.operation, "operationId")
+            .map_or_else(|| format!("{} {}", self.method.to_uppercase(), self.path), str::to_owned);
         let mut task = Task::new();
         task.insert("method".into(), self.method.into());
         task.insert("request_url".into(), url.into());
@@ -198,7 +199,8 @@ impl Place<'_> {
             fields.insert("data".into(), value.as_str().map_or_else(|| value.to_string(), str::to_owned).into());
             content_type = Some(kind.clone());
         } else {
-            notes.push(format!("`{name}` needs a body of {kind}, for which the description has no example: add `data`"));
+            notes
+                .push(format!("`{name}` needs a body of {kind}, for which the description has no example: add `data`"));
         }
         Some(Body { fields, content_type })
     }
@@ -213,7 +215,8 @@ impl Place<'_> {
         for scheme in requirement.keys() {
             let known = self.spec.component("securitySchemes", scheme);
             let (kind, how) = (text(known, "type"), text(known, "scheme").unwrap_or_default().to_ascii_lowercase());
-            let base: String = scheme.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect();
+            let base: String =
+                scheme.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect();
             let mut secret = |name: String| {
                 let placeholder = format!("${{secret.{name}}}");
                 if !imported.credentials.contains(&name) {
@@ -257,7 +260,9 @@ fn placeholder(name: &str) -> Value {
 fn flat(value: &Value) -> Value {
     match value {
         Value::Object(_) => value.to_string().into(),
-        Value::Array(items) => items.iter().map(|item| if item.is_array() { item.to_string().into() } else { flat(item) }).collect(),
+        Value::Array(items) => {
+            items.iter().map(|item| if item.is_array() { item.to_string().into() } else { flat(item) }).collect()
+        }
         plain => plain.clone(),
     }
 }
@@ -273,7 +278,11 @@ fn filled(url: &str) -> String {
         let (token, after) = after.split_at(end);
         let name = token.trim_matches(['{', '}']);
         // placeholders of ours stay
-        if before.ends_with('$') { out.push_str(token) } else { out.push_str(&format!("${{var.{name}}}")) }
+        if before.ends_with('$') {
+            out.push_str(token)
+        } else {
+            out.push_str(&format!("${{var.{name}}}"))
+        }
         rest = after;
     }
     out.push_str(rest);

@@ -166,7 +166,8 @@ impl Walk {
             }
             "apikey" => default_header(task, &value("key"), &value("value")),
             kind => {
-                let note = format!("authentication `{kind}` of `{name}` is not taken over: basic, bearer and apikey are");
+                let note =
+                    format!("authentication `{kind}` of `{name}` is not taken over: basic, bearer and apikey are");
                 self.imported.notes.push(note);
             }
         }
@@ -220,9 +221,10 @@ fn fields(items: &[Value]) -> (Map<String, Value>, Vec<String>) {
 /// A text body: JSON if it is said to be, or if nothing else is said and it reads as an object or a list.
 fn raw_body(task: &mut Task, body: &Value, raw: &str) {
     let language = body.get("options").and_then(|o| o.get("raw")).and_then(|raw| text(raw, "language"));
-    let header = task.get("headers").and_then(Value::as_object).and_then(|headers| {
-        headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("content-type"))?.1.as_str()
-    });
+    let header = task
+        .get("headers")
+        .and_then(Value::as_object)
+        .and_then(|headers| headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("content-type"))?.1.as_str());
     let is_json = match (header, language) {
         (Some(kind), _) => kind.to_ascii_lowercase().contains("json"),
         (None, Some(language)) => language == "json",

@@ -65,7 +65,8 @@ fn commands_and_collections_and_descriptions_pass_the_checker() {
 fn generated_documents_are_the_seeds() {
     let tasks = vec![complete_curl(curl_task("curl http://127.0.0.1/z").unwrap())];
     let variables = json!({"a": 1}).as_object().unwrap().clone();
-    let load = Load { user: "fast_http_user".into(), user_count: 20.into(), spawn_rate: 5.into(), test_time: 60.into() };
+    let load =
+        Load { user: "fast_http_user".into(), user_count: 20.into(), spawn_rate: 5.into(), test_time: 60.into() };
     let golden = concat!(
         r#"{"load_density":[["LD_register_variables",{"variables":{"a":1}}],["LD_start_test",{"user_detail_dict":{"user":"fast_http_user"},"#,
         r#""user_count":20,"spawn_rate":5,"test_time":60,"tasks":[{"method":"get","request_url":"http://127.0.0.1/z"}]}],"#,

@@ -65,7 +65,10 @@ async fn every_form_holds_every_request() {
             assert_eq!(rows.len(), 3);
             assert_eq!(rows[1]["error"], "refused");
             assert_eq!(rows[1]["status_code"], serde_json::Value::Null);
-            assert_eq!((&rows[2]["status_code"], &rows[2]["start_time"]), (&"200".into(), &1_764_012_345.003_001.into()));
+            assert_eq!(
+                (&rows[2]["status_code"], &rows[2]["start_time"]),
+                (&"200".into(), &1_764_012_345.003_001.into())
+            );
         }
     }
 }

@@ -1,9 +1,10 @@
 //! Kept requests as CSV: the seed's columns, successes first, then failures, each in order of
 //! completion; RFC 4180 quoting and CRLF lines.
 
-use super::{Findings, Report, ReportError};
-use ld_shared::record::Record;
-use ld_shared::sample::Phase;
+use super::records::{Millis, listed};
+use super::{Findings, Part, Report, ReportError};
+use std::fmt::Write as _;
+use std::io::{self, Write};
 
 /// Kept requests as CSV.
 pub(super) struct Csv;
@@ -16,27 +17,38 @@ impl Report for Csv {
         "csv"
     }
 
-    fn render(&self, findings: &Findings) -> Result<Vec<u8>, ReportError> {
-        let mut out = ::csv::WriterBuilder::new().terminator(::csv::Terminator::CRLF).from_writer(Vec::new());
-        let memory = "writing rows of eight fields into memory cannot fail";
-        out.write_record(HEADER).expect(memory);
-        let main = || findings.runs.iter().flat_map(|run| &run.measured.records).filter(|r| r.phase == Phase::Main);
-        for record in main().filter(|r| r.error.is_none()).chain(main().filter(|r| r.error.is_some())) {
-            out.write_record(row(record)).expect(memory);
+    fn write(&self, findings: &Findings, part: Part, out: &mut dyn Write) -> Result<(), ReportError> {
+        let mut rows = ::csv::WriterBuilder::new().terminator(::csv::Terminator::CRLF).from_writer(out);
+        rows.write_record(HEADER).map_err(io_error)?;
+        let [mut status, mut millis, mut length] = [const { String::new() }; 3];
+        for record in listed(findings, part) {
+            [&mut status, &mut millis, &mut length].into_iter().for_each(String::clear);
+            let texts = record
+                .status
+                .map_or(Ok(()), |code| write!(status, "{code}"))
+                .and_then(|()| write!(millis, "{}", Millis(record.response_us)))
+                .and_then(|()| write!(length, "{}", record.body_bytes));
+            texts.expect("writing to a String cannot fail");
+            rows.write_record([
+                if record.error.is_none() { "success" } else { "failure" },
+                &record.request_type,
+                &record.url,
+                &record.name,
+                &status,
+                &millis,
+                &length,
+                record.error.as_deref().unwrap_or_default(),
+            ])
+            .map_err(io_error)?;
         }
-        Ok(out.into_inner().expect(memory))
+        Ok(rows.flush()?)
     }
 }
 
-fn row(record: &Record) -> [String; 8] {
-    [
-        if record.error.is_none() { "success" } else { "failure" }.into(),
-        record.request_type.to_string(),
-        record.url.to_string(),
-        record.name.to_string(),
-        record.status.map(|status| status.to_string()).unwrap_or_default(),
-        (record.response_us as f64 / 1e3).to_string(),
-        record.body_bytes.to_string(),
-        record.error.as_deref().unwrap_or_default().to_owned(),
-    ]
+fn io_error(error: ::csv::Error) -> io::Error {
+    match error.into_kind() {
+        ::csv::ErrorKind::Io(error) => error,
+        // rows of one length in UTF-8 have no other fault
+        other => io::Error::other(format!("{other:?}")),
+    }
 }

@@ -1,7 +1,7 @@
 //! Writing result files: whole or not at all.
 
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 /// A file could not be written.
@@ -12,34 +12,88 @@ pub struct WriteError {
     source: io::Error,
 }
 
-/// Writes `content` to `path`: into a temporary file of the same folder that then takes its name,
-/// so that a reader sees the old file or the new one, and a full disk leaves no half report.
-/// Devices and pipes (`/dev/stdout`) are written to as they are.
+/// Writes `content` to `path`, whole or not at all.
 pub fn write(path: &Path, content: &[u8]) -> Result<(), WriteError> {
-    let fault = |source| WriteError { path: path.to_owned(), source };
-    if fs::metadata(path).is_ok_and(|meta| !meta.is_file() && !meta.is_dir()) {
-        return File::options().write(true).open(path).and_then(|mut f| f.write_all(content)).map_err(fault);
-    }
-    // through a link to the file behind it: the link stays
-    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let name = target.file_name().ok_or_else(|| fault(io::ErrorKind::InvalidFilename.into()))?;
-    let mut temporary = std::ffi::OsString::from(".");
-    temporary.push(name);
-    temporary.push(format!(".{}.tmp", std::process::id()));
-    let temporary = target.with_file_name(temporary);
-    let written = write_new(&temporary, content).and_then(|()| fs::rename(&temporary, &target));
-    written.map_err(|source| {
-        // best effort: the write itself has failed, and that is what counts
-        drop(fs::remove_file(&temporary));
-        fault(source)
-    })
+    let mut file = NewFile::create(path)?;
+    file.write_all(content).map_err(|source| file.fault(source))?;
+    file.commit()
 }
 
-fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
-    let mut file = File::create(path)?;
-    file.write_all(content)?;
-    // delayed allocation reports a full disk only here
-    file.sync_all()
+/// A file in the making: a temporary one of the same folder, which takes its name at
+/// [`NewFile::commit`]. A reader sees the old file or the new one, and a full disk leaves no half
+/// report. Devices and pipes (`/dev/stdout`) are written to as they are.
+#[derive(Debug)]
+pub struct NewFile {
+    /// As the caller named it.
+    path: PathBuf,
+    out: BufWriter<File>,
+    /// The temporary file and what it will be; `None` for devices, and once it has its name.
+    rename: Option<(PathBuf, PathBuf)>,
+}
+
+/// Rows are short: without a buffer of some size each would be a system call.
+const BUFFER: usize = 256 * 1024;
+
+impl NewFile {
+    /// Starts one for `path`.
+    pub fn create(path: &Path) -> Result<Self, WriteError> {
+        let fault = |source| WriteError { path: path.to_owned(), source };
+        let of = |file, rename| Self { path: path.to_owned(), out: BufWriter::with_capacity(BUFFER, file), rename };
+        if fs::metadata(path).is_ok_and(|meta| !meta.is_file() && !meta.is_dir()) {
+            return File::options().write(true).open(path).map(|file| of(file, None)).map_err(fault);
+        }
+        // through a link to the file behind it: the link stays
+        let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let name = target.file_name().ok_or_else(|| fault(io::ErrorKind::InvalidFilename.into()))?;
+        if target.is_dir() {
+            return Err(fault(io::ErrorKind::IsADirectory.into()));
+        }
+        let mut temporary = std::ffi::OsString::from(".");
+        temporary.push(name);
+        temporary.push(format!(".{}.tmp", std::process::id()));
+        let temporary = target.with_file_name(temporary);
+        let file = File::create(&temporary).map_err(fault)?;
+        Ok(of(file, Some((temporary, target))))
+    }
+
+    /// Gives it its name.
+    pub fn commit(mut self) -> Result<(), WriteError> {
+        self.finish().map_err(|source| self.fault(source))
+    }
+
+    fn finish(&mut self) -> io::Result<()> {
+        self.out.flush()?;
+        let Some((temporary, target)) = &self.rename else { return Ok(()) };
+        // delayed allocation reports a full disk only here
+        self.out.get_ref().sync_all()?;
+        fs::rename(temporary, target)?;
+        self.rename = None;
+        Ok(())
+    }
+
+    /// An error of writing to it.
+    pub fn fault(&self, source: io::Error) -> WriteError {
+        WriteError { path: self.path.clone(), source }
+    }
+}
+
+impl Write for NewFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.out.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        if let Some((temporary, _)) = &self.rename {
+            // best effort: something else has failed, and that is what counts
+            drop(fs::remove_file(temporary));
+        }
+    }
 }
 
 /// What went wrong, in words.
@@ -66,6 +120,11 @@ mod tests {
         write(&path, b"two").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"two");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file stays");
+        let mut given_up = NewFile::create(&path).unwrap();
+        given_up.write_all(b"half").unwrap();
+        drop(given_up);
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nor of one that was given up");
     }
 
     #[test]
@@ -73,7 +132,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let missing = write(&dir.path().join("no/r.json"), b"x").unwrap_err().to_string();
         assert!(missing.ends_with("no/r.json`: its folder does not exist"), "{missing}");
-        assert!(write(dir.path(), b"x").unwrap_err().to_string().contains("cannot write"));
+        let folder = write(dir.path(), b"x").unwrap_err().to_string();
+        assert!(folder.starts_with("cannot write `") && folder.ends_with("`: it is a folder"), "{folder}");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 

@@ -1,9 +1,10 @@
 //! The result as JSON, indented by two and ASCII only like the seed's.
 
-use super::{Findings, Report, ReportError};
+use super::{Findings, Part, Report, ReportError};
 use serde::Serialize;
+use serde_json::Value;
 use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
-use std::io;
+use std::io::{self, Write};
 
 /// The result as JSON.
 pub(super) struct Summary;
@@ -13,19 +14,19 @@ impl Report for Summary {
         "summary"
     }
 
-    fn render(&self, findings: &Findings) -> Result<Vec<u8>, ReportError> {
-        Ok(json(&findings.result))
+    fn lists_requests(&self) -> bool {
+        false
     }
-}
 
-/// Any value as indented ASCII JSON with a final line break.
-pub(crate) fn json(value: &impl Serialize) -> Vec<u8> {
-    let mut out = Vec::new();
-    let formatter = Ascii(PrettyFormatter::with_indent(b"  "));
-    let mut serializer = Serializer::with_formatter(&mut out, formatter);
-    value.serialize(&mut serializer).expect("results hold only types with a JSON form, and memory takes all bytes");
-    out.push(b'\n');
-    out
+    fn write(&self, findings: &Findings, _: Part, out: &mut dyn Write) -> Result<(), ReportError> {
+        let mut serializer = Serializer::with_formatter(&mut *out, Ascii(PrettyFormatter::with_indent(b"  ")));
+        findings.result.serialize(&mut serializer).map_err(io::Error::from)?;
+        Ok(out.write_all(b"\n")?)
+    }
+
+    fn value(&self, findings: &Findings, _: Part) -> Result<Value, ReportError> {
+        Ok(serde_json::to_value(&findings.result).map_err(io::Error::from)?)
+    }
 }
 
 /// Escapes what is not ASCII as `\uXXXX`.
@@ -33,6 +34,9 @@ struct Ascii(PrettyFormatter<'static>);
 
 impl Formatter for Ascii {
     fn write_string_fragment<W: io::Write + ?Sized>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
+        if fragment.is_ascii() {
+            return writer.write_all(fragment.as_bytes());
+        }
         let mut units = [0; 2];
         for c in fragment.chars() {
             if c.is_ascii() {
@@ -90,7 +94,11 @@ mod tests {
     #[test]
     fn ascii_and_lossless() {
         let value = serde_json::json!({"ünï 😀": ["\u{1}\"", 0.1, 1e21, 0.0]});
-        let text = String::from_utf8(json(&value)).unwrap();
+        let mut text = Vec::new();
+        value
+            .serialize(&mut Serializer::with_formatter(&mut text, Ascii(PrettyFormatter::with_indent(b"  "))))
+            .unwrap();
+        let text = String::from_utf8(text).unwrap();
         assert!(text.is_ascii() && text.contains("\\u00fcn\\u00ef \\ud83d\\ude00"));
         assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), value);
     }

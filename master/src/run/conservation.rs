@@ -122,10 +122,40 @@ impl Warmup {
     }
 }
 
+/// What users do before their first and after their last iteration, and what is done once a test:
+/// the same ledgers, and their totals. They belong to no window, so they have no rate.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Hooks {
+    /// Their ledgers.
+    #[serde(flatten)]
+    pub conservation: Conservation,
+    /// Their requests.
+    pub totals: Totals,
+}
+
+impl Hooks {
+    /// Of `measured`.
+    pub fn of(measured: &Measured) -> Self {
+        let totals = Totals::of(measured.total.phase(Phase::Hooks));
+        Self { conservation: Conservation::of(measured, Phase::Hooks), totals }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::run::fixture;
+
+    #[test]
+    fn what_is_run_once_counts_as_hooks() {
+        let mut measured = fixture::measured();
+        let (main, stage) = (Conservation::of_main(&measured), fixture::measured());
+        measured.add_hooks(&stage);
+        let hooks = Hooks::of(&measured).conservation;
+        let apart = Warmup::of(&stage).conservation;
+        assert_eq!(hooks.requests_started, main.requests_started + apart.requests_started);
+        assert!(hooks.ok && Conservation::of_main(&measured) == main);
+    }
 
     #[test]
     fn a_sample_lost_on_the_way_shows() {

@@ -1,6 +1,7 @@
 //! A made-up run for tests and report snapshots: 12 s against a shop, one second of it stalled,
 //! one in which the generator was the limit, a worker lost near the end.
 
+use super::blocks::Blocks;
 use super::{Ending, Event, Loss, Measured, TimelineRow, WorkerResult};
 use chrono::{TimeZone as _, Utc};
 use ld_shared::frame::Odometers;
@@ -57,6 +58,7 @@ pub(crate) fn plan() -> Plan {
         setup: Vec::new(),
         teardown: Vec::new(),
         collect: false,
+        details: Vec::new(),
         secrets: None,
     }
 }
@@ -90,6 +92,7 @@ pub(crate) fn measured() -> Measured {
         total,
         unmarked,
         timeline,
+        blocks: Blocks::default(),
         odometers,
         lost: 0,
         lost_by_phase: [0; 3],
@@ -108,10 +111,12 @@ pub(crate) fn measured() -> Measured {
             what: "worker w2 was lost; the run goes on with less".into(),
             by: "master".into(),
         }],
+        watched: Vec::new(),
         records,
         records_seen: [0, 0],
         all_records: None,
         ending: Ending::Completed,
+        collected: None,
     }
 }
 
@@ -248,6 +253,7 @@ pub(crate) fn thresholds() -> Vec<super::verdict::Threshold> {
         ok_unmarked: ok,
         about_failures,
         seen: seen.into(),
+        ..super::verdict::Threshold::default()
     };
     vec![
         rule("p50 < 50ms", 31.2, "31.2 ms", true, false),

@@ -2,7 +2,7 @@
 //!
 //! A pure function of what the cluster measured and of how it was judged: [`RunResult::of`].
 
-use super::conservation::{Conservation, Warmup, sent};
+use super::conservation::{Conservation, Hooks, Warmup, sent};
 use super::timeline::{self, Second};
 use super::verdict::Verdict;
 use super::{AllRecords, Measured, Run};
@@ -34,6 +34,8 @@ pub struct RunResult {
     pub conservation: Conservation,
     /// The same of the warm-up, which is in nothing else.
     pub warmup: Warmup,
+    /// The same of `on_start`, `on_stop`, `setup` and `teardown`, which are in nothing else either.
+    pub hooks: Hooks,
     /// Response time of all samples.
     pub latency_overall: Percentiles,
     /// Response time of successes.
@@ -311,6 +313,7 @@ impl RunResult {
             totals: totals.totals(&main),
             conservation: last.map_or_else(Conservation::default, Conservation::of_main),
             warmup: last.map_or_else(Warmup::default, Warmup::of),
+            hooks: last.map_or_else(Hooks::default, Hooks::of),
             latency_overall: Percentiles::of(&response),
             success_latency: Percentiles::of(&main.response_of_successes()),
             service_overall: Percentiles::of(&main.service),

@@ -4,6 +4,7 @@ use super::conservation::Conservation;
 use super::{Ending, Measured};
 use crate::format;
 use ld_shared::sample::Phase;
+use ld_shared::snapshot::PhaseSnapshot;
 use serde::Serialize;
 
 /// How a run was judged.
@@ -20,23 +21,40 @@ pub struct Verdict {
 }
 
 /// One pass-fail rule, judged.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Threshold {
     /// As the document has it.
     pub rule: String,
-    /// What was seen, in the rule's unit; `null` without samples.
+    /// What was seen, in the rule's unit, with windows in the worst of them; `null` without samples.
     pub observed: Option<f64>,
     /// Whether it holds.
     pub ok: bool,
+    /// Run time at which the worst window begins.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub worst_from_s: Option<f64>,
+    /// Run time at which it ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub worst_to_s: Option<f64>,
+    /// Run time at which it ended the test.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub aborted_at_s: Option<f64>,
     /// Whether it holds without the seconds in which the generator was the limit.
     #[serde(skip)]
     pub ok_unmarked: bool,
     /// The rule is about failures, so that failed requests alone don't fail the run.
     #[serde(skip)]
     pub about_failures: bool,
-    /// What was seen, for people: `183 ms`.
+    /// What was seen, for people: `183 ms`, with windows `183 ms at 12–22 s`.
     #[serde(skip)]
     pub seen: String,
+}
+
+impl Threshold {
+    /// Whether it could not be judged: the generator was the limit all the time, or the outcome
+    /// hangs on the seconds in which it was.
+    pub fn is_unsure(&self, measured: &Measured) -> bool {
+        Marks::of(measured).all || self.ok != self.ok_unmarked
+    }
 }
 
 /// The outcome of a run, from best to worst.
@@ -124,9 +142,15 @@ impl Verdict {
             Ending::Stopped if measured.plan.test_time.is_some() => {
                 found(exit::ENDED_BY_USER, format!("ended by the user after {:.1} s", measured.duration_s));
             }
-            Ending::Stopped | Ending::Completed => {}
+            Ending::Stopped | Ending::Breached | Ending::Completed => {}
         }
-        for threshold in &thresholds {
+        // whoever asks why the test ended reads the answer first
+        for threshold in thresholds.iter().filter(|threshold| threshold.aborted_at_s.is_some()) {
+            let Threshold { rule, seen, aborted_at_s, .. } = threshold;
+            let at = aborted_at_s.unwrap_or_default();
+            found(exit::FAILED, format!("`{rule}` does not hold: {seen}; it aborted the test at {at:.1} s"));
+        }
+        for threshold in thresholds.iter().filter(|threshold| threshold.aborted_at_s.is_none()) {
             let Threshold { rule, seen, .. } = threshold;
             if marks.all || threshold.ok != threshold.ok_unmarked {
                 let text =
@@ -141,6 +165,7 @@ impl Verdict {
             let [failed, ended] = [failed, ended].map(format::count);
             found(exit::FAILED, format!("{failed} of {ended} requests failed"));
         }
+        let hooks = measured.total.phase(Phase::Hooks);
         if !Conservation::holds(measured) {
             let main = Conservation::of_main(measured);
             let text = format!(
@@ -150,11 +175,22 @@ impl Verdict {
             );
             found(exit::NOT_RUN, text);
         }
-        if marks.marked > 0 && thresholds.is_empty() {
+        if hooks.failed() > 0 {
+            let [failed, ended] = [hooks.failed(), hooks.failed() + hooks.succeeded()].map(format::count);
+            reasons.push(format!("warning: {failed} of {ended} requests of hooks failed{}", most_often(hooks)));
+        }
+        let unsure = thresholds.is_empty() || measured.ending == Ending::Breached;
+        if marks.marked > 0 && unsure {
             reasons.push(format!("warning: the generator, not the target, was the limit in {marks}"));
         }
         Self::new(code, reasons, thresholds)
     }
+}
+
+/// `, most often NAME: REASON`.
+fn most_often(phase: &PhaseSnapshot) -> String {
+    let most = phase.failures.iter().max_by_key(|(_, failure)| failure.count);
+    most.map(|((key, reason), _)| format!(", most often `{}`: {reason}", key.name)).unwrap_or_default()
 }
 
 /// Seconds with load in which the generator was the limit.
@@ -185,7 +221,8 @@ mod tests {
 
     fn rule(ok: bool, ok_unmarked: bool, about_failures: bool) -> Threshold {
         let rule = if about_failures { "failure_rate < 1%" } else { "p95 < 200ms" };
-        Threshold { rule: rule.into(), observed: Some(1.0), ok, ok_unmarked, about_failures, seen: "1".into() }
+        let (observed, seen) = (Some(1.0), "1".into());
+        Threshold { rule: rule.into(), observed, ok, ok_unmarked, about_failures, seen, ..Threshold::default() }
     }
 
     fn clean() -> Measured {
@@ -234,6 +271,18 @@ mod tests {
         assert_eq!(Verdict::of(&measured, vec![]).exit_code, exit::ENDED_BY_USER);
         std::sync::Arc::make_mut(&mut measured.plan).test_time = None;
         assert_eq!(Verdict::of(&measured, vec![]).exit_code, exit::PASSED);
+    }
+
+    #[test]
+    fn a_rule_that_ended_the_test_is_the_first_reason() {
+        let mut measured = fixture::measured();
+        measured.ending = Ending::Breached;
+        measured.timeline.values_mut().for_each(|r| r.row.bound_cores = 1);
+        let aborted = Threshold { aborted_at_s: Some(7.04), seen: "1 at 2–7 s".into(), ..rule(false, false, false) };
+        let verdict = Verdict::of(&measured, vec![rule(true, true, true), aborted]);
+        assert_eq!((verdict.outcome, verdict.exit_code), (Outcome::Failed, exit::FAILED));
+        assert_eq!(verdict.reasons[0], "`p95 < 200ms` does not hold: 1 at 2–7 s; it aborted the test at 7.0 s");
+        assert!(verdict.reasons.iter().any(|r| r.starts_with("warning: the generator")));
     }
 
     #[test]

@@ -15,9 +15,27 @@ pub(super) const NAME: &str = "LD_start_test";
 
 /// Keys that a scenario may have besides `name`.
 const OF_SCENARIOS: [&str; 21] = [
-    "user_detail_dict", "tasks", "user_count", "spawn_rate", "arrival_rate", "max_in_flight", "arrivals", "load_shape",
-    "shape_config", "host", "wait_time", "connections", "timeouts", "tls", "http_version", "status_check", "retry",
-    "throttle", "on_start", "on_stop", "proxy",
+    "user_detail_dict",
+    "tasks",
+    "user_count",
+    "spawn_rate",
+    "arrival_rate",
+    "max_in_flight",
+    "arrivals",
+    "load_shape",
+    "shape_config",
+    "host",
+    "wait_time",
+    "connections",
+    "timeouts",
+    "tls",
+    "http_version",
+    "status_check",
+    "retry",
+    "throttle",
+    "on_start",
+    "on_stop",
+    "proxy",
 ];
 
 /// What a key takes; `None`: there is no such key.
@@ -37,35 +55,56 @@ pub(super) fn key(name: &str) -> Option<Value> {
             object(json!({"host": text(), "port": json!({"type": "integer", "minimum": 0, "maximum": 65535})})),
             "Opens the web surface for this test: {host, port}",
         ),
-        "runner_mode" => (default(choice(&["local", "master", "worker"]), "local"), "Where the load is made: in this process, by workers that join it, or as a worker of another master"),
-        "tasks" => (reference("tasks"), "What each user does: a list of tasks, {\"mode\", \"tasks\"}, or {\"get\": {…}, …}"),
+        "runner_mode" => (
+            default(choice(&["local", "master", "worker"]), "local"),
+            "Where the load is made: in this process, by workers that join it, or as a worker of another master",
+        ),
+        "tasks" => {
+            (reference("tasks"), "What each user does: a list of tasks, {\"mode\", \"tasks\"}, or {\"get\": {…}, …}")
+        }
         "variables" => (json!({"type": "object"}), "Variables for ${var.NAME}"),
         "csv_sources" => (json!({"type": "array", "items": csv_source()}), "CSV files for ${csv.NAME.COLUMN}"),
         "host" => (
             examples(text(), json!(["https://shop.example", "http://127.0.0.1:8080"])),
             "Default target: relative URLs are joined to it",
         ),
-        "arrival_rate" => (positive(), "Iterations started per second, whatever the target does (open model), instead of users"),
-        "max_in_flight" => (whole(1), "Most open iterations; arrivals beyond it are dropped and counted. Default: rate × 10 s"),
+        "arrival_rate" => {
+            (positive(), "Iterations started per second, whatever the target does (open model), instead of users")
+        }
+        "max_in_flight" => {
+            (whole(1), "Most open iterations; arrivals beyond it are dropped and counted. Default: rate × 10 s")
+        }
         "arrivals" => (default(choice(&["constant", "poisson"]), "constant"), "How arrivals are spread over time"),
         "load_shape" => (choice(&["stages", "spike", "soak"]), "Load over time, described by `shape_config`"),
         "shape_config" => (shape_config(), "The shape: stages, spike or soak"),
-        "iterations" => (whole(1), "Ends the test after so many iterations over the cluster, if that is before `test_time`"),
-        "warmup" => (default(duration(true), 0), "Time at the beginning that is measured apart and kept out of totals and thresholds"),
-        "wait_time" => (examples(pause(), json!([0.5, [0.1, 0.2], "200ms"])), "Pause after each iteration: seconds or [min, max]"),
+        "iterations" => {
+            (whole(1), "Ends the test after so many iterations over the cluster, if that is before `test_time`")
+        }
+        "warmup" => (
+            default(duration(true), 0),
+            "Time at the beginning that is measured apart and kept out of totals and thresholds",
+        ),
+        "wait_time" => {
+            (examples(pause(), json!([0.5, [0.1, 0.2], "200ms"])), "Pause after each iteration: seconds or [min, max]")
+        }
         "thresholds" => (
             examples(json!({"type": "array", "items": threshold()}), json!([["p95 < 200ms", "failure_rate < 1%"]])),
             "Rules that decide whether the test passes: METRIC OP NUMBER [for …] [over …]",
         ),
         "connections" => (
             examples(
-                default(json!({"type": "string", "anyOf": [{"enum": ["per_user", "per_iteration", "per_request"]}, {"pattern": "^shared: *[1-9][0-9]*$"}]}), "per_user"),
+                default(
+                    json!({"type": "string", "anyOf": [{"enum": ["per_user", "per_iteration", "per_request"]}, {"pattern": "^shared: *[1-9][0-9]*$"}]}),
+                    "per_user",
+                ),
                 json!(["per_user", "shared:100"]),
             ),
             "Who shares connections: per_user, shared:N (over the cluster), per_iteration or per_request",
         ),
         "timeouts" => (
-            object(json!({"connect": about(or_null(default(duration(false), 60)), "Time for connecting"), "request": about(or_null(default(duration(false), 60)), "Time for a request")})),
+            object(
+                json!({"connect": about(or_null(default(duration(false), 60)), "Time for connecting"), "request": about(or_null(default(duration(false), 60)), "Time for a request")}),
+            ),
             "Time-outs of connecting and of requests; default 60 s each",
         ),
         "tls" => (
@@ -77,27 +116,45 @@ pub(super) fn key(name: &str) -> Option<Value> {
             })),
             "Certificates",
         ),
-        "http_version" => (default(choice(&["auto", "1.1", "2", "3"]), "auto"), "Version of HTTP; auto: what the target offers"),
+        "http_version" => {
+            (default(choice(&["auto", "1.1", "2", "3"]), "auto"), "Version of HTTP; auto: what the target offers")
+        }
         "graceful_stop" => (default(duration(true), 5), "How long open requests may finish at the end"),
-        "on_missing_workers" => (default(choice(&["refuse", "start"]), "refuse"), "What happens if workers are missing at the start"),
+        "on_missing_workers" => {
+            (default(choice(&["refuse", "start"]), "refuse"), "What happens if workers are missing at the start")
+        }
         "records" => (records(), "Which requests are kept one by one; \"none\": no one"),
         "seed" => (whole(0), "The same plan with the same seed makes the same requests"),
-        "status_check" => (status_check(), "Whether a status of 400 or more fails beside assertions; `assertions` is the seed's rule"),
+        "status_check" => {
+            (status_check(), "Whether a status of 400 or more fails beside assertions; `assertions` is the seed's rule")
+        }
         "expected_workers" => (whole(0), "With runner_mode master: how many workers to wait for"),
         "master_bind_host" => (text(), "With runner_mode master: where workers connect; * is every address"),
-        "master_bind_port" | "master_port" => (json!({"type": "integer", "minimum": 0, "maximum": 65535}), "Port for workers; default 5557"),
+        "master_bind_port" | "master_port" => {
+            (json!({"type": "integer", "minimum": 0, "maximum": 65535}), "Port for workers; default 5557")
+        }
         "master_host" => (text(), "With runner_mode worker: the master's host"),
-        "scenarios" => (json!({"type": "array", "minItems": 1, "items": reference("scenario")}), "Several kinds of users at once; what one leaves out it takes from the test"),
+        "scenarios" => (
+            json!({"type": "array", "minItems": 1, "items": reference("scenario")}),
+            "Several kinds of users at once; what one leaves out it takes from the test",
+        ),
         "on_start" => (reference("hook"), "Tasks that each user runs before its first iteration"),
         "on_stop" => (reference("hook"), "Tasks that each user runs after its last iteration"),
-        "setup" => (reference("hook"), "Tasks that one worker runs once before the test; what they extract goes to all"),
+        "setup" => {
+            (reference("hook"), "Tasks that one worker runs once before the test; what they extract goes to all")
+        }
         "teardown" => (reference("hook"), "Tasks that one worker runs once after the test"),
         "throttle" => (throttle(), "Requests per second, over the whole cluster: {key, rps, burst}"),
         "retry" => (retry(), "How often failed requests are tried again"),
         "proxy" => (json!({"type": ["string", "object"]}), "Proxy for HTTP users"),
-        "on_worker_loss" => (default(choice(&["redistribute", "degrade", "abort"]), "redistribute"), "What happens when a worker is lost"),
+        "on_worker_loss" => (
+            default(choice(&["redistribute", "degrade", "abort"]), "redistribute"),
+            "What happens when a worker is lost",
+        ),
         "on_master_loss" => (default(choice(&["stop", "finish"]), "stop"), "What workers do when the master is gone"),
-        "allow_targets" => (json!({"type": "array", "items": text()}), "Targets that may be loaded: HOST[:PORT] with *, or CIDR"),
+        "allow_targets" => {
+            (json!({"type": "array", "items": text()}), "Targets that may be loaded: HOST[:PORT] with *, or CIDR")
+        }
         _ => return None,
     };
     Some(about(or_null(schema), words))
@@ -175,7 +232,13 @@ pub(super) fn throttle() -> Value {
 fn threshold() -> Value {
     let rule = examples(
         text(),
-        json!(["p95 < 200ms", "p99 of service <= 1s for name:checkout over 30s", "failure_rate < 1%", "rate >= 100/s", "dropped == 0"]),
+        json!([
+            "p95 < 200ms",
+            "p99 of service <= 1s for name:checkout over 30s",
+            "failure_rate < 1%",
+            "rate >= 100/s",
+            "dropped == 0"
+        ]),
     );
     let mut object = object(json!({
         "rule": about(rule.clone(), "METRIC [of response|service|lag] OP NUMBER [for …] [over …]"),

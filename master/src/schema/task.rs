@@ -23,10 +23,7 @@ pub(super) fn define(definitions: &mut Map<String, Value>) {
     task["required"] = json!(["method"]);
     definitions.insert("task".into(), task);
     definitions.insert("task_of_method".into(), body);
-    definitions.insert(
-        "hook".into(),
-        json!({"anyOf": [{"type": "array", "items": reference("task")}, by_method()]}),
-    );
+    definitions.insert("hook".into(), json!({"anyOf": [{"type": "array", "items": reference("task")}, by_method()]}));
     let list = json!({"anyOf": [{"type": "array", "minItems": 1, "items": reference("task")}, by_method()]});
     let scenario = json!({
         "type": "object",
@@ -48,7 +45,8 @@ pub(super) fn define(definitions: &mut Map<String, Value>) {
 
 /// `{"get": {…}, "post": {…}}`; a task of its own is none.
 fn by_method() -> Value {
-    let each: Map<String, Value> = METHODS.iter().map(|method| ((*method).to_owned(), reference("task_of_method"))).collect();
+    let each: Map<String, Value> =
+        METHODS.iter().map(|method| ((*method).to_owned(), reference("task_of_method"))).collect();
     json!({
         "type": "object", "minProperties": 1, "properties": each,
         "propertyNames": {"not": {"enum": ["mode", "tasks", "method", "request_url"]}},
@@ -58,7 +56,16 @@ fn by_method() -> Value {
 
 fn properties() -> Map<String, Value> {
     let common = [
-        "name", "user", "weight", "run_if", "skip_if", "assertions", "extract", "think_time", "status_check", "throttle",
+        "name",
+        "user",
+        "weight",
+        "run_if",
+        "skip_if",
+        "assertions",
+        "extract",
+        "think_time",
+        "status_check",
+        "throttle",
         "retry",
     ];
     let fields = PROTOCOLS.iter().flat_map(|driver| driver.fields.iter().copied());
@@ -67,7 +74,8 @@ fn properties() -> Map<String, Value> {
 
 /// What a field of a task takes.
 pub(super) fn field(name: &str) -> Option<Value> {
-    let pairs = json!({"type": "object", "additionalProperties": {"type": ["string", "number", "boolean", "null", "array"]}});
+    let pairs =
+        json!({"type": "object", "additionalProperties": {"type": ["string", "number", "boolean", "null", "array"]}});
     let (schema, words) = match name {
         "name" => (json!({"type": ["string", "number", "boolean"]}), "Its name in all statistics"),
         "user" => (user_key(), "Key of another kind of users: this step speaks its protocol"),
@@ -79,7 +87,9 @@ pub(super) fn field(name: &str) -> Option<Value> {
         "skip_if" => (reference("predicate"), "Does not run if this holds"),
         "assertions" => (json!({"type": "array", "items": reference("assertion")}), "What must hold of the answer"),
         "extract" => (json!({"type": "array", "items": reference("extractor")}), "Variables to take from the answer"),
-        "think_time" => (examples(pause(), json!([0.5, [0.1, 0.2], "200ms"])), "Pause after the task: seconds or [min, max]"),
+        "think_time" => {
+            (examples(pause(), json!([0.5, [0.1, 0.2], "200ms"])), "Pause after the task: seconds or [min, max]")
+        }
         "status_check" => (status_check(), "Whether a status of 400 or more fails beside assertions"),
         "throttle" => (throttle(), "Requests per second, over the whole cluster: {key, rps, burst}"),
         "retry" => (retry(), "How often it is tried again when it fails"),
@@ -150,7 +160,10 @@ fn assertion() -> Value {
 }
 
 fn path() -> Value {
-    examples(about(text(), "A dotted path, or a JSONPath that begins with $"), json!(["data.token", "items.0.id", "$.items[0].id"]))
+    examples(
+        about(text(), "A dotted path, or a JSONPath that begins with $"),
+        json!(["data.token", "items.0.id", "$.items[0].id"]),
+    )
 }
 
 fn extractor() -> Value {

@@ -25,7 +25,10 @@ fn every_command_and_parameter_is_described() {
         for form in arguments["anyOf"].as_array().unwrap() {
             for (key, value) in form["properties"].as_object().into_iter().flatten() {
                 let is_described = value["description"].is_string() || !name.starts_with("LD_");
-                assert!(is_described, "`{key}` of `{name}` is not described: give it `about`, or a line in schema/words.rs");
+                assert!(
+                    is_described,
+                    "`{key}` of `{name}` is not described: give it `about`, or a line in schema/words.rs"
+                );
             }
         }
     }

@@ -2,8 +2,8 @@
 //! little. A parameter's own [`about`](crate::script::Parameter::about) goes before these.
 
 use super::start_test;
-use crate::sla;
 use super::value::{about as described, boolean, choice, object, text};
+use crate::sla;
 use serde_json::{Value, json};
 
 /// What a parameter of this name is for, in whatever command.

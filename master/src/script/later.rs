@@ -4,15 +4,6 @@
 /// Their names.
 pub(super) const LATER: &[&str] = &[
     "LD_start_socket_server",
-    "LD_generate_html",
-    "LD_generate_json",
-    "LD_generate_json_report",
-    "LD_generate_xml",
-    "LD_generate_xml_report",
-    "LD_generate_junit_report",
-    "LD_persist_records",
-    "LD_list_runs",
-    "LD_fetch_run_records",
     "LD_start_prometheus_exporter",
     "LD_stop_prometheus_exporter",
     "LD_start_influxdb_sink",

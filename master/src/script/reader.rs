@@ -2,7 +2,7 @@
 
 use super::spec::shown;
 use super::{Fault, units};
-use ld_shared::fault::{did_you_mean, step};
+use ld_shared::fault::{Seed, did_you_mean, step};
 use serde_json::{Map, Value};
 
 /// Longest time that a document may ask for: a hundred days. More is a slip of units.
@@ -34,6 +34,19 @@ impl<'a> Reader<'a> {
     /// Notes a fault.
     pub(crate) fn fault(&mut self, fault: Fault) {
         self.faults.push(fault);
+    }
+
+    /// What `read` makes of the object; the seed passes over whatever it finds at fault.
+    pub(crate) fn forgiving<T>(&mut self, read: impl FnOnce(&mut Self) -> T) -> T {
+        self.with_seed(&Seed::Ignores, read)
+    }
+
+    /// What `read` makes of the object; that is what the seed makes of whatever it finds at fault.
+    pub(crate) fn with_seed<T>(&mut self, seed: &Seed, read: impl FnOnce(&mut Self) -> T) -> T {
+        let from = self.faults.len();
+        let value = read(self);
+        self.faults.iter_mut().skip(from).for_each(|fault| fault.seed = seed.clone());
+        value
     }
 
     /// All faults so far, to add to.
@@ -195,12 +208,15 @@ impl<'a> Reader<'a> {
             let pointer = self.at(key);
             if later.contains(&key.as_str()) {
                 if !value.is_null() {
-                    self.faults
-                        .push(Fault::new(pointer, format!("`{key}` comes with a later version")).help("leave it out"));
+                    self.faults.push(
+                        Fault::new(pointer, format!("`{key}` comes with a later version"))
+                            .help("leave it out")
+                            .ignored(),
+                    );
                 }
             } else if !known.contains(&key.as_str()) {
                 let help = did_you_mean(key, known.iter().copied());
-                self.faults.push(Fault::new(pointer, format!("unknown key `{key}`")).help(help));
+                self.faults.push(Fault::new(pointer, format!("unknown key `{key}`")).help(help).ignored());
             }
         }
     }

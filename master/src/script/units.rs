@@ -1,17 +1,6 @@
 //! Numbers with units: `"500ms"`, `"1KiB"`.
 
-/// Seconds of `"500ms"`, `"10s"`, `"2m"`, `"1.5h"` or a plain number; `None` for anything else.
-pub fn seconds(text: &str) -> Option<f64> {
-    let (number, unit) = split(text)?;
-    let factor = match unit {
-        "ms" => return finite(number / 1_000.0),
-        "" | "s" => 1.0,
-        "m" | "min" => 60.0,
-        "h" => 3_600.0,
-        _ => return None,
-    };
-    finite(number * factor)
-}
+pub use ld_shared::time::seconds;
 
 /// Bytes of `"512"`, `"1KiB"`, `"64kB"`, `"1MiB"`; `None` for anything else.
 pub fn bytes(text: &str) -> Option<u64> {

@@ -16,19 +16,38 @@ impl Assertion {
     /// An unknown or missing type (the seed ignores those: a check that checks nothing), an unknown
     /// key, a missing or impossible value.
     pub fn parse(value: &Value) -> Result<Self, Fault> {
+        strictly(Self::read(value))
+    }
+
+    /// What the seed makes of any value (`None`: it passes over it, or loses the request), and what
+    /// is wrong with it.
+    pub fn read(value: &Value) -> (Option<Self>, Option<Fault>) {
+        split(Self::lenient(value))
+    }
+
+    fn lenient(value: &Value) -> Result<(Self, Option<Fault>), Fault> {
         let fields = Fields::of(value, "assertion")?;
-        let kind = fields.choice("type", &ASSERTIONS)?;
+        let kind = fields.choice("type", &ASSERTIONS).map_err(Fault::ignored)?;
+        // what the seed reads as null, or compares in vain
+        let mut passed = None;
+        let mut value = |example: &str| match fields.required("value", example) {
+            Ok(value) => value,
+            Err(fault) => {
+                passed = Some(fault);
+                Value::Null
+            }
+        };
         let assertion = match kind {
             "status_code" => Self::StatusCode(status(fields.required("value", "`200`")?)?),
-            "contains" => Self::Contains(part(fields.required("value", "a text")?)?),
-            "not_contains" => Self::NotContains(part(fields.required("value", "a text")?)?),
+            "contains" => Self::Contains(value("a text")),
+            "not_contains" => Self::NotContains(value("a text")),
             "json_path" => {
                 let path = fields.text("path", "`data.items.0.id`")?;
-                Self::JsonPath { path, value: fields.required("value", "the value expected there")? }
+                Self::JsonPath { path, value: value("the value expected there") }
             }
             _ => {
                 let name = fields.text("name", "`Content-Type`")?;
-                Self::Header { name, value: header(fields.get("value"))? }
+                Self::Header { name, value: fields.get("value").clone() }
             }
         };
         let known: &[&str] = match kind {
@@ -36,8 +55,13 @@ impl Assertion {
             "header" => &["type", "name", "value"],
             _ => &["type", "value"],
         };
-        fields.only(known)?;
-        Ok(assertion)
+        let fault = passed.or_else(|| match &assertion {
+            Self::Contains(value) | Self::NotContains(value) => part(value).err(),
+            Self::Header { value, .. } => header(value).err(),
+            Self::StatusCode(_) | Self::JsonPath { .. } => None,
+        });
+        let fault = fault.or_else(|| fields.only(known).err()).map(Fault::ignored);
+        Ok((assertion, fault))
     }
 
     /// The values and texts in it, for whoever looks for placeholders.
@@ -59,27 +83,64 @@ impl Extractor {
     ///
     /// An unknown source or key, a missing variable, path or name.
     pub fn parse(value: &Value) -> Result<Self, Fault> {
+        strictly(Self::read(value))
+    }
+
+    /// What the seed makes of any value (`None`: it passes over it), and what is wrong with it.
+    pub fn read(value: &Value) -> (Option<Self>, Option<Fault>) {
+        split(Self::lenient(value))
+    }
+
+    fn lenient(value: &Value) -> Result<(Self, Option<Fault>), Fault> {
         let fields = Fields::of(value, "extractor")?;
-        let kind = if fields.get("from").is_null() { SOURCES[0] } else { fields.choice("from", &SOURCES)? };
-        let var = fields.text("var", "the variable to set")?;
+        let kind = if fields.get("from").is_null() {
+            SOURCES[0]
+        } else {
+            fields.choice("from", &SOURCES).map_err(Fault::ignored)?
+        };
+        let var = fields.text("var", "the variable to set").map_err(Fault::ignored)?;
         if var.is_empty() || var.contains('}') {
-            return Err(Fault::new("/var", format!("`{var}` can be no variable's name")));
+            return Err(Fault::new("/var", format!("`{var}` can be no variable's name")).ignored());
         }
         let (from, own) = match kind {
-            "json_path" => (ExtractFrom::JsonPath(fields.text("path", "`data.items.0.id`")?), Some("path")),
-            "header" => (ExtractFrom::Header(fields.text("name", "`X-Request-Id`")?), Some("name")),
+            "json_path" => {
+                let path = fields.text("path", "`data.items.0.id`").map_err(Fault::ignored)?;
+                (ExtractFrom::JsonPath(path), Some("path"))
+            }
+            "header" => {
+                let name = fields.text("name", "`X-Request-Id`").map_err(Fault::ignored)?;
+                (ExtractFrom::Header(name), Some("name"))
+            }
             _ => (ExtractFrom::StatusCode, None),
         };
-        match fields.get("scope") {
-            Value::Null => {}
-            Value::String(scope) if scope.eq_ignore_ascii_case("var") => {}
+        let scope = match fields.get("scope") {
+            Value::Null => None,
+            // the seed keeps two sets of variables; here a user has one, which both names reach
+            Value::String(scope) if ["var", "session"].iter().any(|known| scope.eq_ignore_ascii_case(known)) => None,
             other => {
                 let message = format!("unknown scope {}", pytext::Repr(other));
-                return Err(Fault::new("/scope", message).help("accepted: var (every user has variables of its own)"));
+                Some(Fault::new("/scope", message).help("accepted: var, session (both are the user's own)"))
             }
-        }
-        fields.only(&["var", "from", "scope"].into_iter().chain(own).collect::<Vec<_>>())?;
-        Ok(Self { var, from })
+        };
+        let known: Vec<_> = ["var", "from", "scope"].into_iter().chain(own).collect();
+        let fault = scope.or_else(|| fields.only(&known).err());
+        Ok((Self { var, from }, fault.map(Fault::ignored)))
+    }
+}
+
+/// The entry, only if nothing is wrong with it.
+fn strictly<T>((entry, fault): (Option<T>, Option<Fault>)) -> Result<T, Fault> {
+    match (entry, fault) {
+        (_, Some(fault)) => Err(fault),
+        (Some(entry), None) => Ok(entry),
+        (None, None) => Err(Fault::new("", "an entry that says nothing")),
+    }
+}
+
+fn split<T>(read: Result<(T, Option<Fault>), Fault>) -> (Option<T>, Option<Fault>) {
+    match read {
+        Ok((entry, fault)) => (Some(entry), fault),
+        Err(fault) => (None, Some(fault)),
     }
 }
 
@@ -163,16 +224,16 @@ fn status(value: Value) -> Result<Value, Fault> {
 }
 
 /// What `contains` looks for: anything that has a text.
-fn part(value: Value) -> Result<Value, Fault> {
+fn part(value: &Value) -> Result<(), Fault> {
     if value.is_null() {
         return Err(Fault::new("/value", "null occurs in no body").help("write the text to look for"));
     }
-    Ok(value)
+    Ok(())
 }
 
-fn header(value: &Value) -> Result<Value, Fault> {
+fn header(value: &Value) -> Result<(), Fault> {
     match value {
-        Value::Null | Value::String(_) => Ok(value.clone()),
+        Value::Null | Value::String(_) => Ok(()),
         other => Err(Fault::new("/value", format!("a header is a text, found {}", pytext::Repr(other)))
             .help(format!("write \"{}\"", pytext::Str(other)))),
     }
@@ -255,8 +316,8 @@ mod tests {
                 "error: extractor without `name`\n help: add `name`, for example `X-Request-Id`",
             ),
             (
-                json!({"var": "a", "path": "a", "scope": "session"}),
-                "error: unknown scope 'session' at /scope\n help: accepted: var (every user has variables of its own)",
+                json!({"var": "a", "path": "a", "scope": "global"}),
+                "error: unknown scope 'global' at /scope\n help: accepted: var, session (both are the user's own)",
             ),
         ];
         for (document, text) in table {

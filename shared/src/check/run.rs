@@ -8,6 +8,7 @@ use crate::pytext::{self, Repr, Str};
 use crate::reply::Reply;
 use crate::sample::{Failure, FailureKind};
 use crate::scope::{Bindings, Scope, VarId};
+use crate::secrets::{MASK, is_credential};
 use crate::template::Template;
 use memchr::memmem;
 use serde_json::Value;
@@ -270,7 +271,7 @@ impl Assert {
                 if pytext::equal(&expected, &got) {
                     return Ok(());
                 }
-                fail(&format_args!("json_path {text} expected {}, got {}", Repr(&expected), Shown(&got)))
+                fail(&format_args!("json_path {text} expected {}, got {}", Repr(&expected), Shown(&got, bindings)))
             }
             Self::Header { name, value } => {
                 let expected = value.value(bindings, scope)?;
@@ -279,7 +280,8 @@ impl Assert {
                 if pytext::equal(&expected, &got) {
                     return Ok(());
                 }
-                fail(&format_args!("header {name} expected {}, got {}", Repr(&expected), Shown(&got)))
+                let shown = if is_credential(&name) && !got.is_null() { MASK.into() } else { got };
+                fail(&format_args!("header {name} expected {}, got {}", Repr(&expected), Shown(&shown, bindings)))
             }
         }
     }
@@ -312,12 +314,14 @@ fn fail(reason: &dyn Display) -> Result<(), Failure> {
     Err(Failure::new(FailureKind::Assertion, reason.to_string()))
 }
 
-/// A value of the answer, cut so that reasons stay readable.
-struct Shown<'a>(&'a Value);
+/// A value of the answer, without secrets and cut so that reasons stay readable.
+struct Shown<'a>(&'a Value, &'a Bindings);
 
 impl Display for Shown<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let text = Repr(self.0).to_string();
+        // before it is cut: half a secret would not be found
+        let text = self.1.secrets().mask(&text);
         match text.char_indices().nth(SHOWN) {
             None => f.write_str(&text),
             Some((end, _)) => write!(f, "{}…", text.get(..end).unwrap_or_default()),

@@ -23,6 +23,10 @@ pub(super) enum Token<'a> {
         source: &'a str,
         column: &'a str,
     },
+    /// A method of [`super::faker`], known or not.
+    Faker(&'a str),
+    /// Held by the master, never in the plan.
+    Secret(&'a str),
     Uuid,
     Now,
     /// Both ends included; the first is not the greater one.
@@ -78,7 +82,10 @@ fn read(inner: &str) -> Token<'_> {
         return if inner.is_empty() { Token::Unknown } else { Token::Variable(inner) };
     };
     match prefix.to_ascii_lowercase().as_str() {
-        "var" => Token::Variable(name),
+        // the seed keeps variables of both scopes apart; here a user has one set
+        "var" | "session" => Token::Variable(name),
+        "faker" => Token::Faker(name),
+        "secret" => Token::Secret(name),
         "env" => Token::Env(name),
         "csv" => match name.split_once('.') {
             Some((source, column)) => Token::Column { source, column },

@@ -1,12 +1,13 @@
 //! Frames on the wire: names in a table of strings, histograms as varints.
 
 use super::{WireError, length, v1};
-use crate::frame::{Frame, FrameBody, FrameKey, Generator, Odometers, PhaseOdometer};
+use crate::frame::{Collected, Frame, FrameBody, FrameKey, Generator, Odometers, PhaseOdometer};
 use crate::id::{RunId, SessionId};
 use crate::latency::Latency;
 use crate::sample::{FailureKind, MAX_NAMES, MAX_REASONS, SeriesKey};
 use crate::snapshot::{FailureCount, PhaseSnapshot, Row, Series, Snapshot};
 use crate::time::RunTime;
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -44,6 +45,10 @@ pub fn frame_to_wire(frame: &Frame, sealed_at: RunTime) -> v1::Frame {
         last: body.last,
         records_follow: body.records_follow,
         sealed_at_ns: sealed_at.0,
+        collected: body.collected.as_deref().map(|collected| v1::Collected {
+            variables: Value::Object(collected.variables.clone()).to_string(),
+            failure: collected.failure.clone(),
+        }),
     }
 }
 
@@ -71,11 +76,17 @@ pub fn frame_from_wire(frame: v1::Frame) -> Result<(Frame, RunTime), WireError> 
         counts,
         odometers: odometers_from_wire(&frame.odometers.ok_or(WireError::Missing("odometers"))?)?,
         generator: generator_from_wire(&generator)?,
+        collected: frame.collected.map(collected_from_wire).transpose()?,
         last: frame.last,
         records_follow: frame.records_follow,
     };
     let key = FrameKey { run: RunId(frame.run.into()), session: SessionId(frame.session), seq: frame.seq };
     Ok((Frame { key, body }, RunTime(frame.sealed_at_ns)))
+}
+
+fn collected_from_wire(collected: v1::Collected) -> Result<Box<Collected>, WireError> {
+    let variables = serde_json::from_str(&collected.variables).map_err(|_| WireError::Malformed("variables"))?;
+    Ok(Box::new(Collected { variables, failure: collected.failure }))
 }
 
 #[derive(Default)]
@@ -106,6 +117,15 @@ fn histogram_from(bytes: &[u8], what: &'static str) -> Result<Latency, WireError
     Ok(latency)
 }
 
+/// A histogram that most series lack.
+fn detail(latency: &Latency) -> bytes::Bytes {
+    if latency.count() == 0 { bytes::Bytes::new() } else { histogram(latency) }
+}
+
+fn detail_from(bytes: &[u8], what: &'static str) -> Result<Latency, WireError> {
+    if bytes.is_empty() { Ok(Latency::default()) } else { histogram_from(bytes, what) }
+}
+
 fn phase_to_wire(phase: &PhaseSnapshot, table: &mut Table) -> v1::Phase {
     let series = phase
         .series
@@ -119,6 +139,8 @@ fn phase_to_wire(phase: &PhaseSnapshot, table: &mut Table) -> v1::Phase {
             bytes_sent: series.bytes_sent,
             bytes_received: series.bytes_received,
             first_at_ns: series.first_at,
+            service: detail(&series.service),
+            lag: detail(&series.lag),
         })
         .collect();
     let failures = phase
@@ -170,6 +192,8 @@ fn phase_from_wire(phase: &v1::Phase, strings: &[Arc<str>]) -> Result<PhaseSnaps
         let series = Series {
             succeeded: histogram_from(&entry.succeeded, "successes")?,
             failed: histogram_from(&entry.failed, "failures")?,
+            service: detail_from(&entry.service, "service time of a series")?,
+            lag: detail_from(&entry.lag, "lag of a series")?,
             bytes_sent: entry.bytes_sent,
             bytes_received: entry.bytes_received,
             first_at: entry.first_at_ns,
@@ -319,9 +343,12 @@ mod tests {
     }
 
     fn phase() -> impl Strategy<Value = PhaseSnapshot> {
-        let series = (latency(), latency(), any::<[u64; 3]>()).prop_map(|(succeeded, failed, n)| Series {
+        let latencies = (latency(), latency(), latency(), latency());
+        let series = (latencies, any::<[u64; 3]>()).prop_map(|((succeeded, failed, service, lag), n)| Series {
             succeeded,
             failed,
+            service,
+            lag,
             bytes_sent: n[0],
             bytes_received: n[1],
             first_at: n[2],
@@ -393,16 +420,22 @@ mod tests {
             prop::collection::btree_map(0u32..1000, row(), 0..4),
             odometers(),
             generator,
+            prop::option::of(("[a-z]{1,3}", any::<Option<u32>>(), prop::option::of("\\PC{0,9}"))),
         )
-            .prop_map(|((from, span, [last, records_follow]), phases, rows, odometers, generator)| FrameBody {
-                from_second: from,
-                to_second: from + span,
-                counts: Snapshot { phases: phases.into(), rows },
-                odometers,
-                generator,
-                last,
-                records_follow,
-            })
+            .prop_map(
+                |((from, span, [last, records_follow]), phases, rows, odometers, generator, collected)| FrameBody {
+                    from_second: from,
+                    to_second: from + span,
+                    counts: Snapshot { phases: phases.into(), rows },
+                    odometers,
+                    generator,
+                    collected: collected.map(|(name, value, failure)| {
+                        Box::new(Collected { variables: [(name, value.into())].into_iter().collect(), failure })
+                    }),
+                    last,
+                    records_follow,
+                },
+            )
     }
 
     proptest! {

@@ -7,6 +7,7 @@ use crate::lanes::LaneSet;
 use crate::message::{Beat, BeatReply, ClockReport, Hello, Refusal, RefusalCode, RunBeat, ToMaster, ToWorker};
 use crate::plan::Pool;
 use crate::shard::Shard;
+use crate::throttle::{PARTS, ThrottleShare, ThrottleUse};
 use crate::time::{Mono, RunTime};
 use bytes::Bytes;
 use v1::{from_master, from_worker, results_from_master as results_down, results_from_worker as results_up};
@@ -43,12 +44,23 @@ pub fn control_to_master(message: &ToMaster) -> Option<v1::FromWorker> {
                 users: run.users,
                 cpu_permille: run.cpu_permille,
                 lag_us: run.lag_us,
+                throttles: run
+                    .throttles
+                    .iter()
+                    .map(|used| v1::ThrottleUse { passed: used.passed, waiting: used.waiting })
+                    .collect(),
             }),
         }),
         ToMaster::WantTickets { run, pool, want } => {
             M::TicketRequest(v1::TicketRequest { run: run.to_string(), pool: Some(pool_to(*pool)), want: *want })
         }
         ToMaster::Goodbye { text } => M::Goodbye(v1::Goodbye { text: text.clone() }),
+        ToMaster::PoolEmpty { run, pool } => {
+            M::PoolEmpty(v1::PoolEmpty { run: run.to_string(), pool: Some(pool_to(*pool)) })
+        }
+        ToMaster::ThrottlesSet { run, number } => {
+            M::ThrottlesSet(v1::ThrottlesSet { run: run.to_string(), number: *number })
+        }
         ToMaster::Frame { .. } | ToMaster::Records(_) => return None,
     };
     Some(v1::FromWorker { message: Some(message) })
@@ -97,6 +109,8 @@ pub fn control_from_worker(message: v1::FromWorker) -> Result<ToMaster, WireErro
             ToMaster::WantTickets { run: run(request.run), pool: pool_from(request.pool)?, want: request.want }
         }
         M::Goodbye(goodbye) => ToMaster::Goodbye { text: goodbye.text },
+        M::PoolEmpty(empty) => ToMaster::PoolEmpty { run: run(empty.run), pool: pool_from(empty.pool)? },
+        M::ThrottlesSet(set) => ToMaster::ThrottlesSet { run: run(set.run), number: set.number },
     })
 }
 
@@ -154,6 +168,9 @@ pub fn control_to_worker(message: &ToWorker) -> Option<v1::FromMaster> {
             exhausted: *exhausted,
         }),
         ToWorker::Goodbye { text } => M::Goodbye(v1::Goodbye { text: text.clone() }),
+        ToWorker::Throttles { run, number, parts } => {
+            M::Throttles(v1::Throttles { run: run.to_string(), number: *number, parts: parts.clone() })
+        }
         ToWorker::FrameAck { .. } | ToWorker::RecordAck { .. } => return None,
     };
     Some(v1::FromMaster { message: Some(message) })
@@ -222,6 +239,10 @@ pub fn control_from_master(message: v1::FromMaster) -> Result<ToWorker, WireErro
             }
         }
         M::Goodbye(goodbye) => ToWorker::Goodbye { text: goodbye.text },
+        M::Throttles(shares) => {
+            shares.parts.iter().try_for_each(|parts| within_whole(*parts))?;
+            ToWorker::Throttles { run: run(shares.run), number: shares.number, parts: shares.parts }
+        }
     })
 }
 
@@ -267,6 +288,11 @@ fn run_beat(beat: v1::RunBeat) -> Result<RunBeat, WireError> {
         users: beat.users,
         cpu_permille: beat.cpu_permille,
         lag_us: beat.lag_us,
+        throttles: beat
+            .throttles
+            .iter()
+            .map(|used| ThrottleUse { passed: used.passed, waiting: used.waiting })
+            .collect(),
     })
 }
 
@@ -288,7 +314,16 @@ fn shard_to(shard: &Shard) -> v1::Shard {
         epoch: shard.epoch.0,
         from_ns: shard.from.0,
         max_in_flight: shard.max_in_flight.clone(),
+        throttles: shard
+            .throttles
+            .iter()
+            .map(|share| v1::ThrottleShare { parts: share.parts, burst: share.burst, first_ns: share.first })
+            .collect(),
     }
+}
+
+fn within_whole(parts: u32) -> Result<(), WireError> {
+    if parts > PARTS { Err(WireError::Range { what: "parts of a limit", got: parts.into() }) } else { Ok(()) }
 }
 
 fn shard_from(shard: v1::Shard) -> Result<Shard, WireError> {
@@ -299,6 +334,14 @@ fn shard_from(shard: v1::Shard) -> Result<Shard, WireError> {
         epoch: Epoch(shard.epoch),
         from: RunTime(shard.from_ns),
         max_in_flight: shard.max_in_flight,
+        throttles: shard
+            .throttles
+            .iter()
+            .map(|share| {
+                within_whole(share.parts)?;
+                Ok(ThrottleShare { parts: share.parts, burst: share.burst, first: share.first_ns })
+            })
+            .collect::<Result<_, WireError>>()?,
     })
 }
 
@@ -337,6 +380,7 @@ mod tests {
             users: 1,
             cpu_permille: 2,
             lag_us: 3,
+            throttles: vec![ThrottleUse { passed: 4, waiting: 5 }],
         };
         let messages = [
             ToMaster::Hello(Hello { protocol: 1, build: "b".into(), name: "w".into(), cores: 2 }),
@@ -352,7 +396,9 @@ mod tests {
                 run: Some(beat),
             }),
             ToMaster::WantTickets { run: run.clone(), pool: Pool::Iterations, want: 3 },
-            ToMaster::WantTickets { run, pool: Pool::Source(0), want: 3 },
+            ToMaster::WantTickets { run: run.clone(), pool: Pool::Source(0), want: 3 },
+            ToMaster::PoolEmpty { run: run.clone(), pool: Pool::Source(2) },
+            ToMaster::ThrottlesSet { run, number: 6 },
             ToMaster::Goodbye { text: "bye".into() },
         ];
         for message in messages {
@@ -371,6 +417,7 @@ mod tests {
             epoch: Epoch(3),
             from: RunTime(4),
             max_in_flight: vec![5, 6],
+            throttles: vec![ThrottleShare { parts: 7, burst: 8, first: 9 }],
         };
         let refused = |code| ToWorker::Refused(Refusal { code, text: "t".into(), retry: true });
         let reply = BeatReply { number: 1, sent_at: Mono(2), received_at: Mono(3), replied_at: Mono(4) };
@@ -389,6 +436,7 @@ mod tests {
             ToWorker::BeatReply(reply),
             ToWorker::Tickets { run: run.clone(), pool: Pool::Source(1), tickets: 3..9, exhausted: true },
             ToWorker::Goodbye { text: "t".into() },
+            ToWorker::Throttles { run: run.clone(), number: 2, parts: vec![0, PARTS] },
         ];
         for message in messages {
             assert_eq!(control_from_master(control_to_worker(&message).unwrap()), Ok(message.clone()));

@@ -6,7 +6,7 @@ use crate::record::{Answer, Record, RecordBatch, RecordBody, RequestLine};
 use crate::sample::Phase;
 use bytes::Bytes;
 use prost::Message as _;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// The wire form of a batch.
@@ -23,12 +23,29 @@ pub fn batch_to_wire(batch: &RecordBatch) -> v1::RecordBatch {
 
 /// The batch of a wire form. Its lines stay encoded: whoever writes them reads them.
 pub fn batch_from_wire(batch: v1::RecordBatch) -> Result<RecordBatch, WireError> {
+    let mut texts = Texts::default();
     let body = RecordBody {
-        kept: batch.records.into_iter().map(record_from_wire).collect::<Result<_, _>>()?,
+        kept: batch.records.into_iter().map(|record| record_from_wire(record, &mut texts)).collect::<Result<_, _>>()?,
         lines: batch.lines,
         last: batch.last,
     };
     Ok(RecordBatch { run: RunId(batch.run.into()), session: SessionId(batch.session), seq: batch.seq, body })
+}
+
+/// Texts of a batch, each held once: names and URLs repeat, and the master keeps records by the
+/// hundred thousand.
+#[derive(Default)]
+struct Texts(HashSet<Arc<str>>);
+
+impl Texts {
+    fn one(&mut self, text: &str) -> Arc<str> {
+        if let Some(known) = self.0.get(text) {
+            return Arc::clone(known);
+        }
+        let new: Arc<str> = text.into();
+        self.0.insert(Arc::clone(&new));
+        new
+    }
 }
 
 fn record_to_wire(record: &Record) -> v1::Record {
@@ -53,22 +70,22 @@ fn record_to_wire(record: &Record) -> v1::Record {
     }
 }
 
-fn record_from_wire(record: v1::Record) -> Result<Record, WireError> {
+fn record_from_wire(record: v1::Record, texts: &mut Texts) -> Result<Record, WireError> {
     let phase = Phase::ALL.get(record.phase as usize);
     Ok(Record {
         priority: record.priority,
         ended_at: record.ended_at_ns,
         started_at: record.started_at_ns,
         phase: *phase.ok_or(WireError::Range { what: "phase", got: u64::from(record.phase) })?,
-        request_type: record.request_type.into(),
-        url: record.url.into(),
-        name: record.name.into(),
-        scenario: record.scenario.into(),
-        worker: "".into(),
+        request_type: texts.one(&record.request_type),
+        url: texts.one(&record.url),
+        name: texts.one(&record.name),
+        scenario: texts.one(&record.scenario),
+        worker: texts.one(""),
         status: record.status.map(status_from_wire).transpose()?,
         response_us: record.response_us,
         body_bytes: record.body_bytes,
-        error: record.error.map(Into::into),
+        error: record.error.map(|error| texts.one(&error)),
         answer: record.answer.map(|answer| {
             Arc::new(Answer {
                 headers: answer.headers.into_iter().map(|h| (h.name, h.value)).collect(),
@@ -237,7 +254,9 @@ mod tests {
             seq: u64,
         ) {
             let mut lines = Lines::default();
-            rows.iter().for_each(|line| lines.push(line));
+            for line in &rows {
+                lines.push(line);
+            }
             let body = RecordBody { kept, lines: lines.take(), last };
             let batch = RecordBatch { run: RunId("r".into()), session: SessionId(3), seq, body };
             let bytes = batch_to_wire(&batch).encode_to_vec();

@@ -1,7 +1,7 @@
 //! Closed model: a core's users, started when the plan wants them.
 
-use super::core::Core;
-use crate::user::{Scenario, User};
+use super::core::{Core, Owing};
+use crate::user::{Began, Scenario, User};
 use ld_shared::boot::clock::mono;
 use ld_shared::lanes::LANES;
 use ld_shared::load::{Closed, Life};
@@ -42,12 +42,43 @@ pub(crate) async fn start_users(
     }
 }
 
-/// One user's life: iteration after iteration until its end.
+/// One user's life: its begin, iteration after iteration, its end.
 async fn live(core: Rc<Core>, scenario: Rc<Scenario>, number: u64, turn: u64, end: RunTime, users: u64) {
     let _alive = Alive::new(&core);
+    let now = mono().0;
+    if core.is_over(now) || core.run_time(now) >= end {
+        return;
+    }
+    let _owing = Owing::new(&core, &scenario);
+    let mut user = User::new(&core, &scenario);
+    let id = scenario.plan().first_number + number;
+    // numbers that no iteration has
+    let hook = |which: u64| KeyedRng::new(core.shared.plan.seed, id, u64::MAX - (turn << 1 | which));
+    // rows as in the user's first iteration
+    match user.start(hook(0), number).await {
+        Began::Ready => iterate(&core, &scenario, &mut user, Numbers { number, turn, users }, end).await,
+        Began::Over => {}
+        Began::Never => return,
+    }
+    user.stop(hook(1), number).await;
+}
+
+/// Which user it is.
+#[derive(Clone, Copy)]
+struct Numbers {
+    /// Its number in the scenario.
+    number: u64,
+    /// Its lives before this one.
+    turn: u64,
+    /// Most users of the scenario.
+    users: u64,
+}
+
+/// Iteration after iteration until the user's end.
+async fn iterate(core: &Core, scenario: &Scenario, user: &mut User, numbers: Numbers, end: RunTime) {
+    let Numbers { number, turn, users } = numbers;
     let limited = core.shared.plan.iterations.is_some();
     let seed = core.shared.plan.seed;
-    let mut user = User::new(&core, &scenario);
     let mut iteration = 0_u64;
     let mut now = mono().0;
     loop {
@@ -55,13 +86,14 @@ async fn live(core: Rc<Core>, scenario: Rc<Scenario>, number: u64, turn: u64, en
             return;
         }
         if limited {
-            if core.shared.tickets.take(Pool::Iterations).await.is_none() {
+            let ticket = core.unless_over(core.shared.tickets.take(Pool::Iterations)).await;
+            if ticket.flatten().is_none() {
                 return;
             }
             now = mono().0;
         }
         if scenario.is_empty() {
-            core.sleep_until(end.min(core.shared.plan.end())).await;
+            core.unless_over(core.sleep_until(end.min(core.shared.plan.end()))).await;
             return;
         }
         let rng = KeyedRng::new(seed, scenario.plan().first_number + number, turn << 40 | iteration);
@@ -80,7 +112,7 @@ async fn live(core: Rc<Core>, scenario: Rc<Scenario>, number: u64, turn: u64, en
             None => Duration::from_millis(1),
         };
         let left = end.min(core.shared.plan.end()).0.saturating_sub(core.run_time(now).0);
-        tokio::time::sleep(pause.min(Duration::from_nanos(left))).await;
+        core.pause(pause.min(Duration::from_nanos(left))).await;
         now = mono().0;
     }
 }

@@ -1,5 +1,6 @@
 //! One load core: a thread with a single-threaded runtime and the users that live on it.
 
+use super::throttle::Gates;
 use super::{Order, Shared, closed, open};
 use crate::protocol::{CoreContext, PrepareError};
 use crate::recorder::{ChunkPool, LineBacklog, Odometer, Part, Recorder};
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 /// Size of the core's read buffer: one read brings all that the kernel holds of most answers.
@@ -40,10 +41,41 @@ pub(crate) struct Core {
     pub(crate) context: Rc<CoreContext>,
     pub(crate) sampler: RefCell<Sampler>,
     pub(crate) users: RefCell<JoinSet<()>>,
+    /// Where users wait for the limits on the rate of requests.
+    pub(crate) gates: Gates,
     /// The name of the worker in records: the master fills it in.
     pub(crate) nobody: Arc<str>,
     /// Exchanges that are open now.
     pub(crate) open: Cell<u64>,
+    /// Users that will run `on_stop`.
+    owing: Cell<u64>,
+    /// Starting is over, and users are told so.
+    over: Cell<bool>,
+    told: Notify,
+}
+
+/// A user that will run `on_stop`, for as long as it exists.
+pub(crate) struct Owing {
+    core: Option<Rc<Core>>,
+}
+
+impl Owing {
+    /// A new user of `scenario`.
+    pub(crate) fn new(core: &Rc<Core>, scenario: &Scenario) -> Self {
+        let core = (!scenario.on_stop().is_empty()).then(|| Rc::clone(core));
+        if let Some(core) = &core {
+            core.owing.set(core.owing.get() + 1);
+        }
+        Self { core }
+    }
+}
+
+impl Drop for Owing {
+    fn drop(&mut self) {
+        if let Some(core) = &self.core {
+            core.owing.set(core.owing.get() - 1);
+        }
+    }
 }
 
 impl Core {
@@ -55,6 +87,28 @@ impl Core {
     /// Run time at `now`.
     pub(crate) fn run_time(&self, now: u64) -> RunTime {
         RunTime(now.saturating_sub(self.recorder.t0()))
+    }
+
+    /// Pauses, at most until starting is over.
+    pub(crate) async fn pause(&self, pause: Duration) {
+        self.unless_over(tokio::time::sleep(pause)).await;
+    }
+
+    /// What comes of `work`; `None` if starting comes to its end before.
+    pub(crate) async fn unless_over<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        if self.over.get() {
+            return None;
+        }
+        tokio::select! {
+            done = work => Some(done),
+            () = self.told.notified() => None,
+        }
+    }
+
+    /// Tells users that starting is over.
+    fn tell_over(&self) {
+        self.over.set(true);
+        self.told.notify_waiters();
     }
 
     /// Waits until run time `t`, to the timer's millisecond.
@@ -92,7 +146,7 @@ async fn work(seat: Seat, ready: &Sender<Result<(), PrepareError>>) {
     let recorder = Rc::new(Recorder::new(index, Arc::clone(&shared.limits), odometer, pool, backlog, parts));
     let plan = Arc::clone(&shared.plan);
     let context = Rc::new(CoreContext {
-        bindings: Rc::new(Bindings::new(&plan, shared.rows.clone())),
+        bindings: Rc::new(Bindings::new(&plan, shared.rows.clone()).with_secrets(shared.secrets.clone())),
         plan: Arc::clone(&plan),
         blobs: Arc::clone(&shared.blobs),
         scratch: RefCell::new(vec![0; SCRATCH]),
@@ -101,6 +155,7 @@ async fn work(seat: Seat, ready: &Sender<Result<(), PrepareError>>) {
     // not the plan's seed: cores of other workers would draw the same priorities
     let sampler = Sampler::new(plan.records, Arc::clone(&shared.record_limits), rand::random());
     let core = Rc::new(Core {
+        gates: Gates::new(&shared.throttles),
         shared,
         recorder: Rc::clone(&recorder),
         context,
@@ -108,6 +163,9 @@ async fn work(seat: Seat, ready: &Sender<Result<(), PrepareError>>) {
         users: RefCell::new(JoinSet::new()),
         nobody: Arc::from(""),
         open: Cell::new(0),
+        owing: Cell::new(0),
+        over: Cell::new(false),
+        told: Notify::new(),
     });
     let compiled: Result<Vec<Rc<Scenario>>, PrepareError> =
         (0..plan.scenarios.len()).map(|s| Scenario::compile(&core, s).map(Rc::new)).collect();
@@ -117,7 +175,9 @@ async fn work(seat: Seat, ready: &Sender<Result<(), PrepareError>>) {
             scenarios
         }
         Err(error) => {
-            ready.send(Err(error)).ok();
+            // what a template was filled in with may stand in it
+            let text = core.context.bindings.secrets().mask(&error.0).into_owned();
+            ready.send(Err(PrepareError(text))).ok();
             recorder.finish(mono().0);
             return;
         }
@@ -173,6 +233,10 @@ async fn live(
     }
     starters.abort_all();
     if !aborted {
+        core.tell_over();
+        for pool in pools.iter().filter(|pool| pool.owes()) {
+            pool.retire();
+        }
         drain(core, orders).await;
     }
     let mut users = std::mem::take(&mut *core.users.borrow_mut());
@@ -228,11 +292,11 @@ async fn wait_for_users(core: &Core, orders: &mut watch::Receiver<Order>) -> boo
     }
 }
 
-/// Gives open requests the plan's grace.
+/// Gives open requests, and what users do last, the plan's grace.
 async fn drain(core: &Core, orders: &mut watch::Receiver<Order>) {
     let grace = Duration::from_nanos(core.shared.plan.graceful_stop.0);
     let deadline = tokio::time::Instant::now() + grace;
-    while core.open.get() > 0 && tokio::time::Instant::now() < deadline {
+    while (core.open.get() > 0 || core.owing.get() > 0) && tokio::time::Instant::now() < deadline {
         if orders.has_changed().is_err() || matches!(*orders.borrow(), Order::Abort) {
             return;
         }

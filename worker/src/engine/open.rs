@@ -5,9 +5,9 @@
 //! dropped and counted.
 
 use super::closed::Alive;
-use super::core::Core;
+use super::core::{Core, Owing};
 use super::pacer::Pacer;
-use crate::user::{Scenario, User};
+use crate::user::{Began, Scenario, User};
 use ld_shared::boot::clock::mono;
 use ld_shared::load::{ArrivalCursor, ArrivalId, Arrivals, Open};
 use ld_shared::rng::KeyedRng;
@@ -249,8 +249,13 @@ impl Pool {
         self.closed.set(true);
     }
 
+    /// Whether its users have something to do at their end.
+    pub(crate) fn owes(&self) -> bool {
+        !self.scenario.on_stop().is_empty()
+    }
+
     /// Every arrival was taken: users end when they have served theirs.
-    fn retire(&self) {
+    pub(crate) fn retire(&self) {
         self.closed.set(true);
         self.idle.borrow_mut().drain(..).for_each(|desk| desk.give(Job::End));
     }
@@ -284,16 +289,40 @@ pub(crate) async fn pace(core: Rc<Core>, pools: Vec<Rc<Pool>>) {
 }
 
 /// A pooled user: in this model just a warm connection. Every arrival starts from its base scope.
+///
+/// The arrival that brings a user into being waits for its `on_start`, as a person would: its
+/// response time has it in.
 async fn serve_arrivals(core: Rc<Core>, pool: Rc<Pool>, first: Arrival) {
     let mut user = User::new(&core, &pool.scenario);
+    let _owing = Owing::new(&core, &pool.scenario);
+    let (id, number) = (first.id.0, pool.number(first.id));
+    // numbers that no arrival has
+    let hook =
+        |which: u64| KeyedRng::new(core.shared.plan.seed, id, u64::MAX - which - pool.scenario.plan().first_number);
+    core.recorder.dispatched(mono().0.saturating_sub(first.due));
+    let slot = Slot { core: &core, pool: &pool, _alive: Alive::new(&core) };
+    match user.start(hook(0), number).await {
+        Began::Ready => serve(&core, &pool, &mut user, slot, first).await,
+        Began::Over => drop((slot, first)),
+        Began::Never => return,
+    }
+    user.stop(hook(1), number).await;
+}
+
+/// Serves arrivals until none will come any more, or the user must end.
+async fn serve<'a>(core: &'a Rc<Core>, pool: &'a Rc<Pool>, user: &mut User, slot: Slot<'a>, first: Arrival) {
     let desk = Rc::new(Desk::default());
     let mut job = first;
+    let mut slot = Some(slot);
+    let mut was_told = true;
     loop {
-        let slot = Slot { core: &core, pool: &pool, _alive: Alive::new(&core) };
+        let slot = slot.take().unwrap_or_else(|| Slot { core, pool, _alive: Alive::new(core) });
         let mut next = Some(job.begin());
         while let Some((id, due)) = next.take() {
             let now = mono().0;
-            core.recorder.dispatched(now.saturating_sub(due));
+            if !std::mem::take(&mut was_told) {
+                core.recorder.dispatched(now.saturating_sub(due));
+            }
             let rng = KeyedRng::new(core.shared.plan.seed, id.0, pool.scenario.plan().first_number);
             user.begin_iteration(rng, pool.number(id), Some(due), now);
             if user.iterate(Some(due)).await.is_break() {
@@ -301,13 +330,13 @@ async fn serve_arrivals(core: Rc<Core>, pool: Rc<Pool>, first: Arrival) {
             }
             user.end_iteration();
             let now = user.last_instant();
-            if pool.is_full(&core) {
+            if pool.is_full(core) {
                 // these came due while nobody could start them
-                while let Some((_, due)) = pool.take(&core, now) {
-                    Pool::drop_arrival(&core, due, DropReason::InFlightCap, now);
+                while let Some((_, due)) = pool.take(core, now) {
+                    Pool::drop_arrival(core, due, DropReason::InFlightCap, now);
                 }
             } else {
-                next = pool.take(&core, now);
+                next = pool.take(core, now);
             }
         }
         drop(slot);

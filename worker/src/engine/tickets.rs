@@ -19,6 +19,8 @@ struct Stock {
     exhausted: bool,
     /// A request is under way.
     asked: bool,
+    /// Somebody found none, and it was said.
+    told_empty: bool,
     /// Tickets taken, and of the block before: sizes the next request.
     taken: u64,
 }
@@ -64,6 +66,10 @@ impl Tickets {
                     return ticket;
                 }
                 if stock.exhausted {
+                    if !std::mem::replace(&mut stock.told_empty, true) {
+                        // a closed channel means that the engine is being torn down
+                        self.events.send(EngineEvent::PoolEmpty(pool)).ok();
+                    }
                     return None;
                 }
             }

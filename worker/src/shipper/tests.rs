@@ -1,7 +1,7 @@
 //! A cluster of shippers: the exact sample, whatever the split; bounds of bytes and of memory.
 
 use super::*;
-use crate::sampler::{RecordLimits, Sampler};
+use crate::sampler::Sampler;
 use ld_shared::record::Bodies;
 use ld_shared::rng::KeyedRng;
 use ld_shared::sample::Phase;
@@ -144,7 +144,7 @@ fn simulate(keep: u64, rates: &[Vec<u64>], seconds: u64, salt: u64) -> Simulated
             }
             let batches = worker.ship();
             let size: usize = batches.iter().flat_map(|batch| &batch.kept).map(Record::size).sum();
-            assert!(size as i64 <= BYTES_PER_SECOND + 1_000, "{size} bytes in a second");
+            assert!(size.cast_signed() <= BYTES_PER_SECOND + 1_000, "{size} bytes in a second");
             for batch in batches {
                 master.take(batch);
                 // now and then an acknowledgement is late

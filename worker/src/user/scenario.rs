@@ -4,10 +4,11 @@ use crate::engine::core::Core;
 use crate::protocol::{PrepareError, Users, Want};
 use crate::series::OTHER_ID;
 use ld_shared::check::Checks;
-use ld_shared::plan::{AtEnd, Dealing, Plan, ScenarioPlan, StatusCheck, TaskPlan};
+use ld_shared::plan::{AtEnd, Dealing, Plan, RetryPlan, ScenarioPlan, StatusCheck, TaskPlan, ThrottlePlan};
 use ld_shared::predicate::Condition;
 use ld_shared::rng::KeyedRng;
 use ld_shared::scope::{Bindings, Scope};
+use ld_shared::secrets::mask_passwords;
 use ld_shared::template::Template;
 use ld_shared::time::SECOND;
 use std::any::Any;
@@ -26,9 +27,13 @@ pub(crate) struct Scenario {
     index: usize,
     protocols: Vec<Rc<dyn Users>>,
     tasks: Vec<Task>,
+    on_start: Vec<Task>,
+    on_stop: Vec<Task>,
     /// Σ of weights up to and with each task.
     weights: Vec<u64>,
     extracts: bool,
+    /// Every limit of the plan.
+    limits: Vec<ThrottlePlan>,
     table: Arc<crate::series::SeriesTable>,
     name: Arc<str>,
     /// Names by number, as far as this core has met them.
@@ -49,6 +54,9 @@ pub(crate) struct Task {
     /// Time-out, ns.
     pub(crate) timeout: u64,
     pub(crate) think_time: Option<(f64, f64)>,
+    pub(crate) retry: Option<RetryPlan>,
+    /// Limits on the rate of its requests, by index.
+    pub(crate) limits: Box<[usize]>,
     /// Sources dealt once that it names: it needs a ticket of each.
     pub(crate) once_sources: Vec<u32>,
     run_if: Option<Condition>,
@@ -80,32 +88,51 @@ impl Scenario {
             index,
             protocols: Vec::new(),
             tasks: Vec::new(),
+            on_start: Vec::new(),
+            on_stop: Vec::new(),
             weights: Vec::new(),
             extracts: own.tasks.iter().any(|t| !t.extract.is_empty()),
+            limits: plan.limits(),
             table: Arc::clone(&core.shared.series),
             name: Arc::clone(&own.name),
             names: RefCell::default(),
             plan: Arc::clone(&plan),
         };
-        let mut keys: Vec<Arc<str>> = Vec::new();
+        let mut keys = Vec::new();
         let mut total = 0_u64;
         for task in &own.tasks {
+            total = total.saturating_add(task.weight);
+            scenario.weights.push(total);
+        }
+        scenario.tasks = scenario.compile_tasks(core, own, &own.tasks, &mut keys)?;
+        scenario.on_start = scenario.compile_tasks(core, own, &own.on_start, &mut keys)?;
+        scenario.on_stop = scenario.compile_tasks(core, own, &own.on_stop, &mut keys)?;
+        Ok(scenario)
+    }
+
+    /// Compiles tasks. `keys`: those of the protocols met so far.
+    fn compile_tasks(
+        &mut self,
+        core: &Core,
+        own: &ScenarioPlan,
+        tasks: &[TaskPlan],
+        keys: &mut Vec<Arc<str>>,
+    ) -> Result<Vec<Task>, PrepareError> {
+        let mut compiled = Vec::with_capacity(tasks.len());
+        for task in tasks {
             let key = task.user.as_ref().unwrap_or(&own.user);
             let protocol = if let Some(known) = keys.iter().position(|k| k == key) {
                 known
             } else {
                 let driver = crate::protocol::driver(key)
                     .ok_or_else(|| PrepareError(format!("this worker knows no user `{key}`")))?;
-                scenario.protocols.push((driver.new)(Rc::clone(&core.context), own)?);
+                self.protocols.push((driver.new)(Rc::clone(&core.context), own)?);
                 keys.push(Arc::clone(key));
                 keys.len() - 1
             };
-            let task_compiled = scenario.task(&core.context.bindings, own, task, protocol)?;
-            scenario.tasks.push(task_compiled);
-            total = total.saturating_add(task.weight);
-            scenario.weights.push(total);
+            compiled.push(self.task(&core.context.bindings, own, task, protocol)?);
         }
-        Ok(scenario)
+        Ok(compiled)
     }
 
     fn task(
@@ -120,11 +147,11 @@ impl Scenario {
         let request_type: Arc<str> = users.request_type(compiled.as_ref()).into();
         let mut sources = users.sources(compiled.as_ref());
         let name = match &task.name {
-            None => Name::Fixed(self.series(&users.default_name(compiled.as_ref()), &request_type)),
+            None => Name::Fixed(self.fixed_series(&users.default_name(compiled.as_ref()), bindings, &request_type)),
             Some(text) => {
                 let template = Template::compile(text, bindings);
                 if let Some(name) = template.literal() {
-                    Name::Fixed(self.series(name, &request_type))
+                    Name::Fixed(self.fixed_series(name, bindings, &request_type))
                 } else {
                     sources.extend(template.sources());
                     Name::Rendered(template, RefCell::default())
@@ -155,6 +182,8 @@ impl Scenario {
             want,
             timeout: (timeout * SECOND as f64) as u64,
             think_time: task.think_time,
+            retry: task.retry,
+            limits: self.plan.limits_on(&self.limits, self.index, task).into(),
             once_sources: sources,
             run_if,
             skip_if,
@@ -162,6 +191,11 @@ impl Scenario {
             compiled,
             users,
         })
+    }
+
+    /// The number of the series of a name that never changes.
+    fn fixed_series(&self, name: &str, bindings: &Bindings, request_type: &Arc<str>) -> u16 {
+        self.series(&bindings.secrets().mask(&mask_passwords(name)), request_type)
     }
 
     /// Its part of the plan.
@@ -189,6 +223,16 @@ impl Scenario {
         &self.tasks
     }
 
+    /// What a user does before its first iteration.
+    pub(crate) fn on_start(&self) -> &[Task] {
+        &self.on_start
+    }
+
+    /// What a user does after its last iteration.
+    pub(crate) fn on_stop(&self) -> &[Task] {
+        &self.on_stop
+    }
+
     /// Its protocols, in the order of users' sessions.
     pub(crate) fn protocols(&self) -> impl Iterator<Item = &Rc<dyn Users>> {
         self.protocols.iter()
@@ -213,6 +257,14 @@ impl Scenario {
         id
     }
 
+    /// A task as messages name it.
+    pub(crate) fn task_name(&self, task: &Task) -> String {
+        match &task.name {
+            Name::Fixed(series) => format!("`{}` ({})", self.name_of(*series), task.request_type),
+            Name::Rendered(..) => format!("a {}", task.request_type),
+        }
+    }
+
     /// The name of a series that this core has met.
     pub(crate) fn name_of(&self, series: u16) -> Arc<str> {
         self.names
@@ -224,14 +276,11 @@ impl Scenario {
     }
 
     /// A source has no row left: what its plan wants.
-    pub(crate) fn at_end(&self, core: &Core, source: u32) -> ControlFlow<()> {
+    pub(crate) fn at_end(&self, source: u32) -> ControlFlow<()> {
         match self.plan.sources[source as usize].dealing {
             Dealing::Cycle | Dealing::Once(AtEnd::Placeholder) => ControlFlow::Continue(()),
-            Dealing::Once(AtEnd::StopUser) => ControlFlow::Break(()),
-            Dealing::Once(AtEnd::StopTest) => {
-                core.shared.limits.end_now(ld_shared::boot::clock::mono().0);
-                ControlFlow::Break(())
-            }
+            // the master, which was told, ends the test everywhere
+            Dealing::Once(AtEnd::StopUser | AtEnd::StopTest) => ControlFlow::Break(()),
         }
     }
 }

@@ -9,6 +9,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use ld_shared::frame::Odometers;
 use ld_shared::id::SessionId;
 use ld_shared::load::Load;
+use ld_shared::plan::Plan;
 use ld_shared::record::Record;
 use ld_shared::sample::Phase;
 use ld_shared::snapshot::{DropReason, Row};
@@ -43,7 +44,9 @@ impl Coordinator {
         let ending = if everybody_lost && self.stopped_at.is_none() {
             let names: Vec<String> = self.participants.values().map(|p| p.name.to_string()).collect();
             Ending::Failed(format!("all workers were lost: {}", names.join(", ")))
-        } else if self.stopped_at.is_some() {
+        } else if self.stopped_by_rule {
+            Ending::Breached
+        } else if self.stopped_at.is_some() && !self.used_up {
             Ending::Stopped
         } else {
             Ending::Completed
@@ -62,16 +65,19 @@ impl Coordinator {
             total,
             unmarked,
             timeline,
+            blocks: self.ledger.blocks().clone(),
             odometers,
             lost: lost.iter().sum(),
             lost_by_phase: lost,
             workers,
             losses,
             events: self.events.iter().cloned().chain(shortage).collect(),
+            watched: self.watch.finish(end),
             records,
             records_seen,
             all_records: None,
             ending,
+            collected: self.ledger.collected().cloned(),
         })
     }
 
@@ -91,7 +97,11 @@ impl Coordinator {
             format!("what {} had not sent yet was lost with it, so the sample has less of its end", lost.join(", "))
         };
         let (kept, wanted) = (kept.iter().sum::<u64>(), wanted.iter().sum::<u64>());
-        Some(Event { at_s: at.as_secs(), what: format!("kept {kept} of {wanted} requests: {why}"), by: "records".into() })
+        Some(Event {
+            at_s: at.as_secs(),
+            what: format!("kept {kept} of {wanted} requests: {why}"),
+            by: "records".into(),
+        })
     }
 
     /// Run time at which starting ended: by plan, because somebody stopped it, or because there
@@ -133,7 +143,7 @@ impl Coordinator {
         fate: &mut Fate,
     ) {
         let plan = &self.spec.plan;
-        let until = until.min(plan.end());
+        let until = until.min(last_start(plan));
         let started = |o: &Odometers| o.phases.iter().map(|p| p.requests_started).sum::<u64>();
         let iterations =
             |o: &Odometers| o.phases.iter().map(|p| p.iterations + p.dropped.iter().sum::<u64>()).sum::<u64>();
@@ -267,6 +277,14 @@ fn loss(
 ) -> Loss {
     let worker = participant.name.to_string();
     Loss { from_s: from.as_secs(), to_s: to.as_secs(), worker, planned, achieved, bound, reason }
+}
+
+/// The last instant at which anything may start: the planned end, or that of the grace in which
+/// users do what they do last.
+fn last_start(plan: &Plan) -> RunTime {
+    let stops = plan.scenarios.iter().any(|scenario| !scenario.on_stop.is_empty());
+    let grace = if stops { plan.graceful_stop.0 } else { 0 };
+    RunTime(plan.end().0.saturating_add(grace))
 }
 
 /// Cuts a span where the warm-up ends.

@@ -22,6 +22,10 @@ struct World {
 
 impl World {
     fn new(open_model: bool) -> Self {
+        Self::with_rules(open_model, Vec::new())
+    }
+
+    fn with_rules(open_model: bool, thresholds: Vec<Threshold>) -> Self {
         let load = if open_model { open(50.0, Arrivals::Constant, 100) } else { closed(30.0) };
         let plan = Arc::new(plan(vec![load]));
         let spec = Spec {
@@ -32,6 +36,7 @@ impl World {
             expected: WORKERS as usize,
             wait: Duration::from_secs(5),
             allow_missing: false,
+            thresholds,
             local: false,
         };
         let now = Mono(1_000 * SECOND);
@@ -79,6 +84,11 @@ impl World {
     }
 
     fn frame(&mut self, session: u64, requests: u64, last: bool) {
+        self.frame_of(session, (requests, 5), last);
+    }
+
+    /// A frame with so many requests of so many µs.
+    fn frame_of(&mut self, session: u64, (requests, micros): (u64, u64), last: bool) {
         let id = SessionId(session);
         let Some((seq, started)) = self.sent.get_mut(&id) else { return };
         *seq += 1;
@@ -87,7 +97,7 @@ impl World {
         let second = *seq as u32 - 1;
         let mut body = FrameBody { from_second: second, to_second: second + 1, last, ..FrameBody::default() };
         let series = SeriesKey { name: "n".into(), request_type: "GET".into(), scenario: "s".into() };
-        body.counts.phase_mut(Phase::Main).series_mut(&series).succeeded.record_n(5, requests);
+        body.counts.phase_mut(Phase::Main).series_mut(&series).succeeded.record_n(micros, requests);
         body.counts.rows.entry(second).or_default().succeeded = requests;
         body.odometers = Self::odometers(*started, *started);
         let sealed_at = RunTime(u64::from(second + 1) * SECOND);
@@ -98,7 +108,8 @@ impl World {
         let Some((_, started)) = self.sent.get(&SessionId(session)) else { return };
         let at = self.coordinator.run_now(self.now);
         let odometers = Self::odometers(started + more, *started);
-        let run = RunBeat { run: self.run(), at, odometers, users: 10, cpu_permille: 0, lag_us: 0 };
+        let run =
+            RunBeat { run: self.run(), at, odometers, users: 10, cpu_permille: 0, lag_us: 0, throttles: Vec::new() };
         self.say(session, ToMaster::Beat(Beat { number: 1, sent_at: Mono(0), clock: None, run: Some(run) }));
     }
 
@@ -126,10 +137,13 @@ proptest! {
     #[test]
     fn whatever_happens_a_run_ends_in_time_and_balances(
         open_model: bool,
+        ruled: bool,
         orderly in 0usize..4,
         events in prop::collection::vec((0u8..9, 1u64..=WORKERS, 0u64..50, 0u64..1_500), 0..120),
     ) {
-        let mut world = World::new(open_model);
+        let rule = |text: &str| Threshold::parse(text).unwrap().aborting().unwrap();
+        let rules = if ruled { vec![rule("count < 200 over 2s"), rule("failures == 0"), rule("dropped < 9 over 1s")] } else { vec![] };
+        let mut world = World::with_rules(open_model, rules);
         let begin = world.now;
         for _ in 0..if orderly == 0 { 1 } else { WORKERS } {
             world.join();
@@ -199,4 +213,82 @@ fn late_confirmations_move_the_start_for_everybody() {
     assert_eq!(attempts, [1, 2, 3]);
     let error = world.coordinator.measured(chrono::DateTime::UNIX_EPOCH).unwrap_err();
     assert_eq!(error.to_string(), "start instant not confirmed in 3 attempts by w, w#2, w#3");
+}
+
+fn running(rules: &[&str]) -> World {
+    let rule = |text: &&str| Threshold::parse(text).unwrap().aborting().unwrap();
+    let mut world = World::with_rules(false, rules.iter().map(rule).collect());
+    (0..WORKERS).for_each(|_| world.join());
+    world.ready_and_armed();
+    let State::Running { t0 } = world.coordinator.state else { panic!("{:?}", world.coordinator.state) };
+    world.now = t0;
+    world.effects.clear();
+    world
+}
+
+/// Every worker's frame of the next second, in which `slow` answers late.
+fn second(world: &mut World, slow: Option<u64>) {
+    world.now = world.now.after(Duration::from_secs(1));
+    for session in 1..=WORKERS {
+        world.now = world.now.after(Duration::from_millis(10));
+        let micros = if slow == Some(session) { 300_000 } else { 1_000 };
+        world.frame_of(session, (10, micros), false);
+    }
+}
+
+fn stops(world: &World) -> usize {
+    world.effects.iter().filter(|effect| matches!(effect, Effect::Send(_, ToWorker::Stop { .. }))).count()
+}
+
+#[test]
+fn a_breach_stops_every_worker_at_once_and_says_which_rule_and_when() {
+    let rules = ["count < 1000000 over 2s", "p95 < 200ms over 2s"];
+    let mut world = running(&rules);
+    (0..3).for_each(|_| second(&mut world, None));
+    assert_eq!(stops(&world), 0);
+    // a third of one second of two is slow: more than one in twenty
+    second(&mut world, Some(2));
+    assert_eq!(stops(&world), WORKERS as usize);
+    let at = world.coordinator.stopped_at.unwrap().as_secs();
+    assert!((4.0..4.2).contains(&at), "{at}");
+    let what = "threshold `p95 < 200ms over 2s` failed over 2–4 s (seen 300 ms): aborted";
+    let event = world.coordinator.events.last().unwrap();
+    assert_eq!((&*event.what, &*event.by, event.at_s), (what, "threshold", at));
+    // it happens once, and the rest of the run is as after any stop
+    second(&mut world, Some(2));
+    (1..=WORKERS).for_each(|session| world.frame(session, 0, true));
+    assert_eq!(stops(&world), WORKERS as usize);
+    assert!(world.coordinator.is_closed());
+    let measured = world.coordinator.measured(chrono::DateTime::UNIX_EPOCH).unwrap();
+    assert_eq!(measured.ending, crate::run::Ending::Breached);
+    let rules = world.coordinator.spec.thresholds.clone();
+    let judged = crate::run::thresholds::judge(&rules, &measured);
+    assert_eq!((judged[0].ok, judged[0].aborted_at_s), (true, None));
+    assert_eq!((judged[1].ok, judged[1].aborted_at_s), (false, Some(at)));
+    assert_eq!(judged[1].seen, "300 ms at 2–4 s");
+    let verdict = crate::run::verdict::Verdict::of(&measured, judged);
+    assert_eq!(verdict.exit_code, crate::run::verdict::exit::FAILED);
+    assert!(verdict.reasons[0].starts_with("`p95 < 200ms over 2s` does not hold: 300 ms at 2–4 s; it aborted"));
+}
+
+#[test]
+fn a_worker_that_is_lost_holds_no_window_up() {
+    let mut world = running(&["p95 < 200ms over 2s"]);
+    second(&mut world, None);
+    // the first worker says nothing more
+    for _ in 0..3 {
+        world.now = world.now.after(Duration::from_secs(1));
+        (2..=WORKERS).for_each(|session| world.frame_of(session, (10, 300_000), false));
+    }
+    assert_eq!(stops(&world), 0);
+    world.lose(1);
+    assert_eq!(stops(&world), WORKERS as usize - 1);
+}
+
+#[test]
+fn a_rule_that_does_not_abort_stops_nothing() {
+    let mut world = running(&[]);
+    world.coordinator.watch = Watch::new(&[Threshold::parse("p95 < 200ms over 2s").unwrap()], RunTime(0));
+    (0..4).for_each(|_| second(&mut world, Some(1)));
+    assert_eq!(stops(&world), 0);
 }

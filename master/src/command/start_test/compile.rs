@@ -2,15 +2,18 @@
 
 use super::scenarios::Draft;
 use super::tasks::each_text;
+use super::thresholds::unknown_scenarios;
 use super::{CsvSource, StartTest};
 use crate::record_file;
 use crate::script::Fault;
+use crate::secrets::SecretStore;
 use bytes::Bytes;
 use ld_shared::id::Digest;
 use ld_shared::plan::{Plan, ScenarioPlan, SourcePlan, SourceRows, TlsPlan};
 use ld_shared::scope::Bindings;
+use ld_shared::secrets::SecretBlob;
 use ld_shared::template::Template;
-use ld_shared::threshold::Threshold;
+use ld_shared::threshold::{Selector, Threshold};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -31,6 +34,8 @@ pub struct CompileContext<'a> {
     pub sources: &'a [CsvSource],
     /// Looks up an environment variable of the master.
     pub env: &'a dyn Fn(&str) -> Option<String>,
+    /// The secrets of the master.
+    pub secrets: &'a SecretStore,
     /// Relative paths start here.
     pub base_dir: &'a Path,
     /// Seed of tests that give none.
@@ -94,8 +99,13 @@ pub fn compile(test: StartTest, context: &CompileContext<'_>) -> Result<Compiled
     }
 
     let (mut env, mut used) = (BTreeMap::new(), BTreeSet::new());
+    let mut secrets = BTreeMap::new();
     for key in TEMPLATES.iter().chain(&["host"]) {
-        each_text(test.arguments.get(*key).unwrap_or(&Value::Null), "", &mut |_, text| {
+        let value = test.arguments.get(*key).unwrap_or(&Value::Null);
+        faults.extend(context.secrets.all_missing(value, &format!("{}/{key}", context.pointer)));
+        each_text(value, "", &mut |_, text| {
+            let known = |name: &str| Some((name.to_owned(), context.secrets.get(name)?));
+            secrets.extend(Template::secret_names(text).filter_map(known));
             env.extend(Template::env_names(text).filter_map(|name| Some((name.to_owned(), (context.env)(name)?))));
             used.extend(Template::source_names(text).map(str::to_owned));
         });
@@ -111,6 +121,8 @@ pub fn compile(test: StartTest, context: &CompileContext<'_>) -> Result<Compiled
         sources.push(plan);
     }
 
+    let secrets_blob = (!secrets.is_empty()).then(|| secrets_blob(&secrets, &mut blobs));
+
     let mut plan = Plan {
         seed: test.seed.unwrap_or(context.seed),
         scenarios: std::mem::take(&mut scenarios),
@@ -122,25 +134,39 @@ pub fn compile(test: StartTest, context: &CompileContext<'_>) -> Result<Compiled
         graceful_stop: test.graceful_stop,
         iterations: test.iterations,
         records: test.records.policy,
-        throttles: Vec::new(),
+        throttles: test.throttle.iter().chain(test.scenarios.iter().flat_map(|s| &s.throttle)).cloned().collect(),
         stage: stage.take(),
         setup: test.setup.clone(),
         teardown: test.teardown.clone(),
         collect: false,
-        secrets: None,
+        details: details(&test.thresholds),
+        secrets: secrets_blob,
     };
-    let bindings = Bindings::new(&plan, rows);
+    let bindings = Bindings::new(&plan, rows).with_secrets(secrets.into());
     if plan.variables.len() + extracted(&plan) > usize::from(u16::MAX) {
         let message = format!("a test has at most {} variables", u16::MAX);
         faults.push(Fault::new(context.pointer, message).help("put large tables of values into a CSV source"));
     }
+    for key in plan.conflicting_limits() {
+        warnings.push(format!("the limit `{key}` has different settings: the first ones hold for all tasks"));
+    }
     warn_unresolved(&test.arguments, &bindings, &mut warnings);
     plan.resolve_hosts(&bindings);
+    faults.extend(unknown_scenarios(&test.thresholds, &plan.scenarios, context.pointer));
     if !faults.is_empty() {
         return Err(faults);
     }
     let StartTest { thresholds, allow_missing_workers, .. } = test;
     Ok(Compiled { plan: Arc::new(plan), blobs, thresholds, warnings, allow_missing_workers, records_file })
+}
+
+/// Puts the secrets beside the plan.
+fn secrets_blob(secrets: &BTreeMap<String, String>, blobs: &mut BTreeMap<Digest, Bytes>) -> Digest {
+    let blob = SecretBlob { salt: uuid::Uuid::new_v4().to_string(), values: secrets.clone() };
+    let bytes = Bytes::from(serde_json::to_vec(&blob).expect("texts have a JSON form"));
+    let digest = Digest::of(&bytes);
+    blobs.insert(digest.clone(), bytes);
+    digest
 }
 
 /// A source as the plan holds it, and its rows as a blob.
@@ -154,6 +180,17 @@ fn source_plan(source: &CsvSource) -> (SourcePlan, Bytes) {
         dealing: source.dealing,
     };
     (plan, bytes)
+}
+
+/// Series of which service time and lag are kept apart, each named once.
+fn details(thresholds: &[Threshold]) -> Vec<Selector> {
+    let mut details: Vec<Selector> = Vec::new();
+    for selector in thresholds.iter().filter_map(Threshold::detail) {
+        if !details.contains(selector) {
+            details.push(selector.clone());
+        }
+    }
+    details
 }
 
 fn extracted(plan: &Plan) -> usize {

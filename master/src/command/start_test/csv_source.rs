@@ -33,7 +33,7 @@ pub struct CsvSource {
 }
 
 impl CsvOrder {
-    /// From `{name, file_path, cycle}` at `pointer`.
+    /// From `{name, file_path, cycle, unique, at_end}` at `pointer`.
     pub fn read(value: &Value, pointer: &str, faults: &mut Vec<Fault>) -> Option<Self> {
         let Value::Object(map) = value else {
             let message = format!("a data source is an object, found {}", shown(value));
@@ -41,29 +41,30 @@ impl CsvOrder {
             return None;
         };
         let before = faults.len();
+        let mut complete = true;
         for key in ["name", "file_path"] {
             if map.get(key).is_none_or(Value::is_null) {
                 let fault = Fault::new(pointer, format!("a data source without `{key}`"));
-                faults.push(fault.help(r#"write {"name": "users", "file_path": "users.csv"}"#));
+                faults.push(fault.help(r#"write {"name": "users", "file_path": "users.csv"}"#).ignored());
+                complete = false;
             }
         }
         let order = Self::check(map, pointer, faults);
-        faults.iter().skip(before).all(Fault::is_ignored).then_some(order)
+        (complete && faults.iter().skip(before).all(Fault::is_ignored)).then_some(order)
     }
 
     /// Every fault but missing keys: for a command whose parameters these are, which the checker
     /// has counted already.
     pub fn check(map: &Map<String, Value>, pointer: &str, faults: &mut Vec<Fault>) -> Self {
         let mut reader = Reader::new(map, pointer, faults);
-        reader.only(&["name", "file_path", "cycle"], &["unique", "at_end"]);
-        let cycle = reader.boolean("cycle").unwrap_or(true);
+        reader.only(&["name", "file_path", "cycle", "unique", "at_end"], &[]);
+        let dealing = dealing(&mut reader);
         let name = reader.text("name").unwrap_or_default().to_owned();
         if name.contains(['.', '}']) {
             let fault = Fault::new(reader.at("name"), format!("no placeholder can name the source `{name}`"));
-            reader.fault(fault.help("leave out dots and braces: in ${csv.NAME.COLUMN} a dot ends the name"));
+            reader.fault(fault.help("leave out dots and braces: in ${csv.NAME.COLUMN} a dot ends the name").ignored());
         }
         let file_path = reader.text("file_path").unwrap_or_default().to_owned();
-        let dealing = if cycle { Dealing::Cycle } else { Dealing::Once(AtEnd::Placeholder) };
         Self { name, file_path, dealing }
     }
 
@@ -77,11 +78,32 @@ impl CsvOrder {
         let fault = |message: String| Fault::new("/file_path", message);
         let bytes = std::fs::read(&path).map_err(|error| {
             let help = format!("it was looked for at {}", path.display());
-            fault(format!("cannot read `{}` of the data source `{}`: {error}", self.file_path, self.name)).help(help)
+            let message = format!("cannot read `{}` of the data source `{}`: {error}", self.file_path, self.name);
+            fault(message.clone()).help(help).raised("FileNotFoundError", message)
         })?;
         let (columns, rows) = parse(&bytes).map_err(|message| fault(format!("`{}`: {message}", self.file_path)))?;
         Ok(CsvSource { name: self.name.as_str().into(), columns, rows: Arc::new(rows), dealing: self.dealing })
     }
+}
+
+/// `unique` or `"cycle": false`: each row goes out once over the cluster, and there is an end.
+fn dealing(reader: &mut Reader<'_>) -> Dealing {
+    let (cycle, unique) = (reader.boolean("cycle"), reader.boolean("unique").unwrap_or(false));
+    if unique && cycle == Some(true) {
+        let fault = Fault::new(reader.at("cycle"), "`cycle` and `unique` contradict each other");
+        reader.fault(fault.help("rows that go out once do not come round again: leave one of them out"));
+    }
+    let is_once = unique || cycle == Some(false);
+    let at_end = match reader.choice("at_end", &["placeholder", "stop_user", "stop_test"]) {
+        Some("stop_user") => AtEnd::StopUser,
+        Some("stop_test") => AtEnd::StopTest,
+        _ => AtEnd::Placeholder,
+    };
+    if !is_once && reader.value("at_end").is_some() {
+        let fault = Fault::new(reader.at("at_end"), "`at_end` of a source that has no end: its rows come round again");
+        reader.fault(fault.help("add \"unique\": true, so that each row goes out once"));
+    }
+    if is_once { Dealing::Once(at_end) } else { Dealing::Cycle }
 }
 
 fn parse(bytes: &[u8]) -> Result<(Vec<String>, SourceRows), String> {
@@ -105,6 +127,24 @@ fn parse(bytes: &[u8]) -> Result<(Vec<String>, SourceRows), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn dealing_is_read_and_contradictions_are_refused() {
+        let of = |more: &str| {
+            let text = format!(r#"{{"name": "u", "file_path": "u.csv"{more}}}"#);
+            let mut faults = Vec::new();
+            let order = CsvOrder::read(&serde_json::from_str(&text).unwrap(), "", &mut faults);
+            order.map(|order| order.dealing).ok_or_else(|| faults[0].pointer.clone())
+        };
+        assert_eq!(of(""), Ok(Dealing::Cycle));
+        assert_eq!(of(r#", "cycle": false"#), Ok(Dealing::Once(AtEnd::Placeholder)));
+        assert_eq!(of(r#", "unique": true"#), Ok(Dealing::Once(AtEnd::Placeholder)));
+        assert_eq!(of(r#", "unique": true, "at_end": "stop_user""#), Ok(Dealing::Once(AtEnd::StopUser)));
+        assert_eq!(of(r#", "cycle": false, "at_end": "stop_test""#), Ok(Dealing::Once(AtEnd::StopTest)));
+        assert_eq!(of(r#", "unique": true, "cycle": true"#), Err("/cycle".into()));
+        assert_eq!(of(r#", "at_end": "stop_test""#), Err("/at_end".into()));
+        assert_eq!(of(r#", "unique": true, "at_end": "stop""#), Err("/at_end".into()));
+    }
 
     #[test]
     fn rows_are_those_of_pythons_dict_reader() {

@@ -3,7 +3,9 @@
 use crate::script::Fault;
 use crate::script::reader::Reader;
 use crate::script::spec::shown;
+use ld_shared::fault::Seed;
 use ld_shared::load::{Arrivals, Closed, Load, Open, Profile};
+use ld_shared::pytext::Repr;
 use ld_shared::time::RunTime;
 use serde_json::Value;
 
@@ -13,6 +15,8 @@ pub(super) const USER_COUNT: u64 = 50;
 pub(super) const SPAWN_RATE: u64 = 10;
 /// Default of `test_time`, seconds.
 pub(super) const TEST_TIME: u64 = 60;
+/// The length of a test that ends at once.
+const AT_ONCE: RunTime = RunTime(1_000_000);
 /// Open iterations that are allowed by default: as many as start in so many seconds.
 const IN_FLIGHT_SECONDS: f64 = 10.0;
 
@@ -41,7 +45,13 @@ impl End {
             return Self::Open;
         }
         let help = "a test takes some time: seconds, or null to run until it is stopped";
-        reader.duration("test_time", false, help).map_or(Self::Default, |s| Self::At(RunTime::from_secs(s)))
+        if reader.value("test_time").and_then(Value::as_f64).is_some_and(|seconds| seconds <= 0.0) {
+            reader.forgiving(|reader| reader.duration("test_time", false, help));
+            return Self::At(AT_ONCE);
+        }
+        let raises = Seed::Raises("TypeError", "must be real number, not str".into());
+        let seconds = reader.with_seed(&raises, |reader| reader.duration("test_time", false, help));
+        seconds.map_or(Self::Default, |seconds| Self::At(RunTime::from_secs(seconds)))
     }
 
     /// The end of a test of loads with these lengths: a test of shapes ends with the longest, or
@@ -79,7 +89,7 @@ pub(super) fn read(reader: &mut Reader<'_>, end: End, warnings: &mut Vec<String>
     } else {
         if reader.value("shape_config").is_some() {
             let fault = Fault::new(reader.at("shape_config"), "`shape_config` without `load_shape`");
-            reader.fault(fault.help("add `load_shape`: stages, spike or soak"));
+            reader.fault(fault.help("add `load_shape`: stages, spike or soak").ignored());
         }
         plain(reader)
     };
@@ -123,7 +133,16 @@ fn plain(reader: &mut Reader<'_>) -> (Unit, Profile) {
         let rate = reader.positive("arrival_rate", "iterations per second, over the whole cluster");
         return (Unit::Rate, Profile::constant(rate.unwrap_or(1.0)));
     }
-    let users = reader.whole("user_count", 1, "a test needs at least one user").unwrap_or(USER_COUNT) as f64;
+    let help = "a test needs at least one user";
+    let part = reader.value("user_count").and_then(Value::as_f64).filter(|users| users.fract() != 0.0 && *users > 1.0);
+    let users = match part {
+        // the whole part counts
+        Some(part) => {
+            reader.forgiving(|reader| reader.whole("user_count", 1, help));
+            part.trunc()
+        }
+        None => reader.whole("user_count", 1, help).unwrap_or(USER_COUNT) as f64,
+    };
     let help = "users started per second, fractions allowed, for example 10";
     let spawn_rate = reader.positive("spawn_rate", help).unwrap_or(SPAWN_RATE as f64);
     (Unit::Users, Profile::default().then(users / spawn_rate, 0.0, users))
@@ -140,7 +159,12 @@ fn shape(reader: &mut Reader<'_>, warnings: &mut Vec<String>) -> (Unit, Profile)
         let fault = Fault::new(reader.at("arrival_rate"), "`arrival_rate` beside `load_shape`: two loads for one test");
         reader.fault(fault.help("a stage may give `rate` instead of `users`"));
     }
-    let Some(shape) = reader.choice("load_shape", &["stages", "spike", "soak"]) else { return nothing };
+    let named = reader.value("load_shape").map(|shape| Repr(shape).to_string()).unwrap_or_default();
+    let text = format!("unknown load shape: {named}; choose from ['soak', 'spike', 'stages']");
+    let shape = reader.with_seed(&Seed::Raises("ValueError", text), |reader| {
+        reader.choice("load_shape", &["stages", "spike", "soak"])
+    });
+    let Some(shape) = shape else { return nothing };
     if reader.value("shape_config").is_none() {
         let fault = Fault::new(reader.at("load_shape"), format!("`load_shape` `{shape}` without `shape_config`"));
         reader.fault(fault.help(match shape {

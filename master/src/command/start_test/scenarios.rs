@@ -6,13 +6,13 @@
 
 use super::load::{self, End};
 use super::settings::{self, TlsFiles};
-use super::{retry, tasks, user};
+use super::{retry, tasks, throttle, user};
 use crate::script::Fault;
 use crate::script::reader::Reader;
 use crate::script::spec::shown;
 use ld_shared::fault::{did_you_mean, step};
 use ld_shared::load::{Closed, Load, Open, Profile};
-use ld_shared::plan::{Mode, RetryPlan, ScenarioPlan, StatusCheck, TaskPlan, TlsPlan};
+use ld_shared::plan::{Covers, Mode, RetryPlan, ScenarioPlan, StatusCheck, TaskPlan, ThrottlePlan, TlsPlan};
 use ld_shared::time::RunTime;
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
@@ -48,6 +48,8 @@ pub(super) struct Draft {
     pub(super) tls_at: String,
     /// How its tasks are tried again, unless they say it themselves.
     retry: Option<RetryPlan>,
+    /// Limit on the rate of its requests; that of the test is not its own.
+    pub(super) throttle: Option<ThrottlePlan>,
     /// How long its load has a shape; `None`: it goes on for ever.
     length: Option<RunTime>,
 }
@@ -142,7 +144,7 @@ fn settings(reader: &mut Reader<'_>, name: &str, load: Load) -> Draft {
         tls: TlsPlan { verify, ..TlsPlan::default() },
         status_check: settings::status_check(reader).unwrap_or(StatusCheck::Always),
     };
-    Draft { plan, tls, tls_at: "/tls".into(), retry: retry::read(reader), length: None }
+    Draft { plan, tls, tls_at: "/tls".into(), retry: retry::read(reader), throttle: None, length: None }
 }
 
 /// The user of `setup` and `teardown`. Read also if there are none, so that a setting of the test
@@ -221,6 +223,12 @@ fn list(reader: &mut Reader<'_>, end: End, warnings: &mut Vec<String>) -> Vec<Dr
             // the others may go on
             draft.plan.load = ended(draft.plan.load);
         }
+        let key = format!("(scenario {name})");
+        draft.throttle = throttle::read(
+            &mut Reader::new(&merged, pointer.as_str(), &mut faults),
+            &key,
+            Covers::Scenario(drafts.len() as u32),
+        );
         draft.tls_at = if inherited.contains("tls") { "/tls".into() } else { format!("/scenarios/{i}/tls") };
         for fault in faults {
             let (key, deeper) = split(fault.pointer.strip_prefix(&pointer).unwrap_or_default());
@@ -261,7 +269,7 @@ fn ended(load: Load) -> Load {
 }
 
 fn known_keys(own: &Map<String, Value>, pointer: &str, reader: &mut Reader<'_>) {
-    let known = || ["name", "tasks"].iter().chain(&LOAD).chain(&SETTINGS).chain(&HOOKS).copied();
+    let known = || ["name", "tasks", "throttle"].iter().chain(&LOAD).chain(&SETTINGS).chain(&HOOKS).copied();
     for key in own.keys().filter(|key| !known().any(|known| known == key.as_str())) {
         let place = format!("{pointer}{}", step(key));
         let of_test = super::SPEC.parameters.iter().any(|p| p.name == key);

@@ -44,8 +44,16 @@ fn compiled_with(
     let mut faults = Vec::new();
     let test = StartTest::read(arguments, "", &mut faults).ok_or(faults)?;
     let variables = variables.as_object().unwrap();
-    let base_dir = folder();
-    let context = CompileContext { pointer: "/1/1", variables, sources, env: &env, base_dir: &base_dir, seed: 42 };
+    let (base_dir, secrets) = (folder(), crate::secrets::SecretStore::default());
+    let context = CompileContext {
+        pointer: "/1/1",
+        variables,
+        sources,
+        env: &env,
+        secrets: &secrets,
+        base_dir: &base_dir,
+        seed: 42,
+    };
     compile(test, &context)
 }
 
@@ -197,7 +205,7 @@ fn all_requests_go_to_a_file_of_a_known_form() {
         (json!({"all": "all.txt"}), "`all` takes the name of a file that ends in .csv.zst, .csv, .jsonl.zst, .jsonl"),
         (json!({"all": ".csv"}), "`all` takes the name of a file"),
         (json!({"all": true}), "`all` takes a text"),
-        (json!({"bodies": "all:1GiB"}), "`bodies` takes a size of at most 4 MiB"),
+        (json!({"bodies": "all:900MiB"}), "`bodies` takes a size of at most 4 MiB"),
     ] {
         let seen = faults_of(test(&json!({"records": records})).as_object().unwrap());
         assert!(seen.len() == 1 && seen[0].contains(message), "{records}: {seen:?}");
@@ -245,7 +253,11 @@ fn task_forms_and_coercions() {
             json!([{"method": "get", "url": "http://x/", "waight": 1}]),
             "unknown key `waight` in a task of fast_http_user",
         ),
-        (json!([{"method": "get", "url": "http://x/", "throttle": {}}]), "`throttle` comes with a later version"),
+        (json!([{"method": "get", "url": "http://x/", "throttle": {}}]), "a throttle without `rps`"),
+        (
+            json!([{"method": "get", "url": "http://x/?n=${faker.frist_name}"}]),
+            "`${faker.frist_name}` names no method of Faker",
+        ),
         (json!([{"method": "get", "url": "http://x/", "user": "mqtt_user"}]), "`mqtt_user` comes with a later version"),
         (json!({"get": "http://x/"}), "the task of `get` is an object"),
         (

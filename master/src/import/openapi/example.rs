@@ -10,7 +10,9 @@ impl<'a> Spec<'a> {
     /// The example of a parameter; `None` if nothing says what it could be.
     pub(super) fn parameter_example(&self, parameter: &'a Value) -> Option<Value> {
         let schema = parameter.get("schema").map(|schema| self.resolved(schema));
-        self.given(parameter).or_else(|| self.given(schema?)).or_else(|| schema?.get("enum")?.as_array()?.first().cloned())
+        self.given(parameter)
+            .or_else(|| self.given(schema?))
+            .or_else(|| schema?.get("enum")?.as_array()?.first().cloned())
     }
 
     /// The example of a body.

@@ -83,10 +83,10 @@ fn parameters_bodies_and_references() {
     assert_eq!((&tasks[3]["json"]["name"], &tasks[3]["json"]["kind"]), (&json!("textxx"), &json!("leaf")));
     assert!(tasks[3]["json"].get("id").is_none() && tasks[3]["json"].get("note").is_none());
     assert_eq!(tasks[3]["auth"]["username"], "${secret.LOGIN_USERNAME}");
-    assert_eq!((&tasks[4]["data"], &tasks[4]["headers"]), (
-        &json!("<a/>"),
-        &json!({"Content-Type": "application/xml", "X-Key": "${secret.KEY}"})
-    ));
+    assert_eq!(
+        (&tasks[4]["data"], &tasks[4]["headers"]),
+        (&json!("<a/>"), &json!({"Content-Type": "application/xml", "X-Key": "${secret.KEY}"}))
+    );
     let notes = imported.notes.join("\n");
     for note in ["TRACE /a/{id}", "`mtls` of `node`", "no server with an address"] {
         assert!(notes.contains(note), "{note}: {notes}");

@@ -1,0 +1,39 @@
+//! This process as a worker of another master.
+
+use ld_shared::message::{Hello, PROTOCOL_VERSION};
+use ld_worker::engine::Engine;
+use ld_worker::limits::load_files;
+use ld_worker::link::{self, grpc::GrpcDial};
+use ld_worker::membership::{Exit, Options};
+use std::io;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+
+/// How long a master may be silent, or not there yet.
+const MASTER_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// Joins the master at `HOST:PORT` and makes load for it until it says goodbye. Each of `requests`
+/// asks it to end, the second time at once.
+///
+/// # Errors
+///
+/// The machine gives no thread.
+pub async fn join(master: String, cores: usize, requests: mpsc::Receiver<()>) -> io::Result<Exit> {
+    let hello = Hello {
+        protocol: PROTOCOL_VERSION,
+        build: concat!("ld-master ", env!("CARGO_PKG_VERSION")).into(),
+        name: ld_worker::cli::host_name(),
+        cores: cores as u32,
+    };
+    let options =
+        Options { hello, capacity: load_files(), stay: false, master_timeout: MASTER_TIMEOUT, master: master.clone() };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (done, exit) = oneshot::channel();
+    std::thread::Builder::new().name("ld-link".into()).spawn(move || {
+        let exit = runtime.block_on(link::run::<Engine>(options, GrpcDial { master }, requests));
+        runtime.shutdown_background();
+        // nobody waits any more if the process ends
+        drop(done.send(exit));
+    })?;
+    exit.await.map_err(|_| io::Error::other("the thread of the worker ended"))
+}

@@ -1,0 +1,94 @@
+//! The store of the data folder: every run is kept in it by itself, with its result and without its
+//! requests, so that any two can be compared later.
+
+use super::{Entry, Missing, Store, StoreError, open};
+use crate::report::Findings;
+use crate::run::Run;
+use crate::run::result::RunResult;
+use ld_shared::boot::clock;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Its file.
+const FILE: &str = "runs.db";
+/// Most runs.
+const MOST: i64 = 1_000;
+/// Most bytes of results and histograms.
+const MOST_BYTES: i64 = 256 << 20;
+
+/// Where runs are kept by themselves.
+#[derive(Clone, Debug)]
+pub struct History {
+    folder: PathBuf,
+}
+
+impl History {
+    /// In `folder`, which is made if it is not there.
+    pub fn new(folder: PathBuf) -> Self {
+        Self { folder }
+    }
+
+    /// Its store's file.
+    pub fn path(&self) -> PathBuf {
+        self.folder.join(FILE)
+    }
+
+    /// Opens its store; makes both if they are not there.
+    pub async fn open(&self) -> Result<Store, StoreError> {
+        let place = self.path().display().to_string();
+        make(&self.folder).map_err(|error| StoreError::Open {
+            place: place.clone(),
+            reason: format!("cannot make its folder: {}", error.to_string().to_lowercase()),
+        })?;
+        let mut store = open(&place, Missing::Create).await?;
+        // readers and writers side by side; a process that sets the same at this moment wins for both
+        let pragmas = "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL";
+        if let Err(error) = sqlx::raw_sql(pragmas).execute(&mut store.connection).await {
+            tracing::debug!(%error, "journal mode not set");
+        }
+        store.prepare().await?;
+        Ok(store)
+    }
+
+    /// Keeps a run. Gives its number.
+    pub async fn save(&self, run: &Arc<Run>) -> Result<i64, StoreError> {
+        let mut store = self.open().await?;
+        let result = RunResult::of(std::slice::from_ref(run), run.verdict.clone());
+        let findings = Findings { result, runs: vec![Arc::clone(run)] };
+        let entry = Entry {
+            findings: &findings,
+            label: run.label.as_deref(),
+            metadata_json: "{}",
+            with_records: false,
+            at: clock::wall(),
+        };
+        let number = store.save(&entry).await?;
+        store.prune(MOST, MOST_BYTES).await?;
+        store.close().await;
+        Ok(number)
+    }
+}
+
+/// The folder that holds what outlives a process, by the habits of the system; `None` if the
+/// environment does not say where that is.
+pub fn default_folder(environment: impl Fn(&str) -> Option<String>) -> Option<PathBuf> {
+    let named = |name: &str| environment(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    if cfg!(windows) {
+        return named("LOCALAPPDATA").map(|folder| folder.join("loaddensity"));
+    }
+    if cfg!(target_os = "macos") {
+        return named("HOME").map(|home| home.join("Library/Application Support/loaddensity"));
+    }
+    let state = named("XDG_STATE_HOME").filter(|folder| folder.is_absolute());
+    state.or_else(|| named("HOME").map(|home| home.join(".local/state"))).map(|folder| folder.join("loaddensity"))
+}
+
+/// Readable by its owner only: names of hosts and pages are nobody else's business.
+fn make(folder: &Path) -> std::io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(folder)
+}
