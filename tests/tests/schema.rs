@@ -185,15 +185,10 @@ fn what_has_a_wrong_shape_is_invalid() {
 #[test]
 fn a_project_runs_as_it_is() {
     let folder = tempfile::tempdir().unwrap();
-    let here = |folder: &Path| {
-        let mut master = command("ld-master", folder);
-        master.current_dir(folder);
-        master
-    };
-    let mut init = here(folder.path());
+    let mut init = command("ld-master", folder.path());
     init.args(["init", "project"]);
     Process::start("ld-master", init).wait(LIMIT).expect_code(0).expect_said("executor_folder.sh");
-    let mut again = here(folder.path());
+    let mut again = command("ld-master", folder.path());
     again.args(["-c", "project"]);
     Process::start("ld-master", again).wait(LIMIT).expect_code(2).expect_said("nothing was written");
     let address = format!("127.0.0.1:{}", ld_tests::process::free_port());
@@ -202,10 +197,10 @@ fn a_project_runs_as_it_is() {
         let text = fs::read_to_string(&path).expect("init wrote it");
         fs::write(&path, text.replace("127.0.0.1:18080", &address)).expect("it can be changed");
     }
-    let mut target = here(folder.path());
+    let mut target = command("ld-master", folder.path());
     target.args(["target", "--listen", &address]);
     let target = Process::start("ld-master target", target);
-    let mut run = here(&folder.path().join("project"));
+    let mut run = command("ld-master", &folder.path().join("project"));
     run.args(["run-dir", "LoadDensity/keyword", "--summary", "summary.json"]);
     let finished = Process::start("ld-master", run).wait(LIMIT);
     drop(target);
