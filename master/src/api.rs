@@ -93,7 +93,7 @@ impl App {
     ///
     /// ```
     /// # #[tokio::main]
-/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # use ld_master::app::App;
     /// # use serde_json::json;
     /// let app = App::local().await?;
@@ -133,7 +133,7 @@ impl App {
     ///
     /// ```
     /// # #[tokio::main]
-/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # use ld_master::app::App;
     /// # use serde_json::json;
     /// let app = App::local().await?;
@@ -205,7 +205,7 @@ impl App {
     ///
     /// ```
     /// # #[tokio::main]
-/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # use ld_master::app::App;
     /// # use serde_json::json;
     /// let app = App::local().await?;
