@@ -125,11 +125,11 @@ fn forms(value: &str) -> Vec<Vec<u8>> {
     };
     let ascii_json = || -> String {
         let json = escaped(value, Escape::Json);
-        let unit = |c: char| {
-            let mut units = [0; 2];
-            c.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")).collect::<String>()
-        };
-        json.chars().map(|c| if c.is_ascii() { c.to_string() } else { unit(c) }).collect()
+        let units = json.encode_utf16().map(|unit| match u8::try_from(unit) {
+            Ok(byte @ ..0x80) => char::from(byte).to_string(),
+            _ => format!("\\u{unit:04x}"),
+        });
+        units.collect()
     };
     let quoted = value.replace('\\', "\\\\").replace('\n', "\\n").replace('\r', "\\r").replace('\t', "\\t");
     let html = value.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
