@@ -120,7 +120,8 @@ impl App {
     /// The first signal lets it drain, the second cuts it off. Under `test_time: null` the first is
     /// its normal end, and later actions run as if it had not come.
     pub async fn run_test(&self, test: Compiled) -> Result<Arc<Run>, CommandError> {
-        self.run_test_on(&self.cluster, test).await
+        // boxed: the future of a whole test is large
+        Box::pin(self.run_test_on(&self.cluster, test)).await
     }
 
     /// The same on another cluster than the app's own.
@@ -157,12 +158,14 @@ impl App {
         let mut doubts = Vec::new();
         match &torn_down {
             Ok(Some(measured)) => {
-                doubts.extend(stages::failures(measured).map(|why| format!("teardown failed: {why}")))
+                doubts.extend(stages::failures(measured).map(|why| format!("teardown failed: {why}")));
             }
             Err(why) if !test.plan.teardown.is_empty() => doubts.push(format!("teardown was not run: {why}")),
             Ok(None) | Err(_) => {}
         }
-        doubts.iter().for_each(|doubt| self.console.note(&format!("warning: {doubt}")));
+        for doubt in &doubts {
+            self.console.note(&format!("warning: {doubt}"));
+        }
         let mut measured = outcome?;
         for stage in set_up.measured.iter().chain(torn_down.iter().flatten()) {
             measured.add_hooks(stage);

@@ -245,7 +245,7 @@ impl Pair<'_> {
         let late = if q >= 0.99 { self.a.lag_p99_ms.max(self.b.lag_p99_ms) * 1e3 } else { 0.0 };
         let floor = RESOLUTION_US.max(late);
         let change = interval::ratio(a, b);
-        self.judge(a.at / 1e3, b.at / 1e3, None, &change, |low, high| {
+        Self::judge(a.at / 1e3, b.at / 1e3, None, &change, |low, high| {
             let slower = low > self.threshold && low * a.at > floor;
             let faster = high < 1.0 / (1.0 + self.threshold) - 1.0 && -high * a.at > floor;
             (slower, faster)
@@ -262,7 +262,7 @@ impl Pair<'_> {
         let (a, b) = (a.scaled(expected / a.at), b.scaled(has / b.at));
         let change = interval::ratio(a, b);
         let shown = ((expected - had).abs() > 1e-9 * had).then_some(expected);
-        self.judge(had, has, shown, &change, |low, high| {
+        Self::judge(had, has, shown, &change, |low, high| {
             let fewer = high < 1.0 / (1.0 + self.threshold) - 1.0;
             (fewer, low > self.threshold)
         })
@@ -273,12 +273,11 @@ impl Pair<'_> {
         let a = interval::of_share(self.one.failed, self.one.response.count(), &one, self.level);
         let b = interval::of_share(self.other.failed, self.other.response.count(), &other, self.level);
         let change = interval::difference(a, b);
-        self.judge(a.at, b.at, None, &change, |low, high| (low > self.threshold * a.at, -high > self.threshold * a.at))
+        Self::judge(a.at, b.at, None, &change, |low, high| (low > self.threshold * a.at, -high > self.threshold * a.at))
     }
 
     /// `rule` says of the ends of the interval whether the change is for the worse, or the better.
     fn judge(
-        &self,
         a: f64,
         b: f64,
         expected: Option<f64>,

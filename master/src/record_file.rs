@@ -144,9 +144,10 @@ impl LineSink {
 }
 
 fn form_of(path: &Path) -> (Form, bool) {
-    let name = path.to_string_lossy();
-    let compressed = name.ends_with(".zst");
-    let form = if name.trim_end_matches(".zst").ends_with(".jsonl") { Form::JsonLines } else { Form::Csv };
+    let ends = |path: &Path, ending: &str| path.extension().is_some_and(|e| e.eq_ignore_ascii_case(ending));
+    let compressed = ends(path, "zst");
+    let inner = if compressed { path.with_extension("") } else { path.to_owned() };
+    let form = if ends(&inner, "jsonl") { Form::JsonLines } else { Form::Csv };
     (form, compressed)
 }
 

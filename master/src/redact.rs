@@ -118,9 +118,8 @@ fn value(of: &mut Value) {
 fn object(map: &mut Map<String, Value>) {
     let names_secret = map.get("name").and_then(Value::as_str).is_some_and(is_secret_name);
     for (name, inner) in map {
-        if names_secret && name == "value" {
-            hide(inner);
-        } else if name != "secrets" && is_secret_name(name) {
+        let is_value = names_secret && name == "value";
+        if is_value || name != "secrets" && is_secret_name(name) {
             hide(inner);
         } else {
             value(inner);

@@ -82,7 +82,7 @@ pub(crate) enum Action {
 /// Which store.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Place {
-    /// Database to look into: that of LD_persist_records, a path or postgres:// URL; without it the data folder's
+    /// Database to look into: that of `LD_persist_records`, a path or postgres:// URL; without it the data folder's
     #[arg(long, value_name = "PATH|URL", env = "LD_MASTER_STORE", hide_env_values = true)]
     store: Option<String>,
 }
@@ -149,8 +149,7 @@ pub(super) fn run(global: &Global, console: &Console, action: Action) -> u8 {
         outcome.unwrap_or_else(|fault| {
             console.error(&format!("error: {fault}"));
             match fault {
-                Fault::Input(_) => exit::REFUSED,
-                Fault::Store(StoreError::Open { .. }) => exit::REFUSED,
+                Fault::Input(_) | Fault::Store(StoreError::Open { .. }) => exit::REFUSED,
                 Fault::Store(StoreError::Read { .. } | StoreError::Write { .. }) => exit::NOT_RUN,
             }
         })

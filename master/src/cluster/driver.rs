@@ -73,7 +73,7 @@ impl Active {
     /// nothing.
     fn started_at(&mut self, now: Mono) -> Option<DateTime<Utc>> {
         let t0 = self.coordinator.t0()?;
-        let since = TimeDelta::nanoseconds(now.0 as i64 - t0.0 as i64);
+        let since = TimeDelta::nanoseconds(now.0.cast_signed() - t0.0.cast_signed());
         Some(*self.started_at.get_or_insert_with(|| clock::wall() - since))
     }
 }

@@ -379,7 +379,7 @@ mod tests {
             priority: value.wrapping_mul(0x9E37_79B9_7F4A_7C15),
             ended_at: *value,
             started_at: *value,
-            phase: if value % 7 == 0 { Phase::Warmup } else { Phase::Main },
+            phase: if value.is_multiple_of(7) { Phase::Warmup } else { Phase::Main },
             request_type: "GET".into(),
             url: "u".into(),
             name: Arc::from("n"),
@@ -388,7 +388,7 @@ mod tests {
             status: None,
             response_us: *value,
             body_bytes: 0,
-            error: (value % 3 == 0).then(|| "e".into()),
+            error: value.is_multiple_of(3).then(|| "e".into()),
             answer: None,
         };
         let batch = |(index, values): (usize, &Vec<u64>)| {

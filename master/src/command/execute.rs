@@ -77,11 +77,11 @@ impl Order {
                 return Err(CommandError::failed("TypeError", message));
             }
         };
-        const CLASS: &str = "LoadDensityTestJsonException";
+        let class = "LoadDensityTestJsonException";
         let text = std::fs::read(Path::new(path))
-            .map_err(|error| CommandError::failed(CLASS, format!("can't find JSON file: `{path}`: {error}")))?;
+            .map_err(|error| CommandError::failed(class, format!("can't find JSON file: `{path}`: {error}")))?;
         script::parse(&text, strictness).map_err(|faults| {
-            let error = super::refused(CLASS, faults);
+            let error = super::refused(class, faults);
             CommandError { message: format!("`{path}`: {}", error.message), ..error }
         })
     }

@@ -26,7 +26,7 @@ impl Command for StartTest {
             }
             Runner::Master { bind, workers } => {
                 let test = compiled(self, app)?;
-                run_as_master(bind, workers, test, app).await?;
+                Box::pin(run_as_master(bind, workers, test, app)).await?;
             }
             Runner::Worker { master } => run_as_worker(&self, master, app).await?,
         }
@@ -76,7 +76,7 @@ async fn run_as_master(
     let options = ClusterOptions { bind: Some(address), local_cores: None, expected_workers: workers, wait };
     let cluster = Cluster::open(options).await.map_err(|error| not_opened(&error))?;
     app.console.note(&format!("listening for workers on {address}"));
-    let outcome = app.run_test_on(&cluster, test).await;
+    let outcome = Box::pin(app.run_test_on(&cluster, test)).await;
     // goodbye: workers end
     cluster.close().await;
     outcome.map(drop)

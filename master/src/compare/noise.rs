@@ -117,7 +117,9 @@ pub(super) fn spread_of_counts(a: &Evidence, b: &Evidence, one: &NameEvidence, o
         for (span, share) in run.shares_of_window(blocks.scale) {
             *spans.entry(span).or_default() -= all * share;
         }
-        spans.values_mut().for_each(|deviation| *deviation /= all);
+        for deviation in spans.values_mut() {
+            *deviation /= all;
+        }
         spans
     });
     spreads(&a, &b)

@@ -19,7 +19,9 @@ pub fn render(comparison: &Comparison, options: Options, width: usize) -> String
         let moved: Vec<&Moved> = comparison.moved.iter().filter(|moved| moved.worse == worse).collect();
         if !moved.is_empty() {
             say(&row(name_width, [title, "metric", "A", "B", "change", "between"].map(str::to_owned)));
-            moved.iter().for_each(|moved| say(&row(name_width, cells(moved))));
+            for moved in moved {
+                say(&row(name_width, cells(moved)));
+            }
             say("");
         }
     }

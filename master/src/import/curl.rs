@@ -5,6 +5,7 @@
 
 use super::{Task, words};
 use serde_json::{Map, Value, json};
+use std::fmt::Write as _;
 
 /// A command, read.
 #[derive(Debug, Default)]
@@ -190,9 +191,14 @@ fn short(text: &str) -> String {
 impl Flag {
     fn takes_value(self) -> bool {
         match self {
-            Self::Get | Self::Head | Self::Insecure | Self::Location | Self::Compressed | Self::Silent => false,
-            // refused before a value would be looked at
-            Self::Elsewhere(_) => false,
+            // the last one is refused before a value would be looked at
+            Self::Get
+            | Self::Head
+            | Self::Insecure
+            | Self::Location
+            | Self::Compressed
+            | Self::Silent
+            | Self::Elsewhere(_) => false,
             Self::Method
             | Self::Header
             | Self::Data
@@ -215,6 +221,7 @@ impl Flag {
 
 /// What was read so far.
 #[derive(Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of curl's")]
 struct Reader {
     task: Task,
     url: Option<String>,
@@ -250,9 +257,8 @@ impl Reader {
         let file = || format!("`{shown} {}` reads a file: write its content into the command", short(&value));
         match flag {
             Flag::Method => drop(self.task.insert("method".into(), value.to_lowercase().into())),
-            Flag::Header if value.starts_with('@') => return Err(file()),
+            Flag::Header | Flag::Data if value.starts_with('@') => return Err(file()),
             Flag::Header => self.header(&value)?,
-            Flag::Data if value.starts_with('@') => return Err(file()),
             Flag::Data | Flag::DataLiteral => self.data.push(value),
             Flag::DataEncoded => {
                 let (name, content) = value.split_once('=').unwrap_or(("", &value));
@@ -364,7 +370,7 @@ fn encoded(text: &str) -> String {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             out.push(char::from(byte));
         } else {
-            out.push_str(&format!("%{byte:02X}"));
+            write!(out, "%{byte:02X}").expect("writing to a String cannot fail");
         }
     }
     out

@@ -15,6 +15,7 @@ mod reader;
 use super::{ImportError, Imported, Task, text};
 use reader::Spec;
 use serde_json::{Map, Value, json};
+use std::fmt::Write as _;
 use std::path::Path;
 
 /// Settings of an import.
@@ -279,9 +280,9 @@ fn filled(url: &str) -> String {
         let name = token.trim_matches(['{', '}']);
         // placeholders of ours stay
         if before.ends_with('$') {
-            out.push_str(token)
+            out.push_str(token);
         } else {
-            out.push_str(&format!("${{var.{name}}}"))
+            write!(out, "${{var.{name}}}").expect("writing to a String cannot fail");
         }
         rest = after;
     }

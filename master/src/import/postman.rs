@@ -2,6 +2,7 @@
 
 use super::{ImportError, Imported, Task, add_repeated, default_header, exact_json, list, text};
 use serde_json::{Map, Value, json};
+use std::fmt::Write as _;
 
 /// The requests of a collection.
 ///
@@ -230,21 +231,20 @@ fn raw_body(task: &mut Task, body: &Value, raw: &str) {
         (None, Some(language)) => language == "json",
         (None, None) => raw.trim_start().starts_with(['{', '[']),
     };
-    match exact_json(raw).filter(|_| is_json) {
-        Some(json) => drop(task.insert("json".into(), json)),
-        None => {
-            let kind = match language {
-                Some("json") => Some("application/json"),
-                Some("xml") => Some("application/xml"),
-                Some("html") => Some("text/html"),
-                Some("javascript") => Some("application/javascript"),
-                _ => None,
-            };
-            if let Some(kind) = kind {
-                default_header(task, "Content-Type", kind);
-            }
-            task.insert("data".into(), raw.into());
+    if let Some(json) = exact_json(raw).filter(|_| is_json) {
+        drop(task.insert("json".into(), json))
+    } else {
+        let kind = match language {
+            Some("json") => Some("application/json"),
+            Some("xml") => Some("application/xml"),
+            Some("html") => Some("text/html"),
+            Some("javascript") => Some("application/javascript"),
+            _ => None,
+        };
+        if let Some(kind) = kind {
+            default_header(task, "Content-Type", kind);
         }
+        task.insert("data".into(), raw.into());
     }
 }
 
@@ -335,7 +335,7 @@ fn converted(text: &str) -> String {
             "$randomUserName" => out.push_str("${faker.user_name}"),
             "$randomPhoneNumber" => out.push_str("${faker.phone_number}"),
             "$randomCity" => out.push_str("${faker.city}"),
-            name => out.push_str(&format!("${{var.{}}}", name.trim_start_matches('$'))),
+            name => write!(out, "${{var.{}}}", name.trim_start_matches('$')).expect("writing to a String cannot fail"),
         }
         rest = after;
     }

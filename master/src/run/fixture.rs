@@ -194,7 +194,7 @@ impl Made {
             url: format!("http://127.0.0.1:8080/{}", name.replace(' ', "/")).into(),
             name: name.into(),
             scenario: "shop".into(),
-            worker: if self.number % 2 == 0 { "w1" } else { "w2" }.into(),
+            worker: if self.number.is_multiple_of(2) { "w1" } else { "w2" }.into(),
             status: Some(if failure.is_some() { 503 } else { 200 }),
             response_us: micros,
             body_bytes: 512,

@@ -94,6 +94,7 @@ pub(super) fn pause() -> Value {
 }
 
 /// An object of these keys and no other.
+#[expect(clippy::needless_pass_by_value, reason = "callers write it with json!")]
 pub(super) fn object(properties: Value) -> Value {
     json!({"type": "object", "properties": properties, "additionalProperties": false})
 }

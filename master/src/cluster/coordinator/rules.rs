@@ -28,18 +28,18 @@ impl Coordinator {
         if let (Some(breach), State::Running { .. }) = (breach, &self.state)
             && at < end
         {
-            self.on_breach(now, (t0, at), breach, effects);
+            self.on_breach(now, (t0, at), &breach, effects);
         }
     }
 
     /// Nothing more starts, open requests may finish: as if somebody had stopped the test.
-    fn on_breach(&mut self, now: Mono, (t0, at): (Mono, RunTime), breach: Breach, effects: &mut Vec<Effect>) {
+    fn on_breach(&mut self, now: Mono, (t0, at): (Mono, RunTime), breach: &Breach, effects: &mut Vec<Effect>) {
         let threshold = self.watch.threshold(breach.rule);
         let (rule, span) = (threshold.rule(), thresholds::span(&breach.seen));
         let seen = thresholds::seen(threshold, breach.seen.observed.value);
         let what = format!("threshold `{rule}` failed over {span} (seen {seen}): aborted");
         tracing::warn!("{what}");
-        self.watch.abort(&breach, at);
+        self.watch.abort(breach, at);
         self.stopped_at = Some(at);
         self.stopped_by_rule = true;
         self.note(now, what, "threshold");

@@ -228,11 +228,12 @@ fn general(size: f64, precision: usize, zeros: bool) -> String {
         }
         text.trim_end_matches('0').trim_end_matches('.').to_owned()
     };
-    if exponent < -4 || exponent >= precision as i64 {
+    let digits = i64::try_from(precision).unwrap_or(i64::MAX);
+    if exponent < -4 || exponent >= digits {
         let text = scientific(size, precision - 1);
         let (digits, exponent) = text.split_once('e').unwrap_or((&text, "+00"));
         return format!("{}e{exponent}", trim(digits));
     }
-    let decimals = usize::try_from(precision as i64 - 1 - exponent).unwrap_or(0);
+    let decimals = usize::try_from(digits - 1 - exponent).unwrap_or(0);
     trim(&format!("{size:.decimals$}"))
 }

@@ -261,6 +261,6 @@ fn hash_float(float: f64) -> i128 {
     let (stored, low) = ((bits >> 52) as i32, bits & ((1 << 52) - 1));
     let (mantissa, exponent) = if stored == 0 { (low, -1074) } else { (low | (1 << 52), stored - 1075) };
     let turned = u128::from(mantissa) % MODULUS * (1_u128 << exponent.rem_euclid(BITS)) % MODULUS;
-    let hash = turned as i128;
+    let hash = turned.cast_signed();
     if float < 0.0 { -hash } else { hash }
 }

@@ -50,12 +50,11 @@ pub(super) fn ord(given: &Given) -> Answer {
         return Err(type_error(format!("ord() expected string of length 1, but {} found", type_name(value))));
     };
     let mut chars = text.chars();
-    match (chars.next(), chars.next()) {
-        (Some(c), None) => Ok(u32::from(c).into()),
-        _ => {
-            let length = text.chars().count();
-            Err(type_error(format!("ord() expected a character, but string of length {length} found")))
-        }
+    if let (Some(c), None) = (chars.next(), chars.next()) {
+        Ok(u32::from(c).into())
+    } else {
+        let length = text.chars().count();
+        Err(type_error(format!("ord() expected a character, but string of length {length} found")))
     }
 }
 

@@ -222,9 +222,9 @@ fn weight(reader: &mut Reader<'_>, mode: Mode) -> u64 {
         };
         // only a weighted tick looks at weights, and there the seed's breaks off
         if mode == Mode::Weighted {
-            refuse(reader)
+            refuse(reader);
         } else {
-            reader.forgiving(refuse)
+            reader.forgiving(refuse);
         }
         return 1;
     };

@@ -5,6 +5,8 @@ use serde_json::{Map, Value, json};
 
 /// Schemas within schemas; deeper ones are left empty.
 const MOST_DEEP: u32 = 12;
+/// Longest text that is made up.
+const LONGEST: u64 = 10_000;
 
 impl<'a> Spec<'a> {
     /// The example of a parameter; `None` if nothing says what it could be.
@@ -111,8 +113,7 @@ fn of_text(schema: &Value) -> String {
         Some("byte") => "dGV4dA==",
         _ => "text",
     };
-    const MOST: u64 = 10_000;
-    let least = schema.get("minLength").and_then(Value::as_u64).unwrap_or(0).min(MOST);
+    let least = schema.get("minLength").and_then(Value::as_u64).unwrap_or(0).min(LONGEST);
     let most = schema.get("maxLength").and_then(Value::as_u64).unwrap_or(u64::MAX);
     let mut text = text.to_owned();
     while (text.len() as u64) < least {
