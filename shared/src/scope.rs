@@ -217,11 +217,8 @@ impl Scope {
 
     /// What this user extracted, by name.
     pub fn extracted(&self, bindings: &Bindings) -> Map<String, Value> {
-        let named = |(name, id): (&Box<str>, &VarId)| {
-            let (_, value) = self.own.iter().find(|(own, _)| own == id)?;
-            Some((name.to_string(), value.clone()))
-        };
-        bindings.names.iter().filter_map(named).collect()
+        let value = |id: &VarId| self.own.iter().find(|(own, _)| own == id).map(|(_, value)| value.clone());
+        bindings.names.iter().filter_map(|(name, id)| Some((name.to_string(), value(id)?))).collect()
     }
 
     /// A column of this iteration's row; `None` if there is no row or it is too short.
