@@ -9,7 +9,7 @@ use memchr::memmem;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::{self, Debug, Formatter, Write as _};
+use std::fmt::{self, Debug, Formatter};
 
 /// What stands for a secret.
 pub const MASK: &str = "***";
@@ -125,17 +125,11 @@ fn forms(value: &str) -> Vec<Vec<u8>> {
     };
     let ascii_json = || -> String {
         let json = escaped(value, Escape::Json);
-        let mut ascii = String::with_capacity(json.len());
-        for c in json.chars() {
-            if c.is_ascii() {
-                ascii.push(c);
-                continue;
-            }
-            for unit in c.encode_utf16(&mut [0; 2]) {
-                write!(ascii, "\\u{unit:04x}").expect("writing to a String cannot fail");
-            }
-        }
-        ascii
+        let units = json.encode_utf16().map(|unit| match u8::try_from(unit) {
+            Ok(byte @ ..0x80) => char::from(byte).to_string(),
+            _ => format!("\\u{unit:04x}"),
+        });
+        units.collect()
     };
     let quoted = value.replace('\\', "\\\\").replace('\n', "\\n").replace('\r', "\\r").replace('\t', "\\t");
     let html = value.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");

@@ -214,13 +214,11 @@ impl User {
             Purpose::Load | Purpose::Start => self.core.unless_over(work).await,
             Purpose::Stop => Some(work.await),
         };
-        match done {
-            Some(done) => ControlFlow::Continue(done),
-            None => {
-                self.probe.iteration_refused();
-                ControlFlow::Break(())
-            }
+        if let Some(done) = done {
+            return ControlFlow::Continue(done);
         }
+        self.probe.iteration_refused();
+        ControlFlow::Break(())
     }
 
     /// Sends one request and records it; gives the instant of its end.

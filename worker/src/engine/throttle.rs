@@ -165,12 +165,11 @@ impl Gates {
             if pacer.is_none() {
                 *pacer = Pacer::new().inspect_err(|error| tracing::debug!(%error, "no timer for a limit")).ok();
             }
-            match &*pacer {
-                Some(pacer) => pacer.until(until).await,
-                None => {
-                    let left = std::time::Duration::from_nanos(until.saturating_sub(mono().0));
-                    tokio::time::sleep(left).await;
-                }
+            if let Some(pacer) = &*pacer {
+                pacer.until(until).await;
+            } else {
+                let left = std::time::Duration::from_nanos(until.saturating_sub(mono().0));
+                tokio::time::sleep(left).await;
             }
         }
     }

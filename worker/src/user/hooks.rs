@@ -52,8 +52,8 @@ impl User {
         }
         self.draw_from(rng, number);
         self.purpose = Purpose::Stop;
-        // refused: the lease is over
-        let _: ControlFlow<()> = Box::pin(self.hook(scenario.on_stop())).await;
+        // a break says that the lease is over: then there is nothing more to do anyway
+        Box::pin(self.hook(scenario.on_stop())).await.is_break();
     }
 
     async fn hook(&mut self, tasks: &[Task]) -> ControlFlow<()> {

@@ -45,7 +45,7 @@ impl User {
 /// The pause before retry `n` (from 0); `swing` in −1..1 is how much of the jitter it has.
 fn pause(plan: &RetryPlan, n: u32, swing: f64) -> Duration {
     // of an exponent beyond any sense only the bound matters
-    let grown = plan.base_delay * plan.backoff_factor.powi(n.min(1_000) as i32);
+    let grown = plan.base_delay * plan.backoff_factor.powi(n.min(1_000).cast_signed());
     Duration::from_secs_f64(grown.min(plan.max_delay) * (1.0 + plan.jitter * swing).max(0.0))
 }
 
@@ -86,7 +86,8 @@ mod tests {
     #[test]
     fn pauses_grow_to_their_bound() {
         let seconds = |n, swing| pause(&PLAN, n, swing).as_secs_f64();
-        assert_eq!([0, 1, 2, 3].map(|n| seconds(n, 0.0)), [0.1, 0.2, 0.4, 0.8]);
-        assert_eq!((seconds(90, 0.0), seconds(u32::MAX, 1.0), seconds(90, -1.0)), (5.0, 6.25, 3.75));
+        let millis = |n, swing: f64| (seconds(n, swing) * 1_000.0).round() as u64;
+        assert_eq!([0, 1, 2, 3].map(|n| millis(n, 0.0)), [100, 200, 400, 800]);
+        assert_eq!((millis(90, 0.0), millis(u32::MAX, 1.0), millis(90, -1.0)), (5_000, 6_250, 3_750));
     }
 }

@@ -204,13 +204,13 @@ pub(super) const METHODS: &[(&str, Make)] = &[
     ("day_of_week", |s| s.one(data::DAYS).into()),
     ("century", |s| s.one(data::CENTURIES).into()),
     ("am_pm", |s| s.one(&["AM", "PM"]).into()),
-    ("date_of_birth", |s| day(now() - days(s, 0, 115 * 365))),
-    ("past_date", |s| day(now() - days(s, 1, 30))),
-    ("future_date", |s| day(now() + days(s, 1, 30))),
-    ("past_datetime", |s| moment(now() - seconds(s, 1, 30 * 86_400))),
-    ("future_datetime", |s| moment(now() + seconds(s, 1, 30 * 86_400))),
-    ("date_between", |s| day(now() - days(s, 0, 30 * 365))),
-    ("date_time_between", |s| moment(now() - seconds(s, 0, 30 * 365 * 86_400))),
+    ("date_of_birth", |s| day(now() - Duration::days(s.between(0, 115 * 365).cast_signed()))),
+    ("past_date", |s| day(now() - Duration::days(s.between(1, 30).cast_signed()))),
+    ("future_date", |s| day(now() + Duration::days(s.between(1, 30).cast_signed()))),
+    ("past_datetime", |s| moment(now() - Duration::seconds(s.between(1, 30 * 86_400).cast_signed()))),
+    ("future_datetime", |s| moment(now() + Duration::seconds(s.between(1, 30 * 86_400).cast_signed()))),
+    ("date_between", |s| day(now() - Duration::days(s.between(0, 30 * 365).cast_signed()))),
+    ("date_time_between", |s| moment(now() - Duration::seconds(s.between(0, 30 * 365 * 86_400).cast_signed()))),
     ("date_this_month", |s| day(this(s, first_of_month(now().year(), now().month())))),
     ("date_this_year", |s| day(this(s, first_of_month(now().year(), 1)))),
     ("date_this_decade", |s| day(this(s, first_of_month(now().year() / 10 * 10, 1)))),
@@ -441,14 +441,6 @@ fn now() -> DateTime<Utc> {
     crate::boot::clock::wall()
 }
 
-fn days(s: &mut Source<'_>, low: u64, high: u64) -> Duration {
-    Duration::days(s.between(low, high).cast_signed())
-}
-
-fn seconds(s: &mut Source<'_>, low: u64, high: u64) -> Duration {
-    Duration::seconds(s.between(low, high).cast_signed())
-}
-
 /// Between 1970 and 2024: whatever the day is, the same seed gives the same value.
 fn since_1970(s: &mut Source<'_>) -> DateTime<Utc> {
     DateTime::from_timestamp(s.between(0, 1_704_067_199).cast_signed(), 0).unwrap_or_default()
@@ -456,8 +448,8 @@ fn since_1970(s: &mut Source<'_>) -> DateTime<Utc> {
 
 /// Between `from` and now.
 fn this(s: &mut Source<'_>, from: DateTime<Utc>) -> DateTime<Utc> {
-    let most = (now() - from).num_seconds().max(0);
-    from + seconds(s, 0, most as u64)
+    let seconds = (now() - from).num_seconds().max(0);
+    from + Duration::seconds(s.between(0, seconds as u64).cast_signed())
 }
 
 fn first_of_month(year: i32, month: u32) -> DateTime<Utc> {
