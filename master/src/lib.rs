@@ -18,6 +18,7 @@ pub mod import;
 pub mod lint;
 pub mod live;
 pub mod package;
+pub mod placeholders;
 pub mod record_file;
 pub mod redact;
 pub mod report;

@@ -1,9 +1,12 @@
 //! Findings about documents in the form of the seed's linter.
 //!
 //! Its own rules come first, in its words: `unknown-command`, `invalid-shape`, `missing-tasks`,
-//! `hardcoded-url`, `oversize-body`. What only our checker sees follows as `fault`.
+//! `hardcoded-url`, `oversize-body`. What only our checker sees follows as `fault`,
+//! placeholders without a value as `unresolved-placeholder`.
 
+use crate::placeholders;
 use crate::script::{self, Strictness, Vocabulary};
+use crate::secrets::SecretStore;
 use ld_shared::fault::{Fault, step};
 use serde::Serialize;
 use serde_json::Value;
@@ -58,6 +61,13 @@ pub fn findings(document: &Value, commands: &(impl Vocabulary + ?Sized), known: 
             location: fault.pointer.clone(),
         }));
     }
+    let unresolved = placeholders::unresolved(document, &crate::cli::environment, &SecretStore::default());
+    findings.extend(unresolved.into_iter().map(|found| Finding {
+        rule: "unresolved-placeholder",
+        severity: "warning",
+        message: format!("`{}` is sent as written: {}", found.placeholder, found.why),
+        location: found.pointer,
+    }));
     findings
 }
 
@@ -160,7 +170,11 @@ mod tests {
             "tasks": {"mode": "sequence", "tasks": [{"method": "post", "url": "/${var.x}", "data": "x".repeat(70_000)}]}});
         assert_eq!(
             seen(json!({"load_density": [["LD_summary"], ["LD_start_test", test]]})),
-            ["oversize-body warning actions[1].tasks[0].data", "fault warning /load_density/1/1/usercount"]
+            [
+                "oversize-body warning actions[1].tasks[0].data",
+                "fault warning /load_density/1/1/usercount",
+                "unresolved-placeholder warning /load_density/1/1/tasks/tasks/0/url"
+            ]
         );
         assert_eq!(seen(json!({"x": []})), ["invalid-shape error "]);
         assert_eq!(seen(json!(5)), ["invalid-shape error "]);

@@ -36,6 +36,24 @@ pub(crate) fn escaped(text: &str, escape: Escape) -> String {
     to_text(out)
 }
 
+/// What a placeholder mentions, whether there is such a thing or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mention<'a> {
+    /// A variable.
+    Variable(&'a str),
+    /// An environment variable of the master.
+    Env(&'a str),
+    /// A data source.
+    Source(&'a str),
+    /// A secret.
+    Secret(&'a str),
+    /// Nothing but itself: it is made for each request. What cannot be made is a fault of its own:
+    /// [`Template::fault`], [`Template::unknown_fakers`].
+    Made,
+    /// Nothing that is known.
+    Unknown,
+}
+
 /// A text with placeholders, parsed once.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Template {
@@ -101,6 +119,22 @@ impl Template {
             }
         }
         name
+    }
+
+    /// Every placeholder of `text` as written, and what it mentions.
+    pub fn mentions(text: &str) -> impl Iterator<Item = (&str, Mention<'_>)> {
+        pieces(text).filter_map(|piece| {
+            let Piece::Token { raw, token } = piece else { return None };
+            let mention = match token {
+                Token::Variable(name) => Mention::Variable(name),
+                Token::Env(name) => Mention::Env(name),
+                Token::Column { source, .. } => Mention::Source(source),
+                Token::Secret(name) => Mention::Secret(name),
+                Token::Faker(_) | Token::Uuid | Token::Now | Token::Between(..) | Token::Fault(_) => Mention::Made,
+                Token::Unknown => Mention::Unknown,
+            };
+            Some((raw, mention))
+        })
     }
 
     /// Names of the environment variables that `text` mentions.

@@ -17,7 +17,7 @@ mod tasks;
 mod thresholds;
 mod throttle;
 
-pub use compile::{CompileContext, Compiled, compile};
+pub use compile::{CompileContext, Compiled, TEMPLATES, compile};
 pub use csv_source::{CsvOrder, CsvSource};
 pub use runner::Runner;
 

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Keys of a test under which placeholders may stand.
-const TEMPLATES: [&str; 6] = ["tasks", "scenarios", "on_start", "on_stop", "setup", "teardown"];
+pub const TEMPLATES: [&str; 6] = ["tasks", "scenarios", "on_start", "on_stop", "setup", "teardown"];
 /// Most placeholders without a value that are warned of one by one.
 const MOST_WARNINGS: usize = 10;
 
