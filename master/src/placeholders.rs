@@ -57,7 +57,9 @@ impl Known {
         match value {
             Value::Array(items) => {
                 self.action(items);
-                items.iter().for_each(|item| self.gather(item));
+                for item in items {
+                    self.gather(item);
+                }
             }
             Value::Object(map) => {
                 self.keys(map);

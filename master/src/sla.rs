@@ -151,8 +151,8 @@ mod tests {
     fn seeds() -> Value {
         json!({
             "totals": {"requests": 10, "successes": 5, "failures": 5, "failure_rate": 0.5},
-            "latency_overall": {"count": 10, "p50_ms": 0.95, "p90_ms": 1.27, "p95_ms": 1.4952244999676618, "p99_ms": 1.67, "max_ms": 1.7},
-            "per_name": {"ok": {"count": 5, "min_ms": 0.3, "max_ms": 0.9, "mean_ms": 0.5765999999312044, "p95_ms": 0.8}},
+            "latency_overall": {"count": 10, "p50_ms": 0.95, "p90_ms": 1.27, "p95_ms": 1.495_224_499_967_661_8, "p99_ms": 1.67, "max_ms": 1.7},
+            "per_name": {"ok": {"count": 5, "min_ms": 0.3, "max_ms": 0.9, "mean_ms": 0.576_599_999_931_204_4, "p95_ms": 0.8}},
         })
     }
 

@@ -35,7 +35,7 @@ fn each_unique_row_goes_out_once_and_ends_the_test() {
     let target = target();
     let folder = tempfile::tempdir().unwrap();
     let rows = folder.path().join("rows.csv");
-    let text: String = (0..500).map(|row| format!("{row}\n")).collect();
+    let text = (0..500).map(|row| row.to_string()).collect::<Vec<_>>().join("\n");
     fs::write(&rows, format!("id\n{text}")).unwrap();
     let url = format!("http://{}/row/${{csv.rows.id}}", target.addr());
     let source = json!({"name": "rows", "file_path": rows, "unique": true, "at_end": "stop_test"});

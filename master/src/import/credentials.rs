@@ -375,7 +375,7 @@ mod tests {
                         "Authorization": "Bearer eyJhbGci0i", "Cookie": "sid=abcdef99; theme=dark1234", "X-Api-Key": "k-123456",
                         "Accept": "text/html", "Referer": "https://h/?t=eyJhbGci0i", "Sec-WebSocket-Key": "dGhl",
                     },
-                    "json": {"user": "bob", "password": "hunter2", "nested": [{"client_secret": 12345678}], "again": "eyJhbGci0i!"},
+                    "json": {"user": "bob", "password": "hunter2", "nested": [{"client_secret": 12_345_678}], "again": "eyJhbGci0i!"},
                 },
                 {"method": "post", "request_url": "http://h/f", "name": "f", "data": {"pwd": "hunter2", "empty_token": "", "a": "1"}},
                 {"method": "post", "request_url": "http://h/g", "name": "g", "data": "user=bob&pass=x1&z=k-123456"},

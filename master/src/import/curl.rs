@@ -257,7 +257,7 @@ impl Reader {
         let file = || format!("`{shown} {}` reads a file: write its content into the command", short(&value));
         match flag {
             Flag::Method => drop(self.task.insert("method".into(), value.to_lowercase().into())),
-            Flag::Header | Flag::Data if value.starts_with('@') => return Err(file()),
+            Flag::Header | Flag::Data | Flag::Json if value.starts_with('@') => return Err(file()),
             Flag::Header => self.header(&value)?,
             Flag::Data | Flag::DataLiteral => self.data.push(value),
             Flag::DataEncoded => {
@@ -268,7 +268,6 @@ impl Reader {
                 let encoded = encoded(content);
                 self.data.push(if name.is_empty() { encoded } else { format!("{name}={encoded}") });
             }
-            Flag::Json if value.starts_with('@') => return Err(file()),
             Flag::Json => {
                 self.is_json = true;
                 self.data.push(value);

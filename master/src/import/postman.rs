@@ -232,7 +232,7 @@ fn raw_body(task: &mut Task, body: &Value, raw: &str) {
         (None, None) => raw.trim_start().starts_with(['{', '[']),
     };
     if let Some(json) = exact_json(raw).filter(|_| is_json) {
-        drop(task.insert("json".into(), json))
+        task.insert("json".into(), json);
     } else {
         let kind = match language {
             Some("json") => Some("application/json"),

@@ -20,7 +20,9 @@ fn line(n: u64, error: Option<&str>) -> RequestLine {
 
 fn batch(lines: &[RequestLine]) -> LineBatch {
     let mut encoded = Lines::default();
-    lines.iter().for_each(|line| encoded.push(line));
+    for line in lines {
+        encoded.push(line);
+    }
     let run_started = Utc.timestamp_micros(1_764_012_345_000_001).single().unwrap();
     LineBatch { worker: "w1".into(), run_started, lines: encoded.take() }
 }

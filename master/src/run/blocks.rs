@@ -211,8 +211,12 @@ mod tests {
         let mut counts = Snapshot::default();
         let key = SeriesKey { name: name.into(), request_type: "GET".into(), scenario: "s".into() };
         let series = counts.phase_mut(Phase::Main).series_mut(&key);
-        succeeded.iter().for_each(|v| series.succeeded.record(*v));
-        failed.iter().for_each(|v| series.failed.record(*v));
+        for v in succeeded {
+            series.succeeded.record(*v);
+        }
+        for v in failed {
+            series.failed.record(*v);
+        }
         counts
     }
 
@@ -225,13 +229,17 @@ mod tests {
             let mut all = Latency::default();
             for (second, values) in &spans {
                 blocks.add(*second, &counts("n", values, &[7]));
-                values.iter().for_each(|v| all.record(*v));
+                for v in values {
+                    all.record(*v);
+                }
                 all.record(7);
             }
             let of_name = blocks.of("n");
             prop_assert!(of_name.blocks.len() <= MOST);
             let mut sum = Latency::default();
-            of_name.blocks.iter().for_each(|b| sum.merge(&b.response));
+            for block in &of_name.blocks {
+                sum.merge(&block.response);
+            }
             prop_assert_eq!(of_name.blocks.iter().map(|b| b.failed).sum::<u64>(), spans.len() as u64);
             prop_assert_eq!(&sum, &all);
             prop_assert_eq!(&NameBlocks::decode(&of_name.encoded()).unwrap(), &of_name);

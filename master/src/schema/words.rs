@@ -39,12 +39,11 @@ pub(super) fn deep(command: &str, parameter: &str) -> Option<Value> {
     Some(match (command, parameter) {
         ("LD_register_csv_sources", "sources") => json!({"type": "array", "items": start_test::csv_source()}),
         ("LD_register_csv_source", "at_end") => choice(&["placeholder", "stop_user", "stop_test"]),
-        ("LD_execute_files", _) => json!({"type": "array", "items": text()}),
+        ("LD_execute_files", _) | ("LD_generate_from_curls", "curls") => json!({"type": "array", "items": text()}),
         ("LD_har_to_tasks" | "LD_har_to_action_json", "include" | "exclude") => {
             json!({"type": ["array", "null"], "items": {"type": "string", "format": "regex"}})
         }
         (_, "credentials") => choice(&crate::import::Credentials::WORDS),
-        ("LD_generate_from_curls", "curls") => json!({"type": "array", "items": text()}),
         (name, "user") if name.contains("_to_") || name.starts_with("LD_generate_from_") => start_test::user_key(),
         ("LD_evaluate_sla" | "LD_assert_sla", "rules") => json!({"type": "array", "items": rule()}),
         ("LD_add_package_to_executor", "optional") => boolean(),
