@@ -185,7 +185,7 @@ pub(crate) struct Outputs {
     /// Writes one JSON line per action: {"index", "command", "ok", "value"} or, failed, "error"; - is stdout
     #[arg(long, value_name = "OUT.jsonl|-")]
     pub results: Option<PathBuf>,
-    /// Where ${secret.NAME} comes from: a JSON object, or lines NAME=VALUE; else from LD_SECRET_NAME
+    /// Where ${secret.NAME} comes from: a JSON object, or lines NAME=VALUE; else from `LD_SECRET_NAME`
     #[arg(long, value_name = "FILE")]
     pub secrets: Option<PathBuf>,
     /// Runs what the seed would run: what it passes over is a warning, other faults fail their action

@@ -57,11 +57,15 @@ impl Known {
         match value {
             Value::Array(items) => {
                 self.action(items);
-                items.iter().for_each(|item| self.gather(item));
+                for item in items {
+                    self.gather(item);
+                }
             }
             Value::Object(map) => {
                 self.keys(map);
-                map.values().for_each(|item| self.gather(item));
+                for item in map.values() {
+                    self.gather(item);
+                }
             }
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
         }

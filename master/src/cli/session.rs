@@ -183,7 +183,9 @@ fn secrets(
     let tests: Vec<_> = actions.filter(|action| TESTS.contains(&action.name.as_str())).collect();
     let missing: Vec<Fault> = tests.iter().flat_map(|test| store.all_missing(&test.source, &test.pointer)).collect();
     if !missing.is_empty() {
-        missing.iter().for_each(|fault| console.error(&fault.to_string()));
+        for fault in &missing {
+            console.error(&fault.to_string());
+        }
         return Err(Refused);
     }
     if tests.iter().any(|test| secrets::uses_secrets(&test.source))
