@@ -63,7 +63,9 @@ impl Known {
             }
             Value::Object(map) => {
                 self.keys(map);
-                map.values().for_each(|item| self.gather(item));
+                for item in map.values() {
+                    self.gather(item);
+                }
             }
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
         }
