@@ -6,12 +6,13 @@ use crate::run::result::RunResult;
 use crate::run::verdict::Verdict;
 use crate::run::{Run, fixture};
 use chrono::{TimeZone as _, Utc};
+use ld_shared::sample::Phase;
 use std::sync::Arc;
 
 fn findings() -> Findings {
     let mut measured = fixture::measured();
     measured.blocks.add(3, &measured.total);
-    let hostile = measured.records.first_mut().unwrap();
+    let hostile = measured.records.iter_mut().find(|record| record.phase == Phase::Main).unwrap();
     hostile.url = "http://me:hunter2@h/\0é".into();
     let verdict = Verdict::of(&measured, fixture::thresholds());
     let runs = vec![Arc::new(Run { measured, verdict: verdict.clone(), label: Some("shop".into()) })];
