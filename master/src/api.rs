@@ -29,10 +29,15 @@ use crate::cluster::{Cluster, ClusterError, ClusterOptions};
 use crate::command::{CommandError, Outside, Running, refused};
 use crate::console::Console;
 use crate::executor::{Outcome, records};
+use crate::report::{self, REPORTS};
 use crate::run::result::RunResult;
 use crate::script::{Arguments, Strictness};
 use ld_shared::boot::signal::Signals;
+use ld_shared::plan::Plan;
 use ld_shared::record::Record;
+use ld_shared::rng::KeyedRng;
+use ld_shared::scope::{Bindings, Scope};
+use ld_shared::template::Template;
 use serde_json::{Map, Value, json};
 use std::path::Path;
 use std::time::Duration;
@@ -200,6 +205,68 @@ impl App {
         self.findings().result
     }
 
+    /// The seed's `resolve`: fills the placeholders of every text in `value` in, as a task's would be
+    /// for one user: registered variables, the environment, made-up values. What has no value stays.
+    ///
+    /// ```
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use ld_master::app::App;
+    /// # use serde_json::json;
+    /// let app = App::local().await?;
+    /// app.register_variable("base", "http://h").await?;
+    /// assert_eq!(app.resolve(&json!({"url": "${var.base}/${nope}"})), json!({"url": "http://h/${nope}"}));
+    /// # Ok(()) }
+    /// ```
+    pub fn resolve(&self, value: &Value) -> Value {
+        let text = value.to_string();
+        let set = |name: &str| Some((name.to_owned(), crate::cli::environment(name)?));
+        let env = Template::env_names(&text).filter_map(set).collect();
+        let plan = Plan { variables: self.state().variables.clone(), env, ..Plan::default() };
+        let bindings = Bindings::new(&plan, Vec::new());
+        let mut scope = Scope::new(&bindings);
+        scope.begin_iteration(KeyedRng::new(rand::random(), 0, 0), 0);
+        filled(value, &bindings, &mut scope)
+    }
+
+    /// The seed's report functions: writes the report of a format (`html`, `json`, `xml`, `csv`, `junit`,
+    /// `summary`) on every test since `LD_clear_records` to files of that name without ending. Gives
+    /// their paths.
+    ///
+    /// # Errors
+    ///
+    /// An unknown format, a format that has nothing to say without a test, a file that cannot be written.
+    pub async fn generate_report(&self, format: &str, name: &str) -> Result<Value, CommandError> {
+        let Some(line) = report::named(format) else {
+            let known: Vec<_> = REPORTS.iter().map(|line| line.report.format()).collect();
+            let message = format!("unknown report format `{format}`; accepted: {}", known.join(", "));
+            return Err(CommandError::failed("ValueError", message));
+        };
+        self.call(line.command, json!([name])).await
+    }
+
+    /// The seed's `persist_records`: saves the kept requests, plan and result of every test since
+    /// `LD_clear_records` in a database, a file's path or a `postgres://` URL. Gives the run's number.
+    ///
+    /// ```
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use ld_master::app::App;
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("runs.db").display().to_string();
+    /// let app = App::local().await?;
+    /// let number = app.persist_records(&path, Some("nightly")).await?;
+    /// assert_eq!(app.call("LD_list_runs", serde_json::json!([path])).await?[0]["id"], number);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// A database that cannot be opened or written.
+    pub async fn persist_records(&self, database: &str, label: Option<&str>) -> Result<Value, CommandError> {
+        self.call("LD_persist_records", json!({"database_path": database, "label": label})).await
+    }
+
     /// The seed's `callback_executor`: runs a command, then hands its result to `callback`, and gives it
     /// back.
     ///
@@ -227,6 +294,22 @@ impl App {
         let result = self.call(trigger, arguments).await?;
         callback(&result);
         Ok(result)
+    }
+}
+
+/// `value` with its texts (not its keys) filled in.
+fn filled(value: &Value, bindings: &Bindings, scope: &mut Scope) -> Value {
+    match value {
+        Value::String(text) => {
+            let rendered = Template::compile(text, bindings).render_text(bindings, scope);
+            // what can never be filled in stays as written
+            Value::String(rendered.unwrap_or_else(|_| text.clone()))
+        }
+        Value::Array(items) => items.iter().map(|item| filled(item, bindings, scope)).collect(),
+        Value::Object(map) => {
+            map.iter().map(|(key, item)| (key.clone(), filled(item, bindings, scope))).collect::<Map<_, _>>().into()
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
     }
 }
 
