@@ -114,7 +114,7 @@ pub async fn open(place: &str, missing: Missing) -> Result<Store, StoreError> {
     let options: AnyConnectOptions = url.parse().map_err(|error| failed(&error))?;
     // statements carry no values, yet a database's address may be in what drivers log
     let connection = options.disable_statement_logging().connect().await.map_err(|error| failed(&error))?;
-    Ok(Store { engine, connection, place: redact::urls(place), password })
+    Ok(Store { engine, connection, place: redact::text(place), password })
 }
 
 /// A scheme of two letters or more is one; `C:\x` is a path.
@@ -128,14 +128,17 @@ fn parse(place: &str) -> Place {
 }
 
 fn open_error(place: &str, reason: String) -> StoreError {
-    StoreError::Open { place: redact::urls(place), reason }
+    StoreError::Open { place: redact::text(place), reason }
 }
 
-/// The password of a URL's user part.
+/// The password of a URL: in its user part, or as a parameter.
 fn password_of(url: &str) -> Option<String> {
     let authority = url.split_once("://")?.1.split(['/', '?', '#']).next()?;
-    let (user, _host) = authority.rsplit_once('@')?;
-    user.split_once(':').map(|(_, password)| password.to_owned()).filter(|password| !password.is_empty())
+    let user = authority.rsplit_once('@').and_then(|(user, _host)| user.split_once(':'));
+    let parameter = url.split_once('?').into_iter().flat_map(|(_, query)| query.split('&'));
+    let mut parameter = parameter.filter_map(|pair| pair.strip_prefix("password="));
+    let password = user.map(|(_, password)| password).or_else(|| parameter.next())?;
+    Some(password.to_owned()).filter(|password| !password.is_empty())
 }
 
 fn hidden(text: String, password: Option<&str>) -> String {

@@ -38,7 +38,8 @@ pub fn render(comparison: &Comparison, options: Options, width: usize) -> String
         say(&format!("rate of {} name{s} not compared: who paced them is not known", comparison.without_rate));
     }
     if comparison.too_few > 0 {
-        say(&format!("{} comparisons had too few samples to decide", comparison.too_few));
+        let s = if comparison.too_few == 1 { "" } else { "s" };
+        say(&format!("{} comparison{s} had too few samples to decide", comparison.too_few));
     }
     say(&verdict(comparison, options));
     out
@@ -54,8 +55,8 @@ fn verdict(comparison: &Comparison, options: Options) -> String {
     };
     format!(
         "{moved} by more than {} beyond noise, of {compared} comparisons of {names} name{s} (confidence {})",
-        format::percent(options.threshold).replace(".00", ""),
-        format!("{:.2} %", options.confidence * 100.0).replace("0 %", " %"),
+        format!("{} %", (options.threshold * 1e4).round() / 1e2),
+        format!("{} %", (options.confidence * 1e4).round() / 1e2),
     )
 }
 
