@@ -101,7 +101,8 @@ async fn sqlite_conforms() {
     assert!(!String::from_utf8_lossy(&bytes).contains("hunter2"));
 }
 
-/// `LD_TEST_POSTGRES` names an empty database; `tests/tests/store.rs` starts a server for it.
+/// `LD_TEST_POSTGRES` names an empty database, for trying by hand; `tests/tests/store.rs` holds both
+/// engines against each other with a server of its own.
 #[tokio::test]
 #[expect(clippy::disallowed_methods, reason = "a test reads its environment")]
 async fn postgres_conforms() {
