@@ -205,6 +205,7 @@ impl App {
             blobs: test.blobs.clone(),
             thresholds: test.thresholds.clone(),
             allow_missing_workers: test.allow_missing_workers,
+            any_worker: false,
             lines: file.map(RecordFile::sink),
         };
         let outcome = self.run_plan(cluster, order, known).await;

@@ -5,6 +5,7 @@ mod demo;
 mod doctor;
 mod documents;
 mod init;
+mod lint;
 mod runs;
 mod session;
 
@@ -141,6 +142,15 @@ enum Command {
         #[arg(long)]
         force: bool,
     },
+    /// Shows every fault of documents at once, without running anything
+    Lint {
+        /// The documents
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// Findings as JSON lines on stdout: {"file", "severity", "pointer", "message", "help"}
+        #[arg(long)]
+        json: bool,
+    },
     /// Prints the JSON Schema of action documents, for editors and other checkers
     Schema,
     /// Loads one URL
@@ -223,6 +233,7 @@ pub fn run() -> u8 {
         Some(Command::RunStr { json, outputs }) => documents::run_text(&global, console, &json, &outputs),
         Some(Command::RunDir { dir, outputs }) => documents::run_dir(&global, console, &dir, &outputs),
         Some(Command::Init { path, force }) => init::run(&console, &path, force),
+        Some(Command::Lint { files, json }) => lint::run(&console, &files, json),
         Some(Command::Schema) => {
             console.lines(&schema::text(&Commands::default()));
             exit::PASSED

@@ -65,6 +65,8 @@ pub struct RunOrder {
     pub thresholds: Vec<Threshold>,
     /// Start with those workers that are there when the wait is over.
     pub allow_missing_workers: bool,
+    /// One worker is enough: start with whoever is there.
+    pub any_worker: bool,
     /// Where every request of the main phase goes, if the plan asks for that.
     pub lines: Option<LineSink>,
 }

@@ -114,7 +114,7 @@ pub async fn open(place: &str, missing: Missing) -> Result<Store, StoreError> {
     let options: AnyConnectOptions = url.parse().map_err(|error| failed(&error))?;
     // statements carry no values, yet a database's address may be in what drivers log
     let connection = options.disable_statement_logging().connect().await.map_err(|error| failed(&error))?;
-    Ok(Store { engine, connection, place: redact::text(place), password })
+    Ok(Store { engine, connection, place: shown(place), password })
 }
 
 /// A scheme of two letters or more is one; `C:\x` is a path.
@@ -128,7 +128,16 @@ fn parse(place: &str) -> Place {
 }
 
 fn open_error(place: &str, reason: String) -> StoreError {
-    StoreError::Open { place: redact::text(place), reason }
+    StoreError::Open { place: shown(place), reason }
+}
+
+/// A place as people may see it: without password, and of a server without its parameters, among
+/// which there may be another one.
+fn shown(place: &str) -> String {
+    match parse(place) {
+        Place::Server(url) => redact::urls(url.split('?').next().unwrap_or_default()),
+        Place::File(_) => redact::urls(place),
+    }
 }
 
 /// The password of a URL: in its user part, or as a parameter.

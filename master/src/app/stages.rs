@@ -80,7 +80,9 @@ impl App {
         let Some(plan) = stage(&plan, "teardown", &test.plan.teardown) else { return Ok(None) };
         self.console.note(&begins("teardown", &test.plan.teardown));
         let known = self.signals.count();
-        let measured = self.run_plan(cluster, order(plan, test), known).await.map_err(|error| error.to_string())?;
+        // the others may have been lost in the test
+        let order = RunOrder { any_worker: true, ..order(plan, test) };
+        let measured = self.run_plan(cluster, order, known).await.map_err(|error| error.to_string())?;
         match &measured.ending {
             Ending::Failed(why) => Err(why.clone()),
             Ending::Stopped | Ending::Completed | Ending::Breached => Ok(Some(measured)),
@@ -153,6 +155,7 @@ fn order(plan: Plan, test: &Compiled) -> RunOrder {
         blobs: test.blobs.clone(),
         thresholds: Vec::new(),
         allow_missing_workers: test.allow_missing_workers,
+        any_worker: false,
         lines: None,
     }
 }

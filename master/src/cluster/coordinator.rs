@@ -745,15 +745,17 @@ impl Coordinator {
     fn arm(&mut self, now: Mono, attempt: u32, registry: &Registry, effects: &mut Vec<Effect>) {
         let error = registry.members().filter_map(|(_, member)| member.clock).map(|clock| clock.error).max();
         let round_trip = Duration::from_nanos(2 * error.unwrap_or(0));
-        let (ahead, margin) = if self.spec.local {
-            // nothing but threads between us; later attempts allow for a busy machine
-            (Duration::from_millis(20 * u64::from(attempt * attempt)), Duration::from_millis(5))
+        let (t0, until) = if self.spec.local {
+            // nothing but threads between us. The one worker confirms an instant that it can keep, and
+            // keeps it however late its word is read; one that came too late for it is set anew
+            let t0 = now.after(Duration::from_millis(2 * 10_u64.pow(attempt)));
+            (t0, t0.after(Duration::from_secs(1)))
         } else {
-            let ahead = (round_trip * 4 + Duration::from_millis(250)).max(Duration::from_secs(1));
+            let t0 = now.after((round_trip * 4 + Duration::from_millis(250)).max(Duration::from_secs(1)));
             // a new instant must reach everybody before the old one comes
-            (ahead, round_trip * 2 + Duration::from_millis(100))
+            let margin = (round_trip * 2 + Duration::from_millis(100)).as_nanos();
+            (t0, Mono(t0.0 - margin.min(u128::from(t0.0)) as u64))
         };
-        let t0 = now.after(ahead);
         for (session, participant) in &self.participants {
             let Some(share) = &participant.share else { continue };
             let shard = Shard {
@@ -767,7 +769,6 @@ impl Coordinator {
             let run = self.spec.run.clone();
             effects.push(Effect::Send(*session, ToWorker::Arm { run, attempt, t0, shard: Box::new(shard) }));
         }
-        let until = Mono(t0.0 - margin.as_nanos().min(u128::from(t0.0)) as u64);
         self.state = State::Arming { attempt, t0, until };
     }
 

@@ -251,7 +251,11 @@ impl Driver {
             plan: order.plan.clone(),
             digest: order.digest.clone(),
             blobs: blobs.keys().cloned().collect(),
-            expected: if self.options.bind.is_none() { 1 } else { self.options.expected_workers as usize },
+            expected: if self.options.bind.is_none() || order.any_worker {
+                1
+            } else {
+                self.options.expected_workers as usize
+            },
             wait: self.options.wait,
             allow_missing: order.allow_missing_workers,
             thresholds: order.thresholds.clone(),

@@ -10,7 +10,7 @@ const SECONDS: u32 = 30;
 const NAMES: [(&str, f64); 4] = [("home", 9.0), ("search", 38.0), ("cart", 21.0), ("checkout", 64.0)];
 
 /// How a made-up target behaves.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Law {
     /// Factor of the times of `cart`.
     cart: f64,
@@ -95,14 +95,15 @@ fn equal_runs_give_nothing() {
 
 #[test]
 fn a_slower_name_is_named_and_nothing_else() {
-    for law in [CALM, Law { open: true, ..CALM }, Law { ramp: 1.0, ..CALM }, Law { shared: 0.03, lasting: 0.3, ..CALM }]
-    {
+    // where the level itself wanders by 5 % from second to second, half a minute often says too little
+    let wandering = (Law { shared: 0.05, ..CALM }, 3);
+    for (law, least) in [(CALM, 5), (Law { open: true, ..CALM }, 5), (Law { ramp: 1.0, ..CALM }, 5), wandering] {
         let all = moved(6, law, Law { cart: 1.2, ..law });
         for found in &all {
             assert!(found.iter().all(|f| f.starts_with("cart p") && !f.ends_with("better")), "{found:?}");
         }
         let named = all.iter().filter(|found| found.iter().any(|f| f == "cart p50")).count();
-        assert!(named >= 5, "{all:?}");
+        assert!(named >= least, "{law:?}: {all:?}");
     }
 }
 

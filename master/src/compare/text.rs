@@ -39,7 +39,7 @@ pub fn render(comparison: &Comparison, options: Options, width: usize) -> String
     }
     if comparison.too_few > 0 {
         let s = if comparison.too_few == 1 { "" } else { "s" };
-        say(&format!("{} comparison{s} had too few samples to decide", comparison.too_few));
+        say(&format!("{} comparison{s} undecided: too few samples, or too much scatter", comparison.too_few));
     }
     say(&verdict(comparison, options));
     out
@@ -53,10 +53,11 @@ fn verdict(comparison: &Comparison, options: Options) -> String {
         1 => "1 moved".to_owned(),
         n => format!("{n} moved"),
     };
+    let percent = |share: f64| (share * 1e4).round() / 1e2;
+    let (threshold, confidence) = (percent(options.threshold), percent(options.confidence));
     format!(
-        "{moved} by more than {} beyond noise, of {compared} comparisons of {names} name{s} (confidence {})",
-        format!("{} %", (options.threshold * 1e4).round() / 1e2),
-        format!("{} %", (options.confidence * 1e4).round() / 1e2),
+        "{moved} by more than {threshold} % beyond noise, of {compared} comparisons of {names} name{s} \
+         (confidence {confidence} %)"
     )
 }
 

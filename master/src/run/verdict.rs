@@ -175,6 +175,9 @@ impl Verdict {
             );
             found(exit::NOT_RUN, text);
         }
+        if ended == 0 && measured.odometers.phase(Phase::Main).requests_started == 0 && thresholds.is_empty() {
+            reasons.push("warning: no request was started".into());
+        }
         if hooks.failed() > 0 {
             let [failed, ended] = [hooks.failed(), hooks.failed() + hooks.succeeded()].map(format::count);
             reasons.push(format!("warning: {failed} of {ended} requests of hooks failed{}", most_often(hooks)));

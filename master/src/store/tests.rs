@@ -6,13 +6,13 @@ use crate::run::result::RunResult;
 use crate::run::verdict::Verdict;
 use crate::run::{Run, fixture};
 use chrono::{TimeZone as _, Utc};
+use ld_shared::sample::Phase;
 use std::sync::Arc;
 
 fn findings() -> Findings {
     let mut measured = fixture::measured();
     measured.blocks.add(3, &measured.total);
-    let main = ld_shared::sample::Phase::Main;
-    let hostile = measured.records.iter_mut().find(|record| record.phase == main).unwrap();
+    let hostile = measured.records.iter_mut().find(|record| record.phase == Phase::Main).unwrap();
     hostile.url = "http://me:hunter2@h/\0é".into();
     let verdict = Verdict::of(&measured, fixture::thresholds());
     let runs = vec![Arc::new(Run { measured, verdict: verdict.clone(), label: Some("shop".into()) })];
@@ -144,7 +144,7 @@ async fn what_cannot_be_opened_or_written_says_why() {
     assert!(text.ends_with("the file is no SQLite database"), "{text}");
     for url in ["postgres://me:hunter2@127.0.0.1:1/x", "postgres://127.0.0.1:1/x?user=me&password=hunter2"] {
         let text = open(url, Missing::Create).await.err().unwrap().to_string();
-        assert!(!text.contains("hunter2") && text.contains("***"), "{text}");
+        assert!(!text.contains("hunter2") && text.contains("127.0.0.1:1/x"), "{text}");
     }
 }
 

@@ -262,11 +262,12 @@ fn each<T>(reader: &mut Reader<'_>, key: &str, read: Entry<T>, lost: &mut bool) 
 
 /// Notes placeholders that can never be filled in: the seed loses such a task.
 fn placeholders(value: &Value, pointer: &str, faults: &mut Vec<Fault>) -> bool {
-    let from = faults.len();
+    let mut lost = false;
     each_text(value, pointer, &mut |pointer, text| {
         if let Some(reason) = Template::fault(text) {
             let help = "write ${randint(LOWEST,HIGHEST)} with two whole numbers";
             faults.push(Fault::new(pointer, reason).help(help).ignored());
+            lost = true;
         }
         for (placeholder, remedy) in Template::unknown_fakers(text) {
             // the seed sends its text
@@ -274,7 +275,7 @@ fn placeholders(value: &Value, pointer: &str, faults: &mut Vec<Fault>) -> bool {
             faults.push(fault.help(remedy).ignored());
         }
     });
-    faults.len() > from
+    lost
 }
 
 /// Calls `with` for every text in `value` (not for keys), with its pointer.
