@@ -140,11 +140,14 @@ fn shown(place: &str) -> String {
     }
 }
 
-/// The password of a URL's user part.
+/// The password of a URL: in its user part, or as a parameter.
 fn password_of(url: &str) -> Option<String> {
     let authority = url.split_once("://")?.1.split(['/', '?', '#']).next()?;
-    let (user, _host) = authority.rsplit_once('@')?;
-    user.split_once(':').map(|(_, password)| password.to_owned()).filter(|password| !password.is_empty())
+    let user = authority.rsplit_once('@').and_then(|(user, _host)| user.split_once(':'));
+    let parameter = url.split_once('?').into_iter().flat_map(|(_, query)| query.split('&'));
+    let mut parameter = parameter.filter_map(|pair| pair.strip_prefix("password="));
+    let password = user.map(|(_, password)| password).or_else(|| parameter.next())?;
+    Some(password.to_owned()).filter(|password| !password.is_empty())
 }
 
 fn hidden(text: String, password: Option<&str>) -> String {

@@ -27,7 +27,7 @@ struct Law {
     open: bool,
 }
 
-const CALM: Law = Law { cart: 1.0, failures: 0.01, shared: 0.03, lasting: 0.5, ramp: 0.0, users: 20.0, open: false };
+const CALM: Law = Law { cart: 1.0, failures: 0.01, shared: 0.02, lasting: 0.5, ramp: 0.0, users: 20.0, open: false };
 
 fn normal(rng: &mut KeyedRng) -> f64 {
     (-2.0 * (1.0 - rng.next_f64()).ln()).sqrt() * (std::f64::consts::TAU * rng.next_f64()).cos()

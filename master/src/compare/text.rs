@@ -38,7 +38,8 @@ pub fn render(comparison: &Comparison, options: Options, width: usize) -> String
         say(&format!("rate of {} name{s} not compared: who paced them is not known", comparison.without_rate));
     }
     if comparison.too_few > 0 {
-        say(&format!("{} comparisons had too few samples to decide", comparison.too_few));
+        let s = if comparison.too_few == 1 { "" } else { "s" };
+        say(&format!("{} comparison{s} undecided: too few samples, or too much scatter", comparison.too_few));
     }
     say(&verdict(comparison, options));
     out
@@ -52,10 +53,11 @@ fn verdict(comparison: &Comparison, options: Options) -> String {
         1 => "1 moved".to_owned(),
         n => format!("{n} moved"),
     };
+    let percent = |share: f64| (share * 1e4).round() / 1e2;
+    let (threshold, confidence) = (percent(options.threshold), percent(options.confidence));
     format!(
-        "{moved} by more than {} beyond noise, of {compared} comparisons of {names} name{s} (confidence {})",
-        format::percent(options.threshold).replace(".00", ""),
-        format!("{:.2} %", options.confidence * 100.0).replace("0 %", " %"),
+        "{moved} by more than {threshold} % beyond noise, of {compared} comparisons of {names} name{s} \
+         (confidence {confidence} %)"
     )
 }
 
