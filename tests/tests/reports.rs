@@ -197,7 +197,7 @@ fn xml_and_junit_stay_well_formed_whatever_arrives() {
         .map(|(i, odd)| {
             let check = json!({"type": "contains", "value": format!("{odd}{}", "nowhere")});
             let mut task = json!({"method": "get", "request_url": server.url(), "name": format!("odd {odd}")});
-            if i % 2 == 1 {
+            if i == 1 {
                 task["assertions"] = json!([check]);
             }
             task
