@@ -82,9 +82,11 @@ pub fn bytes(n: u64) -> String {
 /// At most `width` characters, with a `…` where some were cut: in front of URLs, which tell
 /// themselves apart by their ends, behind everything else.
 pub fn cut(text: &str, width: usize) -> String {
+    // a name must not move the cursor or break a line
+    let text = text.replace(char::is_control, "·");
     let length = text.chars().count();
     if length <= width {
-        return text.to_owned();
+        return text;
     }
     if text.contains("://") {
         return std::iter::once('…').chain(text.chars().skip(length + 1 - width.max(1))).collect();

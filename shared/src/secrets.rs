@@ -123,21 +123,17 @@ fn forms(value: &str) -> Vec<Vec<u8>> {
         };
         value.bytes().map(encode).collect()
     };
-    let ascii_json = || -> String {
-        let json = escaped(value, Escape::Json);
-        let units = json.encode_utf16().map(|unit| match u8::try_from(unit) {
-            Ok(byte @ ..0x80) => char::from(byte).to_string(),
-            _ => format!("\\u{unit:04x}"),
-        });
-        units.collect()
-    };
+    // other writers of JSON leave what is not ASCII as it is
+    let utf8_json = serde_json::Value::from(value).to_string();
+    let utf8_json = utf8_json.trim_start_matches('"').strip_suffix('"').unwrap_or_default();
     let quoted = value.replace('\\', "\\\\").replace('\n', "\\n").replace('\r', "\\r").replace('\t', "\\t");
     let html = value.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
     let mut texts = vec![
         value.to_owned(),
         escaped(value, Escape::Json),
         escaped(value, Escape::Json).replace('/', "\\/"),
-        ascii_json(),
+        utf8_json.to_owned(),
+        utf8_json.replace('/', "\\/"),
         quoted.replace('\'', "\\'"),
         quoted,
         html.replace('"', "&quot;").replace('\'', "&#39;"),

@@ -92,7 +92,8 @@ impl Template {
         builder.finish()
     }
 
-    /// A JSON value whose texts (not keys) are templates, as one template of its compact JSON text.
+    /// A JSON value whose texts (not keys) are templates, as one template of its JSON text, in
+    /// the form of Python's `json.dumps`.
     pub fn compile_json(value: &Value, bindings: &Bindings) -> Self {
         let mut builder = Builder { bindings, parts: Vec::new() };
         builder.json(value);
@@ -305,7 +306,7 @@ impl Builder<'_> {
             Value::Array(items) => {
                 self.literal("[", false);
                 for (i, item) in items.iter().enumerate() {
-                    self.literal(if i > 0 { "," } else { "" }, false);
+                    self.literal(if i > 0 { ", " } else { "" }, false);
                     self.json(item);
                 }
                 self.literal("]", false);
@@ -313,9 +314,9 @@ impl Builder<'_> {
             Value::Object(map) => {
                 self.literal("{", false);
                 for (i, (key, value)) in map.iter().enumerate() {
-                    self.literal(if i > 0 { ",\"" } else { "\"" }, false);
+                    self.literal(if i > 0 { ", \"" } else { "\"" }, false);
                     self.literal(key, true);
-                    self.literal("\":", false);
+                    self.literal("\": ", false);
                     self.json(value);
                 }
                 self.literal("}", false);

@@ -90,6 +90,11 @@ pub trait Protocol: Sized + 'static {
     fn timeout(&self, task: &Self::Task) -> Option<f64>;
     /// URL or target as records show it, passwords left out. Called only for requests that are kept.
     fn url(&self, task: &Self::Task, scope: &mut Scope) -> Arc<str>;
+    /// What the record of one request says of its failed status; `None`: what statistics say. There
+    /// reasons must stay few, here the seed's text names the URL.
+    fn status_error(&self, _task: &Self::Task, _status: u16, _url: &str, _name: &str) -> Option<String> {
+        None
+    }
     /// Fills in every placeholder (untimed), then returns the exchange: it sends and awaits. This,
     /// and only this, is service time: the exchange calls [`Probe::start`] as the last thing before
     /// its first system call, [`Probe::written`] when the request has been handed to the socket,
@@ -129,6 +134,8 @@ pub trait Users {
     fn timeout(&self, task: &dyn Any) -> Option<f64>;
     /// See [`Protocol::url`].
     fn url(&self, task: &dyn Any, scope: &mut Scope) -> Arc<str>;
+    /// See [`Protocol::status_error`].
+    fn status_error(&self, task: &dyn Any, status: u16, url: &str, name: &str) -> Option<String>;
     /// See [`Protocol::begin`].
     fn begin<'a>(
         &'a self,
@@ -181,6 +188,10 @@ impl<P: Protocol> Users for Erased<P> {
 
     fn url(&self, task: &dyn Any, scope: &mut Scope) -> Arc<str> {
         self.0.url(Self::task(task), scope)
+    }
+
+    fn status_error(&self, task: &dyn Any, status: u16, url: &str, name: &str) -> Option<String> {
+        self.0.status_error(Self::task(task), status, url, name)
     }
 
     fn begin<'a>(

@@ -311,6 +311,7 @@ impl User {
         }
         let url = task.users.url(task.compiled.as_ref(), &mut self.scope);
         let url = masked_text(&url, self.core.context.bindings.secrets()).unwrap_or(url);
+        let failure = failure.map(|failure| self.told(task, sample, reply.as_ref(), failure, &url));
         if all {
             self.core.recorder.list(Line {
                 series: sample.series,
@@ -326,6 +327,32 @@ impl User {
             let record = self.kept(task, sample, reply, failure, keep, url);
             self.core.recorder.keep(record);
         }
+    }
+
+    /// A failure as its record tells it.
+    fn told(
+        &self,
+        task: &Task,
+        sample: &crate::recorder::Sample,
+        reply: Option<&Reply>,
+        failure: Failure,
+        url: &str,
+    ) -> Failure {
+        // the seed's texts, which are those of its language
+        let seeds = match &*failure.reason {
+            "connection refused" => Some("[Errno 111] Connection refused"),
+            "name not resolved" => Some("[Errno -2] Name or service not known"),
+            _ => None,
+        };
+        if let Some(text) = seeds {
+            return Failure::new(failure.kind, text);
+        }
+        let Some(status) = reply.and_then(|r| r.status).filter(|_| failure.kind == FailureKind::Status) else {
+            return failure;
+        };
+        let name = self.scenario.name_of(sample.series);
+        let text = task.users.status_error(task.compiled.as_ref(), status, url, &name);
+        text.map_or(failure, |text| Failure::new(FailureKind::Status, text))
     }
 
     fn rendered_series(&mut self, task: &Task, template: &Template, numbers: &RefCell<HashMap<Box<str>, u16>>) -> u16 {

@@ -6,16 +6,16 @@ use std::path::{Path, PathBuf};
 
 /// A file could not be written.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot write `{}`: {}", path.display(), cause(source))]
+#[error("cannot write `{}`: {}", path.display(), cause(error))]
 pub struct WriteError {
     path: PathBuf,
-    source: io::Error,
+    error: io::Error,
 }
 
 /// Writes `content` to `path`, whole or not at all.
 pub fn write(path: &Path, content: &[u8]) -> Result<(), WriteError> {
     let mut file = NewFile::create(path)?;
-    file.write_all(content).map_err(|source| file.fault(source))?;
+    file.write_all(content).map_err(|error| file.fault(error))?;
     file.commit()
 }
 
@@ -37,7 +37,7 @@ const BUFFER: usize = 256 * 1024;
 impl NewFile {
     /// Starts one for `path`.
     pub fn create(path: &Path) -> Result<Self, WriteError> {
-        let fault = |source| WriteError { path: path.to_owned(), source };
+        let fault = |error| WriteError { path: path.to_owned(), error };
         let of = |file, rename| Self { path: path.to_owned(), out: BufWriter::with_capacity(BUFFER, file), rename };
         if fs::metadata(path).is_ok_and(|meta| !meta.is_file() && !meta.is_dir()) {
             return File::options().write(true).open(path).map(|file| of(file, None)).map_err(fault);
@@ -58,7 +58,7 @@ impl NewFile {
 
     /// Gives it its name.
     pub fn commit(mut self) -> Result<(), WriteError> {
-        self.finish().map_err(|source| self.fault(source))
+        self.finish().map_err(|error| self.fault(error))
     }
 
     fn finish(&mut self) -> io::Result<()> {
@@ -72,8 +72,8 @@ impl NewFile {
     }
 
     /// An error of writing to it.
-    pub fn fault(&self, source: io::Error) -> WriteError {
-        WriteError { path: self.path.clone(), source }
+    pub fn fault(&self, error: io::Error) -> WriteError {
+        WriteError { path: self.path.clone(), error }
     }
 }
 

@@ -4,6 +4,9 @@ use serde_json::{Value, json};
 
 /// The schema, or null: null is as if absent.
 pub(super) fn or_null(mut schema: Value) -> Value {
+    if schema["type"] == "null" {
+        return schema;
+    }
     let is_plain = schema.get("enum").is_none() && schema.get("anyOf").is_none();
     if let Some(Value::String(kind)) = schema.get("type").filter(|_| is_plain) {
         if kind != "null" {

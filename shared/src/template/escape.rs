@@ -5,7 +5,8 @@
 pub enum Escape {
     /// As it is.
     None,
-    /// Inside a JSON string.
+    /// Inside a JSON string, ASCII only: byte for byte what Python's `json.dumps` writes, so that a
+    /// target counts the same bytes as from the seed.
     Json,
     /// `application/x-www-form-urlencoded`, also for queries: space is `+`.
     Form,
@@ -50,19 +51,34 @@ pub(super) fn to_text(rendered: Vec<u8>) -> String {
 /// Appends a text, escaped.
 pub(super) fn put(text: &str, escape: Escape, out: &mut Vec<u8>) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    const LOWER_HEX: &[u8; 16] = b"0123456789abcdef";
     let hex = |nibble: u8| HEX[usize::from(nibble & 15)];
     match escape {
         Escape::None => out.extend_from_slice(text.as_bytes()),
         Escape::Json => {
-            for byte in text.bytes() {
-                match byte {
-                    b'"' => out.extend_from_slice(b"\\\""),
-                    b'\\' => out.extend_from_slice(b"\\\\"),
-                    b'\n' => out.extend_from_slice(b"\\n"),
-                    b'\r' => out.extend_from_slice(b"\\r"),
-                    b'\t' => out.extend_from_slice(b"\\t"),
-                    0..=0x1f => out.extend_from_slice(&[b'\\', b'u', b'0', b'0', hex(byte >> 4), hex(byte)]),
-                    _ => out.push(byte),
+            let hex = |unit: u16, shift: u16| LOWER_HEX[usize::from(unit >> shift & 15)];
+            for c in text.chars() {
+                match c {
+                    '"' => out.extend_from_slice(b"\\\""),
+                    '\\' => out.extend_from_slice(b"\\\\"),
+                    '\n' => out.extend_from_slice(b"\\n"),
+                    '\r' => out.extend_from_slice(b"\\r"),
+                    '\t' => out.extend_from_slice(b"\\t"),
+                    '\x08' => out.extend_from_slice(b"\\b"),
+                    '\x0c' => out.extend_from_slice(b"\\f"),
+                    ' '..='~' => out.push(c as u8),
+                    _ => {
+                        for unit in c.encode_utf16(&mut [0; 2]) {
+                            out.extend_from_slice(&[
+                                b'\\',
+                                b'u',
+                                hex(*unit, 12),
+                                hex(*unit, 8),
+                                hex(*unit, 4),
+                                hex(*unit, 0),
+                            ]);
+                        }
+                    }
                 }
             }
         }

@@ -115,7 +115,7 @@ fn json_is_one_template_of_its_text() {
     let body = json!({"${s}": "${s2}", "n": [1, null, "${l}", "a\"b"]});
     let template = Template::compile_json(&body, &bindings);
     let text = template.render_text(&bindings, &mut scope).unwrap();
-    assert_eq!(text, r#"{"${s}":"say \"hi\"\n\u0001","n":[1,null,"[1, 'a']","a\"b"]}"#);
+    assert_eq!(text, r#"{"${s}": "say \"hi\"\n\u0001", "n": [1, null, "[1, 'a']", "a\"b"]}"#);
     serde_json::from_str::<Value>(&text).unwrap();
     let mut form = Vec::new();
     template.render(&bindings, &mut scope, Escape::Form, &mut form).unwrap();

@@ -65,6 +65,8 @@ pub struct Task {
     fixed: Option<(Rc<Origin>, Box<[u8]>)>,
     method: &'static str,
     name: Arc<str>,
+    /// A task of `http_user`, whose errors read otherwise.
+    is_plain: bool,
     /// Its URL as records show it, if that is always the same.
     fixed_url: Option<Arc<str>>,
     /// The URL as written, for users whose records show it so.
@@ -153,6 +155,7 @@ impl Protocol for Http {
             fixed,
             method: fields.method,
             name: name.into(),
+            is_plain,
             fixed_url,
             written: written.into(),
             timeout: fields.timeout,
@@ -190,6 +193,15 @@ impl Protocol for Http {
             Some(url) => url.into(),
             None => task.written.clone(),
         }
+    }
+
+    fn status_error(&self, task: &Task, status: u16, url: &str, name: &str) -> Option<String> {
+        if !task.is_plain {
+            return Some(format!("URL {url}: code={status}"));
+        }
+        let whose = if status < 500 { "Client" } else { "Server" };
+        let reason = http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
+        Some(format!("{status} {whose} Error: {} for url: {name}", reason.unwrap_or_default()))
     }
 
     fn begin<'a>(
