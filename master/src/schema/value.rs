@@ -9,7 +9,9 @@ pub(super) fn or_null(mut schema: Value) -> Value {
     }
     let is_plain = schema.get("enum").is_none() && schema.get("anyOf").is_none();
     if let Some(Value::String(kind)) = schema.get("type").filter(|_| is_plain) {
-        schema["type"] = json!([kind, "null"]);
+        if kind != "null" {
+            schema["type"] = json!([kind, "null"]);
+        }
         return schema;
     }
     let description = schema.as_object_mut().and_then(|map| map.shift_remove("description"));
