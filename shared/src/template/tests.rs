@@ -119,7 +119,7 @@ fn json_is_one_template_of_its_text() {
     serde_json::from_str::<Value>(&text).unwrap();
     let mut form = Vec::new();
     template.render(&bindings, &mut scope, Escape::Form, &mut form).unwrap();
-    assert!(form.starts_with(b"%7B%22%24%7Bs%7D%22%3A%22say+%5C%22hi%5C%22%5Cn%5Cu0001"));
+    assert!(form.starts_with(b"%7B%22%24%7Bs%7D%22%3A+%22say+%5C%22hi%5C%22%5Cn%5Cu0001"));
 }
 
 #[test]
