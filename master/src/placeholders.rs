@@ -4,7 +4,7 @@
 //! what any source is named counts, whoever uses it. The environment and secrets are those of this
 //! process now.
 
-use crate::command::start_test::TEMPLATES;
+use crate::command::start_test::{TEMPLATES, each_text};
 use crate::secrets::SecretStore;
 use ld_shared::fault::{nearest, step};
 use ld_shared::template::{Mention, Template};
@@ -38,7 +38,7 @@ pub fn unresolved(document: &Value, env: &dyn Fn(&str) -> Option<String>, secret
     each_test(document, "", &mut |test, pointer| {
         for key in TEMPLATES.iter().chain(&["host"]) {
             let Some(value) = test.get(*key) else { continue };
-            each_text(value, &format!("{pointer}/{key}"), &mut |text, pointer| {
+            each_text(value, &format!("{pointer}/{key}"), &mut |pointer, text| {
                 for (raw, mention) in Template::mentions(text) {
                     let Some(why) = known.lacks(&mention, env, secrets) else { continue };
                     if !found.iter().any(|known| known.placeholder == raw) {
@@ -160,24 +160,6 @@ fn each_test(value: &Value, pointer: &str, with: &mut dyn FnMut(&Map<String, Val
             }
         }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
-    }
-}
-
-/// Calls `with` for every text in `value` (not for keys), with its pointer.
-fn each_text(value: &Value, pointer: &str, with: &mut dyn FnMut(&str, &str)) {
-    match value {
-        Value::String(text) => with(text, pointer),
-        Value::Array(items) => {
-            for (i, item) in items.iter().enumerate() {
-                each_text(item, &format!("{pointer}/{i}"), with);
-            }
-        }
-        Value::Object(map) => {
-            for (key, item) in map {
-                each_text(item, &format!("{pointer}{}", step(key)), with);
-            }
-        }
-        Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }
 

@@ -20,6 +20,7 @@ mod throttle;
 pub use compile::{CompileContext, Compiled, TEMPLATES, compile};
 pub use csv_source::{CsvOrder, CsvSource};
 pub use runner::Runner;
+pub(crate) use tasks::{COMMON, each_text};
 
 use crate::script::reader::Reader;
 use crate::script::{CommandSpec, Fault, Kind, Parameter};

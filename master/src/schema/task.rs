@@ -3,6 +3,7 @@
 use super::reference;
 use super::start_test::{retry, status_check, throttle, user_key};
 use super::value::{about, any_case, boolean, choice, default, examples, object, or_null, pause, text};
+use crate::command::start_test::COMMON;
 use ld_worker::protocol::PROTOCOLS;
 use serde_json::{Map, Value, json};
 
@@ -55,21 +56,8 @@ fn by_method() -> Value {
 }
 
 fn properties() -> Map<String, Value> {
-    let common = [
-        "name",
-        "user",
-        "weight",
-        "run_if",
-        "skip_if",
-        "assertions",
-        "extract",
-        "think_time",
-        "status_check",
-        "throttle",
-        "retry",
-    ];
     let fields = PROTOCOLS.iter().flat_map(|driver| driver.fields.iter().copied());
-    common.into_iter().chain(fields).map(|name| (name.to_owned(), field(name).unwrap_or_else(|| json!({})))).collect()
+    COMMON.into_iter().chain(fields).map(|name| (name.to_owned(), field(name).unwrap_or_else(|| json!({})))).collect()
 }
 
 /// What a field of a task takes.

@@ -19,7 +19,7 @@ use ld_shared::template::Template;
 use serde_json::{Map, Value};
 
 /// Keys that every task may have, whatever its protocol.
-const COMMON: [&str; 11] = [
+pub(crate) const COMMON: [&str; 11] = [
     "name",
     "user",
     "weight",
@@ -279,7 +279,7 @@ fn placeholders(value: &Value, pointer: &str, faults: &mut Vec<Fault>) -> bool {
 }
 
 /// Calls `with` for every text in `value` (not for keys), with its pointer.
-pub(super) fn each_text(value: &Value, pointer: &str, with: &mut dyn FnMut(&str, &str)) {
+pub(crate) fn each_text(value: &Value, pointer: &str, with: &mut dyn FnMut(&str, &str)) {
     match value {
         Value::String(text) => with(pointer, text),
         Value::Array(items) => {
