@@ -4,6 +4,7 @@ pub mod blocks;
 pub mod conservation;
 #[cfg(test)]
 pub(crate) mod fixture;
+pub mod messages;
 pub mod result;
 pub mod thresholds;
 pub mod timeline;
@@ -53,7 +54,7 @@ pub struct Measured {
     /// Upper bound of requests that were started and whose end is not known.
     pub lost: u64,
     /// The same by [`ld_shared::sample::Phase`] index.
-    pub lost_by_phase: [u64; 3],
+    pub lost_by_phase: [u64; Phase::COUNT],
     /// One entry a worker that took part.
     pub workers: Vec<WorkerResult>,
     /// What was lost, and when.
@@ -109,13 +110,14 @@ impl Measured {
         self.all_records.insert(AllRecords { file, written: written.requests, missed })
     }
 
-    /// Adds what was run once, before or after: all of it counts as hooks.
+    /// Adds what was run once, before or after: all its requests count as hooks.
     pub fn add_hooks(&mut self, stage: &Self) {
         let hooks = Phase::Hooks.index();
-        for (phase, counted) in stage.total.phases.iter().zip(stage.odometers.phases) {
-            self.total.phases[hooks].merge(phase);
+        for (phase, (ended, counted)) in stage.total.phases.iter().zip(stage.odometers.phases).enumerate() {
+            let place = if phase == Phase::Messages.index() { phase } else { hooks };
+            self.total.phases[place].merge(ended);
             let mut odometers = Odometers::default();
-            odometers.phases[hooks] = counted;
+            odometers.phases[place] = counted;
             self.odometers.add(&odometers);
         }
         self.lost += stage.lost;

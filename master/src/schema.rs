@@ -6,12 +6,12 @@
 
 mod start_test;
 mod task;
-mod value;
 mod words;
 
 use crate::command::Commands;
 use crate::script::spec::{Function, Signature};
 use crate::script::{CommandSpec, Kind, Parameter, Vocabulary as _};
+use ld_shared::json_schema as value;
 use serde_json::{Map, Value, json};
 
 /// The dialect.

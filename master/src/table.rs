@@ -53,6 +53,9 @@ pub fn end_table(result: &RunResult, width: usize) -> String {
             say(&apart(name, ledger));
         }
     }
+    for (name, n) in result.messages.per_name.0.iter().take(NAMES) {
+        say(&messages(name, n));
+    }
     say(&limit(result));
     for loss in &result.losses {
         say(&format!(
@@ -94,6 +97,21 @@ fn name_cells(name: &NameResult, result: &RunResult) -> [String; 8] {
     let share = crate::run::result::share(name.count, result.totals.requests);
     let at = Percentiles::of(&name.response);
     cells(name.count, name.failures, share * result.totals.requests_per_s, &at)
+}
+
+/// What arrived by itself under one name.
+fn messages(name: &str, n: &NameResult) -> String {
+    let time = |at: f64| format::latency_short(at);
+    let at = &n.success_latency;
+    let faults = if n.failures > 0 { format!(", {} faulty", n.failures) } else { String::new() };
+    format!(
+        "messages: {} × {name} ({}){faults}: p50 {}, p99 {}, max {}",
+        format::count(n.successes),
+        n.request_type,
+        time(at.p50_ms),
+        time(at.p99_ms),
+        time(at.max_ms)
+    )
 }
 
 fn conservation(result: &RunResult) -> String {

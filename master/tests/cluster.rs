@@ -116,6 +116,8 @@ fn plan(seconds: f64, seed: u64) -> Plan {
         connect_timeout: 60.0,
         request_timeout: 60.0,
         tls: TlsPlan::default(),
+        http_version: Default::default(),
+        options: Default::default(),
         status_check: StatusCheck::Always,
     };
     Plan {

@@ -61,7 +61,7 @@ pub struct Collected {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Odometers {
     /// One entry a [`Phase`], by its index.
-    pub phases: [PhaseOdometer; 3],
+    pub phases: [PhaseOdometer; Phase::COUNT],
 }
 
 /// Counters of one phase of a session.
@@ -93,6 +93,11 @@ impl Odometers {
     /// The counters of `phase`.
     pub fn phase(&self, phase: Phase) -> &PhaseOdometer {
         &self.phases[phase.index()]
+    }
+
+    /// The counters of the phases that hold requests.
+    pub fn of_requests(&self) -> &[PhaseOdometer] {
+        &self.phases[..Phase::LEAST]
     }
 
     /// Whether no counter is lower than in `earlier`.

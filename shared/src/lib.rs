@@ -11,6 +11,7 @@ pub mod clock_estimate;
 pub mod fault;
 pub mod frame;
 pub mod id;
+pub mod json_schema;
 pub mod lanes;
 pub mod latency;
 pub mod load;

@@ -150,6 +150,12 @@ pub struct ScenarioPlan {
     pub request_timeout: f64,
     /// TLS settings.
     pub tls: TlsPlan,
+    /// Version of HTTP.
+    #[serde(default)]
+    pub http_version: HttpVersion,
+    /// Options of its protocols: what stands in `user_detail_dict` beside `user`.
+    #[serde(default)]
+    pub options: Map<String, Value>,
     /// Whether the status of an answer counts beside assertions.
     pub status_check: StatusCheck,
 }
@@ -178,6 +184,24 @@ pub enum Connections {
     PerIteration,
     /// Opened anew for each request.
     PerRequest,
+}
+
+/// Which version of HTTP a scenario speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum HttpVersion {
+    /// What the target offers in the TLS handshake, HTTP/2 first; without TLS HTTP/1.1.
+    #[default]
+    #[serde(rename = "auto")]
+    Auto,
+    /// HTTP/1.1.
+    #[serde(rename = "1.1")]
+    H1,
+    /// HTTP/2: by ALPN over TLS, without TLS by prior knowledge.
+    #[serde(rename = "2")]
+    H2,
+    /// HTTP/3.
+    #[serde(rename = "3")]
+    H3,
 }
 
 /// Whether an answer's status counts.
@@ -235,8 +259,22 @@ pub struct TaskPlan {
     pub throttle: Option<ThrottlePlan>,
     /// How it is tried again when it fails.
     pub retry: Option<RetryPlan>,
+    /// It is malformed and the document is run leniently: it fails each time, sending nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<Refused>,
     /// The fields that belong to its protocol.
     pub fields: Map<String, Value>,
+}
+
+/// What is recorded of a malformed task.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// `WS`, `GRPC`, …
+    pub request_type: Arc<str>,
+    /// Its name, unless the task gives one.
+    pub name: Arc<str>,
+    /// Why it fails.
+    pub reason: Arc<str>,
 }
 
 /// A data source. Its rows are a blob: the JSON form of [`SourceRows`].

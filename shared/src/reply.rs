@@ -1,5 +1,7 @@
 //! An answer in no protocol's terms: what checks, extractors and records look at.
 
+use crate::sample::Failure;
+
 /// An answer. Parts that nobody wants stay empty and cost nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reply {
@@ -9,8 +11,11 @@ pub struct Reply {
     pub headers: Headers,
     /// The decoded body, cut to what was wanted.
     pub body: Vec<u8>,
-    /// Length of the whole decoded body, bytes.
+    /// Length that records show: of the whole decoded body, bytes, or what the protocol counts.
     pub body_bytes: u64,
+    /// What the protocol itself makes of it, if that is a failure (a gRPC status that is not OK, a
+    /// reason code): it fails with this unless a `status_code` assertion accepts its status.
+    pub refusal: Option<Failure>,
 }
 
 /// Header lines as they came: `Name: value`, each ended by `\r\n` or `\n`.

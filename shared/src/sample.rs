@@ -13,11 +13,18 @@ pub enum Phase {
     Warmup,
     /// `on_start`, `on_stop`, `setup`, `teardown`: measured apart.
     Hooks,
+    /// No requests at all but what arrives by itself: pushed messages, messages of streams, events,
+    /// deliveries. Each is a sample of its own that counts in no total of requests.
+    Messages,
 }
 
 impl Phase {
     /// All phases, in the order of their indices.
-    pub const ALL: [Self; 3] = [Self::Main, Self::Warmup, Self::Hooks];
+    pub const ALL: [Self; Self::COUNT] = [Self::Main, Self::Warmup, Self::Hooks, Self::Messages];
+    /// How many there are.
+    pub const COUNT: usize = 4;
+    /// Fewest phases that a peer must know: messages came later.
+    pub const LEAST: usize = 3;
 
     /// Index into arrays that hold one entry a phase.
     pub fn index(self) -> usize {
@@ -25,7 +32,13 @@ impl Phase {
             Self::Main => 0,
             Self::Warmup => 1,
             Self::Hooks => 2,
+            Self::Messages => 3,
         }
+    }
+
+    /// Whether its samples are the load: requests of iterations.
+    pub fn is_load(self) -> bool {
+        matches!(self, Self::Main | Self::Warmup)
     }
 }
 
@@ -51,6 +64,23 @@ pub enum FailureKind {
     Assertion,
     /// The request could not be rendered or a rule of the test forbids it.
     Request,
+}
+
+impl FailureKind {
+    /// Key of results.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Dns => "dns",
+            Self::Connect => "connect",
+            Self::Tls => "tls",
+            Self::Closed => "closed",
+            Self::Timeout => "timeout",
+            Self::Protocol => "protocol",
+            Self::Status => "status",
+            Self::Assertion => "assertion",
+            Self::Request => "request",
+        }
+    }
 }
 
 /// A failed request: its class and the short, groupable text that reports show.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Snapshot {
     /// One entry a [`Phase`], by its index.
-    pub phases: [PhaseSnapshot; 3],
+    pub phases: [PhaseSnapshot; Phase::COUNT],
     /// Counts by run-clock second.
     pub rows: BTreeMap<u32, Row>,
 }

@@ -42,6 +42,7 @@ pub(crate) fn task(assertions: Vec<Assertion>, extract: Vec<Extractor>) -> TaskP
         status_check: None,
         throttle: None,
         retry: None,
+        refused: None,
         fields: Map::new(),
     }
 }
@@ -72,6 +73,8 @@ pub(crate) fn bindings_with(
         connect_timeout: 60.0,
         request_timeout: 60.0,
         tls: crate::plan::TlsPlan::default(),
+        http_version: Default::default(),
+        options: Default::default(),
         status_check: crate::plan::StatusCheck::Always,
     };
     let plan = Plan {

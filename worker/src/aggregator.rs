@@ -54,7 +54,7 @@ pub(crate) struct Aggregator {
 /// A second that is being put together.
 #[derive(Default)]
 struct Building {
-    phases: [PhaseBuild; 3],
+    phases: [PhaseBuild; Phase::COUNT],
     row: Row,
     due: u64,
     scheduler_lag: Latency,
@@ -391,7 +391,7 @@ fn was_limit(building: &Building, dispatch: &Latency, scheduler: &Latency, row: 
     let late = dispatch.percentile(99.0);
     let allowed = || {
         let mut response = Latency::default();
-        for series in building.phases.iter().flat_map(|phase| phase.series.iter().flatten()) {
+        for series in building.phases[..Phase::LEAST].iter().flat_map(|phase| phase.series.iter().flatten()) {
             response.merge(&series.succeeded);
             response.merge(&series.failed);
         }

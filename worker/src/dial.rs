@@ -10,12 +10,14 @@ mod tls;
 pub use failure::{DialError, of_io};
 pub use names::Names;
 pub use stream::Stream;
-pub use tls::{TlsError, TlsSettings};
+pub use tls::{Alpn, TlsError, TlsSettings};
 
 use crate::probe::Probe;
+use ld_shared::sample::{Failure, FailureKind};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpStream;
 
 /// Where to connect.
@@ -61,6 +63,37 @@ impl Dialer {
     /// A dialler that asks `allowed` about every address before it connects to it.
     pub fn new(allowed: Option<Box<Allowed>>) -> Self {
         Self { names: Names::default(), allowed }
+    }
+
+    /// An open stream to `host`, with TLS if there is a `config` for it, in at most `limit` seconds.
+    /// A limit of this machine is marked in the stamps ([`Probe::local_error`]).
+    ///
+    /// Cancel safe.
+    pub async fn open(
+        &self,
+        host: &Host,
+        port: u16,
+        config: Option<Arc<rustls::ClientConfig>>,
+        limit: f64,
+        stamps: &mut Stamps<'_>,
+    ) -> Result<Stream, Failure> {
+        let dial = async {
+            let tcp = self.tcp(host, port, stamps).await?;
+            match config {
+                Some(config) => self.tls(tcp, host, config, stamps).await,
+                None => Ok(Stream::Plain(tcp)),
+            }
+        };
+        let limit = Duration::try_from_secs_f64(limit).unwrap_or(Duration::MAX);
+        let Ok(dialled) = tokio::time::timeout(limit, dial).await else {
+            return Err(Failure::new(FailureKind::Timeout, "connection timed out"));
+        };
+        dialled.map_err(|error| {
+            if error.is_local {
+                stamps.on(Probe::local_error);
+            }
+            error.failure
+        })
     }
 
     /// Connects to the first address of `host` that answers. Stamps the name's resolution and the

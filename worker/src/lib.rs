@@ -7,6 +7,7 @@ pub mod engine;
 pub mod limits;
 pub mod link;
 pub mod membership;
+pub mod messages;
 pub mod probe;
 pub mod protocol;
 mod recorder;

@@ -4,9 +4,16 @@
 //! this one's children, its `mod` line and its line in [`PROTOCOLS`].
 
 pub mod http;
+mod reader;
+mod refused;
+mod target;
+mod text;
 
+pub(crate) use refused::RefusedSteps;
+
+use crate::messages::Messages;
 use crate::probe::Probe;
-use ld_shared::plan::{Plan, ScenarioPlan, TaskPlan};
+use ld_shared::plan::{Plan, Refused, ScenarioPlan, TaskPlan};
 use ld_shared::reply::Reply;
 use ld_shared::sample::Failure;
 use ld_shared::scope::{Bindings, Scope};
@@ -31,6 +38,8 @@ pub struct CoreContext {
     /// Lanes of this core, ascending: they say which part of what is split over the cluster is its
     /// own. Set before the first exchange.
     pub lanes: std::cell::RefCell<Arc<[u16]>>,
+    /// Where what arrives by itself is recorded: pushed messages, messages of streams, events.
+    pub messages: Messages,
 }
 
 /// A fault of a task's fields, found before anything runs.
@@ -42,6 +51,27 @@ pub struct Fault {
     pub message: String,
     /// The remedy, if there is an obvious one: "did you mean `sendrecv`?".
     pub help: Option<String>,
+    /// What the seed's record of such a step says, if that is another text than `message`.
+    pub seed: Option<String>,
+}
+
+impl Fault {
+    /// A fault at `pointer`, from the task's object.
+    pub fn new(pointer: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { pointer: pointer.into(), message: message.into(), help: None, seed: None }
+    }
+
+    /// With a remedy.
+    #[must_use]
+    pub fn help(self, help: impl Into<String>) -> Self {
+        Self { help: Some(help.into()), ..self }
+    }
+
+    /// With the text of the seed's record.
+    #[must_use]
+    pub fn seed(self, text: impl Into<String>) -> Self {
+        Self { seed: Some(text.into()), ..self }
+    }
 }
 
 /// Why a plan cannot run here.
@@ -66,13 +96,33 @@ pub trait Protocol: Sized + 'static {
     const KEYS: &'static [&'static str];
     /// Names of its task fields, besides those that every task has.
     const FIELDS: &'static [&'static str];
+    /// Names of its options: what may stand in `user_detail_dict` beside `user`.
+    const OPTIONS: &'static [&'static str] = &[];
+    /// The status by which records and `status_code` assertions know that there was no answer;
+    /// `None`: a request without an answer cannot be accepted.
+    const NO_ANSWER: Option<u16> = None;
     /// A task, compiled for one core.
     type Task: 'static;
     /// Kept by one user: connections, cookies, topics.
     type Session: 'static;
 
+    /// JSON Schema of what a task is, its fields alone: `properties` with one entry each of
+    /// [`Self::FIELDS`], with a `description` each, `required`, `anyOf` and the like.
+    fn schema() -> Value;
+    /// JSON Schema of its options by name.
+    fn options_schema() -> Map<String, Value> {
+        Map::new()
+    }
     /// Every fault of a task's fields, without running anything.
     fn check(fields: &Map<String, Value>, scenario: &ScenarioPlan) -> Vec<Fault>;
+    /// Every fault of its options, pointers from `user_detail_dict`.
+    fn check_options(_options: &Map<String, Value>) -> Vec<Fault> {
+        Vec::new()
+    }
+    /// Request type and name, in records, of a task whose fields are faulty (`--lenient` runs it as
+    /// a failure); the name that documents may give is not looked at. `None`: the seed records
+    /// nothing of such a task.
+    fn label(fields: &Map<String, Value>, scenario: &ScenarioPlan) -> Option<(String, String)>;
     /// The protocol on one core, for one scenario.
     fn new(core: Rc<CoreContext>, scenario: &ScenarioPlan) -> Result<Self, PrepareError>;
     /// Compiles a task: everything that is the same for each of its requests is done here.
@@ -216,8 +266,20 @@ pub struct Driver {
     pub keys: &'static [&'static str],
     /// Names of its task fields.
     pub fields: &'static [&'static str],
+    /// Names of its options.
+    pub options: &'static [&'static str],
+    /// See [`Protocol::NO_ANSWER`].
+    pub no_answer: Option<u16>,
+    /// See [`Protocol::schema`].
+    pub schema: fn() -> Value,
+    /// See [`Protocol::options_schema`].
+    pub options_schema: fn() -> Map<String, Value>,
     /// See [`Protocol::check`].
     pub check: fn(&Map<String, Value>, &ScenarioPlan) -> Vec<Fault>,
+    /// See [`Protocol::check_options`].
+    pub check_options: fn(&Map<String, Value>) -> Vec<Fault>,
+    /// See [`Protocol::label`].
+    pub label: fn(&Map<String, Value>, &ScenarioPlan) -> Option<(String, String)>,
     /// See [`Protocol::new`].
     pub new: NewUsers,
 }
@@ -231,9 +293,25 @@ impl Driver {
         Self {
             keys: P::KEYS,
             fields: P::FIELDS,
+            options: P::OPTIONS,
+            no_answer: P::NO_ANSWER,
+            schema: P::schema,
+            options_schema: P::options_schema,
             check: P::check,
+            check_options: P::check_options,
+            label: P::label,
             new: |core, scenario| Ok(Rc::new(Erased(P::new(core, scenario)?))),
         }
+    }
+}
+
+impl Driver {
+    /// What is recorded of a task with `faults`; `None`: nothing.
+    pub fn refused(&self, fields: &Map<String, Value>, scenario: &ScenarioPlan, faults: &[Fault]) -> Option<Refused> {
+        let first = faults.iter().find(|fault| fault.seed.is_some()).or(faults.first())?;
+        let (request_type, name) = (self.label)(fields, scenario)?;
+        let reason = first.seed.as_deref().unwrap_or(&first.message);
+        Some(Refused { request_type: request_type.into(), name: name.into(), reason: reason.into() })
     }
 }
 

@@ -125,7 +125,7 @@ pub(crate) struct CoreSecond {
     pub(crate) second: u32,
     pub(crate) entries: Vec<Entry>,
     pub(crate) setups: Vec<(Phase, [u64; 3])>,
-    pub(crate) traffic: Vec<[Traffic; 3]>,
+    pub(crate) traffic: Vec<[Traffic; Phase::COUNT]>,
     pub(crate) failures: HashMap<(u16, Phase, Arc<str>), FailureSpan>,
     pub(crate) row: Row,
     pub(crate) due: u64,
@@ -144,7 +144,7 @@ pub(crate) type ChunkPool = Arc<Mutex<Vec<Vec<Entry>>>>;
 /// Cumulative counters of one core, stored by the core alone and readable by anybody.
 #[derive(Debug, Default)]
 pub(crate) struct Odometer {
-    phases: [PhaseAtomics; 3],
+    phases: [PhaseAtomics; Phase::COUNT],
 }
 
 #[derive(Debug, Default)]
@@ -184,7 +184,7 @@ impl Odometer {
                 requests_in_flight: in_flight,
             }
         };
-        Odometers { phases: [read(&self.phases[0]), read(&self.phases[1]), read(&self.phases[2])] }
+        Odometers { phases: std::array::from_fn(|i| read(&self.phases[i])) }
     }
 }
 
@@ -427,10 +427,15 @@ impl Recorder {
             self.roll(now);
         }
         bump(&self.atomics(phase).started);
-        if phase != Phase::Hooks {
+        if phase.is_load() {
             // rows are of the load: what hooks do lies beside it
             self.inner.borrow_mut().now.row.requests_started += 1;
         }
+    }
+
+    /// A message arrived: begun and ended in one.
+    pub(crate) fn message_started(&self) {
+        bump(&self.atomics(Phase::Messages).started);
     }
 
     /// A request reached the socket.
@@ -484,7 +489,7 @@ impl Recorder {
         let now = &mut inner.now;
         let at = sample.ended.saturating_sub(self.t0.get());
         let phase = sample.phase.index();
-        let loads = u64::from(sample.phase != Phase::Hooks);
+        let loads = u64::from(sample.phase.is_load());
         let mut flags = phase as u16;
         if let Some(failure) = failure {
             flags |= FAILED;

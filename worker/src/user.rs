@@ -243,6 +243,7 @@ impl User {
                 Err(failure) => Err(failure),
             }
         };
+        let has_begun = outcome.is_ok();
         let outcome = outcome.unwrap_or_else(Err);
         if outcome.is_err() {
             // what fails before it starts (a placeholder that cannot be filled in) is a request all the same
@@ -258,7 +259,8 @@ impl User {
                 return ControlFlow::Continue(mono().0);
             }
         }
-        self.sent = true;
+        // what fails before it begins waits for nothing: an iteration of only such requests must not spin
+        self.sent |= has_begun;
         self.record(task, outcome, &keep);
         ControlFlow::Continue(self.probe.ended_at())
     }
@@ -273,8 +275,9 @@ impl User {
             }
             Err(failure) => {
                 // the seed lets a `status_code` assertion of 0 accept that there was no answer
-                let none = Reply { status: Some(0), ..Reply::default() };
-                let accepted = task.checks.may_accept_no_answer()
+                let none = Reply { status: task.no_answer, ..Reply::default() };
+                let accepted = task.no_answer.is_some()
+                    && task.checks.may_accept_no_answer()
                     && task.checks.run(&none, bindings, &mut self.scope, StatusCheck::Assertions).is_ok();
                 (None, (!accepted).then_some(failure))
             }
@@ -315,7 +318,7 @@ impl User {
         if all {
             self.core.recorder.list(Line {
                 series: sample.series,
-                status: reply.as_ref().map_or(Some(0), |r| r.status),
+                status: reply.as_ref().map_or(task.no_answer, |r| r.status),
                 started_at: sample.started.saturating_sub(self.core.recorder.t0()),
                 response_us: response_us(sample),
                 body_bytes: reply.as_ref().map_or(0, |r| r.body_bytes),
@@ -381,7 +384,7 @@ impl User {
         url: Arc<str>,
     ) -> Record {
         let cap = keep.body[usize::from(failure.is_some())];
-        let status = reply.as_ref().map_or(Some(0), |r| r.status);
+        let status = reply.as_ref().map_or(task.no_answer, |r| r.status);
         let body_bytes = reply.as_ref().map_or(0, |r| r.body_bytes);
         let answer = reply.filter(|_| cap > 0).map(|reply| {
             let mut body = reply.body;

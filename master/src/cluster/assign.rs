@@ -205,6 +205,8 @@ pub(crate) mod tests {
             connect_timeout: 60.0,
             request_timeout: 60.0,
             tls: TlsPlan::default(),
+            http_version: Default::default(),
+            options: Default::default(),
             status_check: StatusCheck::Always,
         };
         Plan {

@@ -857,7 +857,7 @@ impl Participant {
             if report.at <= before.at || !report.odometers.is_after(&before.odometers) {
                 return;
             }
-            let started = |beat: &RunBeat| beat.odometers.phases.iter().map(|p| p.requests_started).sum::<u64>();
+            let started = |beat: &RunBeat| beat.odometers.of_requests().iter().map(|p| p.requests_started).sum::<u64>();
             let seconds = RunTime(report.at.0 - before.at.0).as_secs();
             self.top_rate = self.top_rate.max((started(&report) - started(before)) as f64 / seconds);
         }

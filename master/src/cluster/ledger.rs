@@ -48,7 +48,7 @@ pub struct SessionLedger {
     /// Counters at the end of the newest counted span.
     pub odometers: Odometers,
     /// Requests that ended by the merged histograms, per phase.
-    pub ended: [u64; 3],
+    pub ended: [u64; Phase::COUNT],
     /// Most users at once.
     pub users_max: u64,
     /// Most users at once in the newest span.
@@ -308,7 +308,7 @@ impl Ledger {
 
 impl SessionLedger {
     /// Requests whose fate is known, per phase: ended, cut off at the end of the drain, or never sent.
-    pub fn settled(&self) -> [u64; 3] {
+    pub fn settled(&self) -> [u64; Phase::COUNT] {
         Phase::ALL.map(|phase| {
             let odometer = self.odometers.phase(phase);
             self.ended[phase.index()] + odometer.requests_in_flight + odometer.requests_unsent

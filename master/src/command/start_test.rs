@@ -218,17 +218,25 @@ impl<'de> Deserialize<'de> for StartTest {
     }
 }
 
-/// `user_detail_dict`: the key of the users' protocol.
-fn user(reader: &mut Reader<'_>) -> Arc<str> {
+/// `user_detail_dict`: the key of the users' protocol, and options of protocols.
+fn user(reader: &mut Reader<'_>) -> (Arc<str>, Map<String, Value>) {
     const DEFAULT: &str = "fast_http_user";
-    let Some(mut detail) = reader.object("user_detail_dict") else { return DEFAULT.into() };
-    detail.only(&["user"], &[]);
+    let Some(mut detail) = reader.object("user_detail_dict") else { return (DEFAULT.into(), Map::new()) };
+    let known: Vec<&str> = std::iter::once("user").chain(driver::options()).collect();
+    detail.only(&known, &[]);
     let key = detail.text("user").unwrap_or(DEFAULT);
+    let pointer = detail.at("user");
     if driver::of(key).is_none() {
-        let pointer = detail.at("user");
         detail.fault(unknown_user(key).under(&pointer));
     }
-    key.into()
+    let is_option = |key: &String| key != "user" && known.contains(&key.as_str());
+    let given = detail.map().iter().filter(|(key, value)| is_option(key) && !value.is_null());
+    let options: Map<String, Value> = given.map(|(key, value)| (key.clone(), value.clone())).collect();
+    let base = pointer.trim_end_matches("/user").to_owned();
+    for fault in driver::option_faults(&options) {
+        detail.fault(fault.under(&base));
+    }
+    (key.into(), options)
 }
 
 /// The fault of a user key that there is none for.

@@ -40,6 +40,8 @@ pub(crate) fn plan() -> Plan {
         connect_timeout: 60.0,
         request_timeout: 60.0,
         tls: ld_shared::plan::TlsPlan::default(),
+        http_version: Default::default(),
+        options: Default::default(),
         status_check: ld_shared::plan::StatusCheck::Always,
     };
     Plan {
@@ -95,7 +97,7 @@ pub(crate) fn measured() -> Measured {
         blocks: Blocks::default(),
         odometers,
         lost: 0,
-        lost_by_phase: [0; 3],
+        lost_by_phase: [0; Phase::COUNT],
         workers: vec![worker("w1", "ok", 0.41), worker("w2", "lost", 0.93)],
         losses: vec![Loss {
             from_s: 10.4,

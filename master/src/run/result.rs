@@ -3,6 +3,7 @@
 //! A pure function of what the cluster measured and of how it was judged: [`RunResult::of`].
 
 use super::conservation::{Conservation, Hooks, Warmup, sent};
+use super::messages::Messages;
 use super::timeline::{self, Second};
 use super::verdict::Verdict;
 use super::{AllRecords, Measured, Run};
@@ -50,6 +51,9 @@ pub struct RunResult {
     pub timing: Timing,
     /// Failures by name and reason, most frequent first.
     pub failures: Vec<FailureGroup>,
+    /// What arrived by itself, if anything did.
+    #[serde(skip_serializing_if = "Messages::is_empty")]
+    pub messages: Messages,
     /// Second by second.
     pub timeline: Vec<Second>,
     /// Who made the load.
@@ -200,6 +204,8 @@ pub struct FailureGroup {
     pub name: Arc<str>,
     /// Its request type.
     pub request_type: Arc<str>,
+    /// The class, by which failures group over protocols: `dns`, `connect`, `timeout`, …
+    pub class: &'static str,
     /// Why.
     pub reason: Arc<str>,
     /// How many.
@@ -298,10 +304,11 @@ impl RunResult {
     /// The result of `runs`, in their order, under `verdict`: that of the last run, or of a whole
     /// document. Without runs all numbers are zero.
     pub fn of(runs: &[Arc<Run>], verdict: Verdict) -> Self {
-        let mut main = PhaseSnapshot::default();
+        let (mut main, mut messages) = (PhaseSnapshot::default(), PhaseSnapshot::default());
         let mut totals = Window::default();
         for run in runs {
             main.merge(run.measured.total.phase(Phase::Main));
+            messages.merge(run.measured.total.phase(Phase::Messages));
             totals.add(&run.measured);
         }
         let response = main.response();
@@ -321,6 +328,7 @@ impl RunResult {
             per_name: Names::of(&main),
             timing: Timing::of(&main),
             failures: failures(&main),
+            messages: Messages::of(&messages),
             timeline: last.map_or_else(Vec::new, timeline::of),
             workers: last.map_or_else(Vec::new, |m| m.workers.iter().map(Worker::of).collect()),
             losses: last.map_or_else(Vec::new, |m| m.losses.iter().map(Loss::of).collect()),
@@ -441,7 +449,7 @@ impl Bounds {
 }
 
 impl Names {
-    fn of(phase: &PhaseSnapshot) -> Self {
+    pub(super) fn of(phase: &PhaseSnapshot) -> Self {
         let mut names: BTreeMap<&Arc<str>, (Series, &Arc<str>)> = BTreeMap::new();
         for (key, series) in &phase.series {
             let (sum, request_type) = names.entry(&key.name).or_insert_with(|| (Series::default(), &key.request_type));
@@ -524,12 +532,13 @@ impl Timing {
     }
 }
 
-fn failures(phase: &PhaseSnapshot) -> Vec<FailureGroup> {
+pub(super) fn failures(phase: &PhaseSnapshot) -> Vec<FailureGroup> {
     let group = |((key, reason), failure): (&(_, _), &ld_shared::snapshot::FailureCount)| {
         let key: &ld_shared::sample::SeriesKey = key;
         FailureGroup {
             name: Arc::clone(&key.name),
             request_type: Arc::clone(&key.request_type),
+            class: failure.kind.name(),
             reason: Arc::clone(reason),
             count: failure.count,
             first_at_s: seconds(failure.first_at),

@@ -42,8 +42,8 @@ const OF_SCENARIOS: [&str; 21] = [
 pub(super) fn key(name: &str) -> Option<Value> {
     let (schema, words) = match name {
         "user_detail_dict" => (
-            examples(object(json!({"user": user_key()})), json!([{"user": "fast_http_user"}])),
-            "Which kind of users: {\"user\": KEY}",
+            examples(object(user_detail().into()), json!([{"user": "fast_http_user"}])),
+            "Which kind of users: {\"user\": KEY}, and options of its protocol",
         ),
         "user_count" => (default(whole(1), 50), "Users to reach, over the whole cluster"),
         "spawn_rate" => (default(positive(), 10), "Users started per second, fractions allowed"),
@@ -177,6 +177,12 @@ pub(super) fn define(definitions: &mut Map<String, Value>) {
     let mut scenario = object(properties.into());
     scenario["description"] = "One kind of users".into();
     definitions.insert("scenario".into(), scenario);
+}
+
+/// The key, and the options of every protocol.
+fn user_detail() -> Map<String, Value> {
+    let options = PROTOCOLS.iter().flat_map(|driver| (driver.options_schema)());
+    std::iter::once(("user".to_owned(), user_key())).chain(options).collect()
 }
 
 /// Key of a kind of users.

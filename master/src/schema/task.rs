@@ -1,29 +1,28 @@
 //! Tasks: what every task may have, the fields of the protocols, assertions, extractors, conditions.
 
 use super::reference;
-use super::start_test::{retry, status_check, throttle, user_key};
-use super::value::{about, any_case, boolean, choice, default, examples, object, or_null, pause, text};
+use super::start_test::{retry, status_check, throttle};
+use super::value::{about, any_case, choice, default, examples, object, or_null, pause, text};
 use crate::command::start_test::COMMON;
-use ld_worker::protocol::PROTOCOLS;
+use ld_worker::protocol::{Driver, PROTOCOLS};
 use serde_json::{Map, Value, json};
 
-const METHODS: [&str; 7] = ["get", "post", "put", "patch", "delete", "head", "options"];
 const TEXTS: &str = "Texts may hold placeholders: ${var.x}, ${csv.source.column}, ${uuid()}, ${randint(1,9)}, …";
 
 /// Definitions that the schema of a test refers to.
 pub(super) fn define(definitions: &mut Map<String, Value>) {
-    let properties = properties();
-    let body = json!({
-        "description": TEXTS,
-        "type": "object",
-        "properties": properties,
-        "additionalProperties": false,
-        "anyOf": [{"required": ["request_url"]}, {"required": ["url"]}],
-    });
-    let mut task = body.clone();
-    task["required"] = json!(["method"]);
-    definitions.insert("task".into(), task);
-    definitions.insert("task_of_method".into(), body);
+    let mut tasks = Vec::new();
+    let mut bodies = Vec::new();
+    for driver in PROTOCOLS {
+        let (task, body) = (format!("task_of_{}", driver.keys[0]), format!("step_of_{}", driver.keys[0]));
+        definitions.insert(body.clone(), of_protocol(driver, false));
+        definitions.insert(task.clone(), of_protocol(driver, true));
+        bodies.push(reference(&body));
+        tasks.push(reference(&task));
+    }
+    definitions.insert("task".into(), json!({"description": TEXTS, "anyOf": tasks}));
+    // the key is the method
+    definitions.insert("task_of_method".into(), json!({"description": TEXTS, "anyOf": bodies}));
     definitions.insert("hook".into(), json!({"anyOf": [{"type": "array", "items": reference("task")}, by_method()]}));
     let list = json!({"anyOf": [{"type": "array", "minItems": 1, "items": reference("task")}, by_method()]});
     let scenario = json!({
@@ -44,29 +43,44 @@ pub(super) fn define(definitions: &mut Map<String, Value>) {
     definitions.insert("predicate".into(), predicate());
 }
 
+/// A task of one protocol; `with_method`: it names its method itself if it must have one.
+fn of_protocol(driver: &Driver, with_method: bool) -> Value {
+    let mut task = (driver.schema)();
+    let fields = std::mem::take(&mut task["properties"]);
+    let mut properties = common(driver);
+    properties.extend(fields.as_object().cloned().unwrap_or_default());
+    task["type"] = "object".into();
+    task["properties"] = properties.into();
+    task["additionalProperties"] = false.into();
+    if let Some(required) = task.get_mut("required").and_then(Value::as_array_mut).filter(|_| !with_method) {
+        required.retain(|key| key != "method");
+    }
+    task
+}
+
 /// `{"get": {…}, "post": {…}}`; a task of its own is none.
 fn by_method() -> Value {
-    let each: Map<String, Value> =
-        METHODS.iter().map(|method| ((*method).to_owned(), reference("task_of_method"))).collect();
     json!({
-        "type": "object", "minProperties": 1, "properties": each,
+        "type": "object", "minProperties": 1,
         "propertyNames": {"not": {"enum": ["mode", "tasks", "method", "request_url"]}},
         "additionalProperties": reference("task_of_method"),
     })
 }
 
-fn properties() -> Map<String, Value> {
-    let fields = PROTOCOLS.iter().flat_map(|driver| driver.fields.iter().copied());
-    COMMON.into_iter().chain(fields).map(|name| (name.to_owned(), field(name).unwrap_or_else(|| json!({})))).collect()
+/// What every task may have.
+fn common(driver: &Driver) -> Map<String, Value> {
+    let field = |name: &'static str| (name.to_owned(), if name == "user" { user(driver) } else { field(name) });
+    COMMON.into_iter().map(field).collect()
 }
 
-/// What a field of a task takes.
-pub(super) fn field(name: &str) -> Option<Value> {
-    let pairs =
-        json!({"type": "object", "additionalProperties": {"type": ["string", "number", "boolean", "null", "array"]}});
+fn user(driver: &Driver) -> Value {
+    let keys = json!({"type": "string", "enum": driver.keys});
+    about(or_null(keys), "Key of another kind of users: this step speaks its protocol")
+}
+
+fn field(name: &str) -> Value {
     let (schema, words) = match name {
         "name" => (json!({"type": ["string", "number", "boolean"]}), "Its name in all statistics"),
-        "user" => (user_key(), "Key of another kind of users: this step speaks its protocol"),
         "weight" => (
             default(json!({"anyOf": [{"type": "number"}, {"type": "string", "pattern": "^\\s*[+-]?[0-9]+\\s*$"}]}), 1),
             "How often it is chosen with mode weighted, against the other weights",
@@ -81,48 +95,9 @@ pub(super) fn field(name: &str) -> Option<Value> {
         "status_check" => (status_check(), "Whether a status of 400 or more fails beside assertions"),
         "throttle" => (throttle(), "Requests per second, over the whole cluster: {key, rps, burst}"),
         "retry" => (retry(), "How often it is tried again when it fails"),
-        "method" => (methods(), "HTTP method"),
-        "request_url" | "url" => (
-            examples(json!({"type": "string"}), json!(["http://127.0.0.1:8080/", "/path?q=${uuid()}"])),
-            "The URL; a relative one is joined to `host`",
-        ),
-        "params" => (pairs, "Query parameters; lists repeat their key, null drops it"),
-        "headers" => (
-            json!({"type": "object", "additionalProperties": {"type": ["string", "number", "null"]}}),
-            "Headers; null takes a default one away",
-        ),
-        "cookies" => (json!({"anyOf": [pairs, {"type": "string"}]}), "Cookies: an object, or a text like \"a=1; b=2\""),
-        "json" => (json!({}), "JSON body"),
-        "data" => (json!({"anyOf": [pairs, {"type": "string"}]}), "An object: a form; a text: the body as it is"),
-        "files" => (pairs, "Multipart: names and contents of files"),
-        "auth" => (auth(), "Authentication: basic or bearer"),
-        "timeout" => (
-            json!({"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string", "pattern": "^\\s*[0-9.eE+-]+\\s*$"}]}),
-            "Seconds",
-        ),
-        "allow_redirects" => (default(boolean(), true), "false: a redirect is the answer"),
-        "verify" => (default(boolean(), true), "Whether the target's certificate is checked"),
-        "cert" | "client_cert" => (json!({"type": "null"}), "Not of a task: use `tls` of the test"),
-        _ => return None,
+        other => unreachable!("`{other}` is not among the keys that every task may have"),
     };
-    Some(about(or_null(schema), words))
-}
-
-fn methods() -> Value {
-    let any = METHODS.iter().map(|word| any_case(word)).collect::<Vec<_>>().join("|");
-    json!({"type": "string", "anyOf": [{"enum": METHODS}, {"pattern": format!("^\\s*({any})\\s*$")}]})
-}
-
-fn auth() -> Value {
-    let scalar = json!({"type": ["string", "number", "boolean", "null"]});
-    json!({
-        "type": "object",
-        "properties": {
-            "type": choice(&["basic", "bearer"]), "username": scalar, "password": scalar,
-            "token": about(scalar.clone(), "With bearer"),
-        },
-        "required": ["type"],
-    })
+    about(or_null(schema), words)
 }
 
 fn assertion() -> Value {

@@ -9,9 +9,15 @@ fn every_key_of_a_test_has_its_line() {
         let about = schema.as_ref().and_then(|schema| schema.get("description"));
         assert!(about.is_some(), "`{}` is not described in schema/start_test.rs", parameter.name);
     }
-    let fields = ld_worker::protocol::PROTOCOLS.iter().flat_map(|driver| driver.fields);
-    for field in fields {
-        assert!(task::field(field).is_some(), "`{field}` is not described in schema/task.rs");
+    for driver in ld_worker::protocol::PROTOCOLS {
+        let (schema, options) = ((driver.schema)(), (driver.options_schema)());
+        let described = |schema: &Value| schema["description"].is_string();
+        let properties = schema["properties"].as_object().unwrap();
+        assert!(properties.keys().eq(driver.fields), "{:?}: fields and their schema", driver.keys);
+        assert!(options.keys().eq(driver.options), "{:?}: options and their schema", driver.keys);
+        for (name, schema) in properties.iter().chain(&options) {
+            assert!(described(schema), "`{name}` of {:?} is not described", driver.keys);
+        }
     }
 }
 

@@ -146,7 +146,7 @@ impl Checks {
 
     /// Looks at an answer; if all is well, sets the variables that are taken from it.
     ///
-    /// A status of 400 or more fails as `HTTP 404` ([`FailureKind::Status`]) before any assertion
+    /// What the protocol refuses ([`Reply::refusal`]) and a status of 400 or more fail, the latter as `HTTP 404` ([`FailureKind::Status`]) before any assertion
     /// is looked at, because it explains whatever else is wrong, unless there is a `status_code`
     /// assertion or [`StatusCheck::Assertions`] leaves the word to the checks that there are. The
     /// seed's text `URL <url>: code=404` is shortened because the name stands beside it and reasons
@@ -162,11 +162,13 @@ impl Checks {
         scope: &mut Scope,
         status_check: StatusCheck,
     ) -> Result<(), Failure> {
-        if let Some(status @ 400..) = reply.status
-            && !self.checks_status()
-            && !self.assertions_decide(status_check)
-        {
-            return Err(Failure::new(FailureKind::Status, format!("HTTP {status}")));
+        if !self.checks_status() && !self.assertions_decide(status_check) {
+            if let Some(refusal) = &reply.refusal {
+                return Err(refusal.clone());
+            }
+            if let Some(status @ 400..) = reply.status {
+                return Err(Failure::new(FailureKind::Status, format!("HTTP {status}")));
+            }
         }
         if self.is_empty() {
             return Ok(());

@@ -4,7 +4,7 @@ use super::{WireError, length, v1};
 use crate::frame::{Collected, Frame, FrameBody, FrameKey, Generator, Odometers, PhaseOdometer};
 use crate::id::{RunId, SessionId};
 use crate::latency::Latency;
-use crate::sample::{FailureKind, MAX_NAMES, MAX_REASONS, SeriesKey};
+use crate::sample::{FailureKind, MAX_NAMES, MAX_REASONS, Phase, SeriesKey};
 use crate::snapshot::{FailureCount, PhaseSnapshot, Row, Series, Snapshot};
 use crate::time::RunTime;
 use serde_json::Value;
@@ -55,7 +55,7 @@ pub fn frame_to_wire(frame: &Frame, sealed_at: RunTime) -> v1::Frame {
 /// The frame of a wire form, with the run time at which its span was closed.
 pub fn frame_from_wire(frame: v1::Frame) -> Result<(Frame, RunTime), WireError> {
     let strings: Vec<Arc<str>> = frame.strings.into_iter().map(Arc::from).collect();
-    length("phases", frame.phases.len(), frame.phases.len() == 3, "3")?;
+    length("phases", frame.phases.len(), known_phases(frame.phases.len()), "3 or 4")?;
     length("rows", frame.rows.len(), frame.rows.len() <= MAX_ROWS, "at most 100000")?;
     let mut counts = Snapshot::default();
     for (mine, theirs) in counts.phases.iter_mut().zip(&frame.phases) {
@@ -124,6 +124,11 @@ fn detail(latency: &Latency) -> bytes::Bytes {
 
 fn detail_from(bytes: &[u8], what: &'static str) -> Result<Latency, WireError> {
     if bytes.is_empty() { Ok(Latency::default()) } else { histogram_from(bytes, what) }
+}
+
+/// Whether a peer may know so many phases: those before messages, or all.
+fn known_phases(count: usize) -> bool {
+    (Phase::LEAST..=Phase::COUNT).contains(&count)
 }
 
 fn phase_to_wire(phase: &PhaseSnapshot, table: &mut Table) -> v1::Phase {
@@ -277,7 +282,7 @@ pub(super) fn odometers_to_wire(odometers: &Odometers) -> v1::Odometers {
 }
 
 pub(super) fn odometers_from_wire(odometers: &v1::Odometers) -> Result<Odometers, WireError> {
-    length("odometers", odometers.phases.len(), odometers.phases.len() == 3, "3")?;
+    length("odometers", odometers.phases.len(), known_phases(odometers.phases.len()), "3 or 4")?;
     let mut out = Odometers::default();
     for (mine, theirs) in out.phases.iter_mut().zip(&odometers.phases) {
         *mine = PhaseOdometer {
@@ -377,7 +382,7 @@ mod tests {
     }
 
     fn odometers() -> impl Strategy<Value = Odometers> {
-        any::<[[u64; 11]; 3]>().prop_map(|n| Odometers {
+        any::<[[u64; 11]; Phase::COUNT]>().prop_map(|n| Odometers {
             phases: n.map(|n| PhaseOdometer {
                 due: n[0],
                 iterations: n[1],
@@ -416,7 +421,7 @@ mod tests {
         });
         (
             (0u32..1000, 0u32..10, any::<[bool; 2]>()),
-            (phase(), phase(), phase()),
+            (phase(), phase(), phase(), phase()),
             prop::collection::btree_map(0u32..1000, row(), 0..4),
             odometers(),
             generator,
@@ -460,7 +465,7 @@ mod tests {
         body.counts.phases[0].series_mut(&series).succeeded.record(5);
         let good = frame_to_wire(&Frame { key, body }, RunTime(0));
         let cases: [(Spoil, WireError); 8] = [
-            (|f| f.phases.truncate(2), WireError::Length { what: "phases", got: 2, expected: "3" }),
+            (|f| f.phases.truncate(2), WireError::Length { what: "phases", got: 2, expected: "3 or 4" }),
             (|f| f.phases[0].series[0].name = 9, WireError::Range { what: "string index", got: 9 }),
             (
                 // count 2, but one sample in the buckets

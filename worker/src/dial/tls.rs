@@ -9,6 +9,7 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
@@ -18,7 +19,12 @@ pub struct TlsSettings {
     verify: bool,
     roots: Option<Arc<RootCertStore>>,
     identity: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
+    /// Made when first needed.
+    made: RefCell<Vec<(bool, Alpn, Arc<ClientConfig>)>>,
 }
+
+/// Names of protocols that are offered in the handshake, best first.
+pub type Alpn = &'static [&'static [u8]];
 
 /// TLS settings that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -62,7 +68,7 @@ impl TlsSettings {
             }
             (None, Some(_)) => return Err(TlsError::HalfIdentity),
         };
-        Ok(Self { verify: plan.verify, roots, identity })
+        Ok(Self { verify: plan.verify, roots, identity, made: RefCell::default() })
     }
 
     /// Whether the peer's certificate is checked unless a task says otherwise.
@@ -70,8 +76,18 @@ impl TlsSettings {
         self.verify
     }
 
-    /// Settings for connections that speak one of the protocols `alpn`.
-    pub fn config(&self, verify: bool, alpn: &[&[u8]]) -> Result<Arc<ClientConfig>, TlsError> {
+    /// Settings for connections that speak one of the protocols `alpn`: made once each.
+    pub fn config(&self, verify: bool, alpn: Alpn) -> Result<Arc<ClientConfig>, TlsError> {
+        let is_it = |(of, names, _): &&(bool, Alpn, Arc<ClientConfig>)| *of == verify && *names == alpn;
+        if let Some((_, _, made)) = self.made.borrow().iter().find(is_it) {
+            return Ok(Arc::clone(made));
+        }
+        let config = self.make(verify, alpn)?;
+        self.made.borrow_mut().push((verify, alpn, Arc::clone(&config)));
+        Ok(config)
+    }
+
+    fn make(&self, verify: bool, alpn: Alpn) -> Result<Arc<ClientConfig>, TlsError> {
         let refused = |error: rustls::Error| TlsError::Refused(error.to_string());
         let provider = Arc::new(aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(provider.clone())

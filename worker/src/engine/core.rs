@@ -2,6 +2,7 @@
 
 use super::throttle::Gates;
 use super::{Order, Shared, closed, open};
+use crate::messages::Messages;
 use crate::protocol::{CoreContext, PrepareError};
 use crate::recorder::{ChunkPool, LineBacklog, Odometer, Part, Recorder};
 use crate::sampler::Sampler;
@@ -151,6 +152,7 @@ async fn work(seat: Seat, ready: &Sender<Result<(), PrepareError>>) {
         blobs: Arc::clone(&shared.blobs),
         scratch: RefCell::new(vec![0; SCRATCH]),
         lanes: RefCell::new(Arc::from([])),
+        messages: Messages::new(Rc::clone(&recorder), Arc::clone(&shared.series)),
     });
     // not the plan's seed: cores of other workers would draw the same priorities
     let sampler = Sampler::new(plan.records, Arc::clone(&shared.record_limits), rand::random());

@@ -12,15 +12,16 @@ mod fields;
 mod origin;
 mod recipe;
 mod redirect;
+mod schema;
 mod session;
-mod url;
+pub(crate) mod url;
 mod wire;
 
 #[cfg(test)]
 mod tests;
 
 use super::{CoreContext, Fault, PrepareError, Protocol, Want};
-use crate::dial::{DialError, Dialer, Stamps, TlsSettings};
+use crate::dial::{Dialer, Stamps, TlsSettings};
 use crate::probe::Probe;
 use answer::Answer;
 use ld_shared::plan::{Connections, ScenarioPlan, TaskPlan};
@@ -36,7 +37,6 @@ use session::{Connection, Pool};
 use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 pub use session::Session;
 
@@ -50,8 +50,6 @@ pub struct Http {
     dialer: Dialer,
     origins: Origins,
     tls: TlsSettings,
-    /// For connections whose peer is checked, and for others: made when first needed.
-    tls_configs: [OnceCell<Arc<rustls::ClientConfig>>; 2],
     /// Connections that users share: made at the first exchange, when the core knows its share.
     pool: OnceCell<Option<Pool>>,
     /// Buffers for requests, used again and again.
@@ -100,11 +98,21 @@ impl Bytes<'_> {
 impl Protocol for Http {
     const KEYS: &'static [&'static str] = &["fast_http_user", "http_user"];
     const FIELDS: &'static [&'static str] = fields::FIELDS;
+    const NO_ANSWER: Option<u16> = Some(0);
     type Task = Task;
     type Session = Session;
 
+    fn schema() -> Value {
+        schema::task()
+    }
+
     fn check(fields: &Map<String, Value>, scenario: &ScenarioPlan) -> Vec<Fault> {
         fields::parse(fields, scenario).err().unwrap_or_default()
+    }
+
+    fn label(_fields: &Map<String, Value>, _scenario: &ScenarioPlan) -> Option<(String, String)> {
+        // the seed's HTTP users skip what they do not understand
+        None
     }
 
     fn new(core: Rc<CoreContext>, scenario: &ScenarioPlan) -> Result<Self, PrepareError> {
@@ -114,7 +122,6 @@ impl Protocol for Http {
             dialer: Dialer::default(),
             origins: Origins::default(),
             tls,
-            tls_configs: Default::default(),
             pool: OnceCell::new(),
             spare: RefCell::default(),
             core,
@@ -312,36 +319,13 @@ impl Http {
 
     /// Opens a connection.
     async fn open(&self, origin: &Rc<Origin>, stamps: &mut Stamps<'_>) -> Result<Connection, Failure> {
-        let limit = Duration::try_from_secs_f64(self.scenario.connect_timeout).unwrap_or(Duration::MAX);
-        let Ok(dialled) = tokio::time::timeout(limit, self.dial(origin, stamps)).await else {
-            return Err(Failure::new(FailureKind::Timeout, "connection timed out"));
+        let config = match origin.is_https {
+            true => Some(self.tls.config(origin.verify, &[b"http/1.1"]).map_err(tls_failure)?),
+            false => None,
         };
-        dialled.map_err(|error| {
-            if error.is_local {
-                stamps.on(Probe::local_error);
-            }
-            error.failure
-        })
-    }
-
-    async fn dial(&self, origin: &Rc<Origin>, stamps: &mut Stamps<'_>) -> Result<Connection, DialError> {
-        let tcp = self.dialer.tcp(&origin.dialled, origin.port, stamps).await?;
-        let stream = if origin.is_https {
-            let config = self.tls_config(origin.verify).map_err(|error| DialError::tls(&error.to_string()))?;
-            self.dialer.tls(tcp, &origin.dialled, config, stamps).await?
-        } else {
-            crate::dial::Stream::Plain(tcp)
-        };
+        let limit = self.scenario.connect_timeout;
+        let stream = self.dialer.open(&origin.dialled, origin.port, config, limit, stamps).await?;
         Ok(Connection { stream, origin: origin.clone(), is_reused: false })
-    }
-
-    fn tls_config(&self, verify: bool) -> Result<Arc<rustls::ClientConfig>, crate::dial::TlsError> {
-        let place = &self.tls_configs[usize::from(verify)];
-        if let Some(config) = place.get() {
-            return Ok(config.clone());
-        }
-        let config = self.tls.config(verify, &[b"http/1.1"])?;
-        Ok(place.get_or_init(|| config).clone())
     }
 
     /// Follows redirects until an answer is none; `answer` is the first one, then the last.
@@ -397,6 +381,11 @@ impl Request<'_> {
     }
 }
 
+/// TLS settings that cannot be used.
+fn tls_failure(error: crate::dial::TlsError) -> Failure {
+    Failure::new(FailureKind::Tls, error.to_string())
+}
+
 /// Moves the answer's cookies into the user's jar.
 fn store(session: &mut Session, url: &url::Url, answer: &mut Answer) {
     for cookie in answer.cookies.drain(..) {
@@ -412,6 +401,7 @@ fn finish(answer: Answer) -> Result<Reply, Failure> {
         headers: Headers::from_lines(answer.headers),
         body: answer.body,
         body_bytes: answer.body_bytes,
+        refusal: None,
     };
     if answer.coding != decode::Coding::Identity && wanted > 0 {
         (reply.body, reply.body_bytes) = answer.coding.decode(reply.body, wanted)?;

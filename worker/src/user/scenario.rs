@@ -1,7 +1,7 @@
 //! A scenario, compiled for one core.
 
 use crate::engine::core::Core;
-use crate::protocol::{PrepareError, Users, Want};
+use crate::protocol::{Driver, PrepareError, RefusedSteps, Users, Want};
 use crate::series::OTHER_ID;
 use ld_shared::check::Checks;
 use ld_shared::plan::{AtEnd, Dealing, Plan, RetryPlan, ScenarioPlan, StatusCheck, TaskPlan, ThrottlePlan};
@@ -48,6 +48,8 @@ pub(crate) struct Task {
     pub(crate) compiled: Box<dyn Any>,
     pub(crate) name: Name,
     pub(crate) request_type: Arc<str>,
+    /// The status of a request that had no answer.
+    pub(crate) no_answer: Option<u16>,
     pub(crate) checks: Checks,
     pub(crate) status_check: StatusCheck,
     pub(crate) want: Want,
@@ -116,21 +118,25 @@ impl Scenario {
         core: &Core,
         own: &ScenarioPlan,
         tasks: &[TaskPlan],
-        keys: &mut Vec<Arc<str>>,
+        keys: &mut Vec<&'static str>,
     ) -> Result<Vec<Task>, PrepareError> {
         let mut compiled = Vec::with_capacity(tasks.len());
         for task in tasks {
             let key = task.user.as_ref().unwrap_or(&own.user);
-            let protocol = if let Some(known) = keys.iter().position(|k| k == key) {
+            let driver = crate::protocol::driver(key)
+                .ok_or_else(|| PrepareError(format!("this worker knows no user `{key}`")))?;
+            // keys of one protocol share a session
+            let key = if task.refused.is_some() { "" } else { driver.keys[0] };
+            let protocol = if let Some(known) = keys.iter().position(|k| *k == key) {
                 known
             } else {
-                let driver = crate::protocol::driver(key)
-                    .ok_or_else(|| PrepareError(format!("this worker knows no user `{key}`")))?;
-                self.protocols.push((driver.new)(Rc::clone(&core.context), own)?);
-                keys.push(Arc::clone(key));
+                let users: Rc<dyn Users> =
+                    if key.is_empty() { Rc::new(RefusedSteps) } else { (driver.new)(Rc::clone(&core.context), own)? };
+                self.protocols.push(users);
+                keys.push(key);
                 keys.len() - 1
             };
-            compiled.push(self.task(&core.context.bindings, own, task, protocol)?);
+            compiled.push(self.task(&core.context.bindings, own, task, driver, protocol)?);
         }
         Ok(compiled)
     }
@@ -140,6 +146,7 @@ impl Scenario {
         bindings: &Bindings,
         own: &ScenarioPlan,
         task: &TaskPlan,
+        driver: &Driver,
         protocol: usize,
     ) -> Result<Task, PrepareError> {
         let users = Rc::clone(&self.protocols[protocol]);
@@ -178,6 +185,7 @@ impl Scenario {
             protocol,
             name,
             request_type,
+            no_answer: driver.no_answer,
             status_check,
             want,
             timeout: (timeout * SECOND as f64) as u64,

@@ -26,7 +26,7 @@ impl Coordinator {
         let ran = closed_at.since(t0);
         let end = self.starting_ended(ran.into());
         let mut odometers = Odometers::default();
-        let mut lost = [0; 3];
+        let mut lost = [0; Phase::COUNT];
         let (mut workers, mut losses) = (Vec::new(), Vec::new());
         for (session, participant) in self.participants.clone() {
             let fate = self.fate(session, &participant, end);
@@ -144,7 +144,7 @@ impl Coordinator {
     ) {
         let plan = &self.spec.plan;
         let until = until.min(last_start(plan));
-        let started = |o: &Odometers| o.phases.iter().map(|p| p.requests_started).sum::<u64>();
+        let started = |o: &Odometers| o.of_requests().iter().map(|p| p.requests_started).sum::<u64>();
         let iterations =
             |o: &Odometers| o.phases.iter().map(|p| p.iterations + p.dropped.iter().sum::<u64>()).sum::<u64>();
         // the newest report: the last beat, unless a frame says more
@@ -155,6 +155,7 @@ impl Coordinator {
             None => (ledger.odometers, span_end),
         };
         let settled = ledger.settled();
+        let settled = &settled[..Phase::LEAST];
         let known = Known {
             settled: settled.iter().sum(),
             started: started(&newest),
@@ -169,6 +170,8 @@ impl Coordinator {
         // what is certain belongs to its phase, the rest to the phase in which it could have begun
         let mut rest = total;
         fate.odometers = newest;
+        // messages that no frame brought are not known of at all
+        fate.odometers.phases[Phase::Messages.index()] = *ledger.odometers.phase(Phase::Messages);
         for (index, settled) in settled.iter().enumerate() {
             let certain = newest.phases[index].requests_started.saturating_sub(*settled).min(rest);
             fate.lost[index] = certain;
@@ -242,7 +245,7 @@ impl Coordinator {
             name: participant.name.to_string(),
             cores: participant.cores,
             users_max: ledger.users_max,
-            requests: odometers.phases.iter().map(|p| p.requests_started).sum(),
+            requests: odometers.of_requests().iter().map(|p| p.requests_started).sum(),
             cpu_max: f64::from(ledger.cpu_max_permille) / 1_000.0,
             lag_p99_ms: ledger.scheduler_lag.percentile(99.0) as f64 / 1_000.0,
             clock_offset_ms: participant.clock.offset as f64 / 1e6,
@@ -258,7 +261,7 @@ impl Coordinator {
 #[derive(Default)]
 struct Fate {
     odometers: Odometers,
-    lost: [u64; 3],
+    lost: [u64; Phase::COUNT],
     /// Starts that nobody made, by second.
     nobody: Vec<(u32, Row)>,
     loss: Option<Loss>,

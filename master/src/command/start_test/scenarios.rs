@@ -126,10 +126,10 @@ fn draft(reader: &mut Reader<'_>, (whom, name): (&str, &str), end: End, warnings
 fn settings(reader: &mut Reader<'_>, name: &str, load: Load) -> Draft {
     let (connect_timeout, request_timeout) = settings::timeouts(reader);
     let (verify, tls) = settings::tls(reader);
-    settings::http_version(reader);
+    let (user, options) = user(reader);
     let plan = ScenarioPlan {
         name: name.into(),
-        user: user(reader),
+        user,
         load,
         first_number: 0,
         mode: Mode::Sequence,
@@ -142,6 +142,8 @@ fn settings(reader: &mut Reader<'_>, name: &str, load: Load) -> Draft {
         connect_timeout,
         request_timeout,
         tls: TlsPlan { verify, ..TlsPlan::default() },
+        http_version: settings::http_version(reader),
+        options,
         status_check: settings::status_check(reader).unwrap_or(StatusCheck::Always),
     };
     Draft { plan, tls, tls_at: "/tls".into(), retry: retry::read(reader), throttle: None, length: None }

@@ -1,7 +1,6 @@
-//! What the seed makes of faulty fields of a task.
+//! What the seed makes of faulty fields of an HTTP task.
 
 use crate::script::Fault;
-use ld_worker::protocol::Driver;
 use serde_json::{Map, Value};
 
 /// What the seed passes over.
@@ -13,12 +12,9 @@ pub(super) enum Passes {
     Field(&'static str),
 }
 
-/// What the seed passes over because of this fault of a task's fields; `None`: nothing. Its HTTP
-/// users alone are forgiving: other ones record a step that they do not understand as failed.
-pub(super) fn passes_over(driver: &Driver, fault: &Fault, fields: &Map<String, Value>) -> Option<Passes> {
-    if !driver.keys.contains(&"http_user") {
-        return None;
-    }
+/// What the seed passes over because of this fault of the fields of an HTTP task; `None`: nothing.
+/// Its other users record a step that they do not understand as failed.
+pub(super) fn passes_over(fault: &Fault, fields: &Map<String, Value>) -> Option<Passes> {
     let field = fault.pointer.split('/').nth(1)?;
     match field {
         "method" => Some(Passes::Task),

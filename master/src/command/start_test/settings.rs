@@ -3,7 +3,7 @@
 use crate::record_file::ENDINGS;
 use crate::script::reader::Reader;
 use crate::script::{Fault, units};
-use ld_shared::plan::{Connections, StatusCheck};
+use ld_shared::plan::{Connections, HttpVersion, StatusCheck};
 use ld_shared::record::{Bodies, RecordPolicy};
 
 /// Files of certificates, as named in the document.
@@ -39,11 +39,13 @@ pub(super) fn tls(reader: &mut Reader<'_>) -> (bool, TlsFiles) {
     (tls.boolean("verify").unwrap_or(true), files)
 }
 
-/// Only HTTP/1.1 so far: `auto` comes to the same.
-pub(super) fn http_version(reader: &mut Reader<'_>) {
-    if let Some(version @ ("2" | "3")) = reader.choice("http_version", &["auto", "1.1", "2", "3"]) {
-        let fault = Fault::new(reader.at("http_version"), format!("HTTP/{version} comes with a later version"));
-        reader.fault(fault.help("accepted: auto, 1.1"));
+/// The version of HTTP.
+pub(super) fn http_version(reader: &mut Reader<'_>) -> HttpVersion {
+    match reader.choice("http_version", &["auto", "1.1", "2", "3"]) {
+        Some("1.1") => HttpVersion::H1,
+        Some("2") => HttpVersion::H2,
+        Some("3") => HttpVersion::H3,
+        _ => HttpVersion::Auto,
     }
 }
 

@@ -178,11 +178,19 @@ fn task(map: &Map<String, Value>, pointer: &str, scenario: &ScenarioPlan, faults
             None => None,
         },
         retry: super::retry::read(&mut reader),
+        refused: None,
         fields,
     };
     if let Some(driver) = driver {
-        for fault in driver::faults(driver, &task.fields, scenario) {
-            let passes = seed::passes_over(driver, &fault, &task.fields);
+        let found = driver::faults(driver, &task.fields, scenario);
+        task.refused = driver.refused(&task.fields, scenario, &found);
+        for fault in found.into_iter().map(driver::fault) {
+            if task.refused.is_some() {
+                // the seed records it as failed
+                faults.push(fault.under(pointer).ignored());
+                continue;
+            }
+            let passes = seed::passes_over(&fault, &task.fields);
             match passes {
                 None => {}
                 Some(Passes::Task) => lost = true,

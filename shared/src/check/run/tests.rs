@@ -6,7 +6,7 @@ use serde_json::json;
 fn reply(status: u16, body: &str) -> Reply {
     let mut headers = Headers::default();
     headers.push("X-Request-Id", "req-login");
-    Reply { status: Some(status), headers, body: body.into(), body_bytes: body.len() as u64 }
+    Reply { status: Some(status), headers, body: body.into(), body_bytes: body.len() as u64, refusal: None }
 }
 
 /// The answer that the seed's assertions were captured against.

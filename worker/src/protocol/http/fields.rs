@@ -2,6 +2,7 @@
 
 use super::url::{self, Url};
 use crate::protocol::Fault;
+use crate::protocol::reader::{Reader, escape, kind, scalar};
 use ld_shared::plan::ScenarioPlan;
 use serde_json::{Map, Value};
 
@@ -24,7 +25,7 @@ pub(super) const FIELDS: &[&str] = &[
     "client_cert",
 ];
 
-const METHODS: [&str; 7] = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"];
+pub(super) const METHODS: [&str; 7] = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"];
 
 /// A task's fields. Texts may hold placeholders.
 #[derive(Clone, Debug)]
@@ -62,7 +63,7 @@ pub(super) enum Body {
 
 /// Reads the fields; `Err` holds every fault.
 pub(super) fn parse(fields: &Map<String, Value>, scenario: &ScenarioPlan) -> Result<Fields, Vec<Fault>> {
-    let mut reader = Reader { fields, faults: Vec::new() };
+    let mut reader = Reader::new(fields);
     let method = reader.method();
     let url = reader.url();
     let joined = reader.joined(&url, scenario);
@@ -74,43 +75,47 @@ pub(super) fn parse(fields: &Map<String, Value>, scenario: &ScenarioPlan) -> Res
         cookies: reader.cookies(),
         auth: reader.auth(),
         body: reader.body(),
-        timeout: reader.timeout(),
+        timeout: reader.seconds("timeout"),
         follows: reader.flag("allow_redirects").unwrap_or(true),
-        verify: reader.flag("verify"),
+        verify: verify(&mut reader),
         url,
     };
     for key in ["cert", "client_cert"] {
         if reader.get(key).is_some() {
-            let message = format!("a task's `{key}` is not supported");
-            reader.fault(format!("/{key}"), message, Some("use `tls` on the test"));
+            let fault = Fault::new(format!("/{key}"), format!("a task's `{key}` is not supported"));
+            reader.fault(fault.help("use `tls` on the test"));
         }
     }
-    if reader.faults.is_empty() { Ok(parsed) } else { Err(reader.faults) }
+    reader.finish(parsed)
 }
 
-struct Reader<'a> {
-    fields: &'a Map<String, Value>,
-    faults: Vec<Fault>,
+fn verify(reader: &mut Reader<'_>) -> Option<bool> {
+    match reader.get("verify")? {
+        Value::Bool(flag) => Some(*flag),
+        other => {
+            let fault = Fault::new("/verify", format!("expected true or false, found {}", kind(other)));
+            reader.fault(fault.help("certificate authorities go into `tls` on the test"));
+            None
+        }
+    }
 }
 
-impl<'a> Reader<'a> {
-    /// A field; null counts as absent.
-    fn get(&self, key: &str) -> Option<&'a Value> {
-        self.fields.get(key).filter(|value| !value.is_null())
-    }
+/// What only HTTP's fields need of a reader.
+trait HttpFields<'a> {
+    fn method(&mut self) -> &'static str;
+    fn url(&mut self) -> String;
+    fn joined(&mut self, url: &str, scenario: &ScenarioPlan) -> String;
+    fn headers(&mut self) -> Vec<(String, Option<String>)>;
+    fn cookies(&mut self) -> Vec<(String, String)>;
+    fn auth(&mut self) -> Option<Auth>;
+    fn body(&mut self) -> Body;
+}
 
-    fn fault(&mut self, pointer: String, message: String, help: Option<&str>) {
-        self.faults.push(Fault { pointer, message, help: help.map(str::to_owned) });
-    }
-
-    fn wrong_type(&mut self, pointer: String, seen: &Value, accepted: &str) {
-        self.fault(pointer, format!("expected {accepted}, found {}", kind(seen)), None);
-    }
-
+impl<'a> HttpFields<'a> for Reader<'a> {
     fn method(&mut self) -> &'static str {
         let accepted = "accepted: get, post, put, patch, delete, head, options";
         match self.get("method") {
-            None => self.fault("/method".into(), "missing method".into(), Some(accepted)),
+            None => self.fault(Fault::new("/method", "missing method").help(accepted)),
             Some(Value::String(name)) => {
                 let upper = name.trim().to_ascii_uppercase();
                 if let Some(method) = METHODS.into_iter().find(|method| *method == upper) {
@@ -123,9 +128,9 @@ impl<'a> Reader<'a> {
                     Some(method) => format!("did you mean `{}`? {accepted}", method.to_ascii_lowercase()),
                     None => accepted.to_owned(),
                 };
-                self.fault("/method".into(), format!("unknown method `{name}`"), Some(&help));
+                self.fault(Fault::new("/method", format!("unknown method `{name}`")).help(help));
             }
-            Some(other) => self.wrong_type("/method".into(), other, "a text"),
+            Some(other) => self.wrong_type("/method", other, "a text"),
         }
         "GET"
     }
@@ -142,7 +147,7 @@ impl<'a> Reader<'a> {
                 }
             }
         }
-        self.fault("/request_url".into(), "missing request_url".into(), Some("give the URL to request"));
+        self.fault(Fault::new("/request_url", "missing request_url").help("give the URL to request"));
         String::new()
     }
 
@@ -157,41 +162,15 @@ impl<'a> Reader<'a> {
         }
         let Some(joined) = url::join(scenario.host.as_deref(), url) else {
             let message = format!("relative URL `{url}` without a host");
-            self.fault(pointer(), message, Some("give `host` on the test, or an absolute URL"));
+            self.fault(Fault::new(pointer(), message).help("give `host` on the test, or an absolute URL"));
             return String::new();
         };
         if !origin_of(&joined).contains("${")
             && let Err(why) = Url::parse(&joined)
         {
-            self.fault(pointer(), format!("unusable URL `{url}`: {why}"), None);
+            self.fault(Fault::new(pointer(), format!("unusable URL `{url}`: {why}")));
         }
         joined
-    }
-
-    /// An object whose lists repeat their key; nulls are dropped.
-    fn pairs(&mut self, key: &str) -> Vec<(String, String)> {
-        let mut pairs = Vec::new();
-        match self.get(key) {
-            None => {}
-            Some(Value::Object(object)) => {
-                for (name, value) in object {
-                    let one = std::slice::from_ref(value);
-                    for value in value.as_array().map_or(one, Vec::as_slice) {
-                        match scalar(value) {
-                            _ if value.is_null() => {}
-                            Some(text) => pairs.push((name.clone(), text)),
-                            None => self.wrong_type(
-                                format!("/{key}/{}", escape(name)),
-                                value,
-                                "a text, number, truth value, null or list of these",
-                            ),
-                        }
-                    }
-                }
-            }
-            Some(other) => self.wrong_type(format!("/{key}"), other, "an object"),
-        }
-        pairs
     }
 
     fn headers(&mut self) -> Vec<(String, Option<String>)> {
@@ -202,15 +181,15 @@ impl<'a> Reader<'a> {
                 for (name, value) in object {
                     let pointer = format!("/headers/{}", escape(name));
                     if name.is_empty() || !name.bytes().all(is_token) {
-                        self.fault(pointer, format!("`{name}` cannot be a header's name"), None);
+                        self.fault(Fault::new(pointer, format!("`{name}` cannot be a header's name")));
                     } else if name.eq_ignore_ascii_case("transfer-encoding") {
                         let help = "leave it out: the body's length is known and sent";
-                        self.fault(pointer, "the transfer coding is not a task's to choose".into(), Some(help));
+                        self.fault(Fault::new(pointer, "the transfer coding is not a task's to choose").help(help));
                     } else {
                         match value {
                             Value::Null => headers.push((name.clone(), None)),
                             Value::String(text) if text.contains(['\r', '\n', '\0']) => {
-                                self.fault(pointer, "a line break in a header".into(), None);
+                                self.fault(Fault::new(pointer, "a line break in a header"));
                             }
                             Value::String(text) => headers.push((name.clone(), Some(text.trim().to_owned()))),
                             Value::Number(number) => headers.push((name.clone(), Some(number.to_string()))),
@@ -219,7 +198,7 @@ impl<'a> Reader<'a> {
                     }
                 }
             }
-            Some(other) => self.wrong_type("/headers".into(), other, "an object"),
+            Some(other) => self.wrong_type("/headers", other, "an object"),
         }
         headers
     }
@@ -231,7 +210,7 @@ impl<'a> Reader<'a> {
             let cookies: Vec<_> = cookies.map(|cookie| cookie.split_once('=').ok_or(cookie)).collect();
             if let Some(Err(cookie)) = cookies.iter().find(|cookie| cookie.is_err()) {
                 let message = format!("`{cookie}` is no cookie");
-                self.fault("/cookies".into(), message, Some("write `name=value; name=value`, or an object"));
+                self.fault(Fault::new("/cookies", message).help("write `name=value; name=value`, or an object"));
             }
             let pairs = cookies.into_iter().filter_map(Result::ok);
             return pairs.map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned())).collect();
@@ -240,7 +219,7 @@ impl<'a> Reader<'a> {
         for (name, value) in &cookies {
             let is_bad = |text: &str| text.contains(|c: char| c.is_ascii_control() || c == ';');
             if is_bad(name) || is_bad(value) || name.contains('=') {
-                self.fault(format!("/cookies/{}", escape(name)), "characters that cookies cannot have".into(), None);
+                self.fault(Fault::new(format!("/cookies/{}", escape(name)), "characters that cookies cannot have"));
             }
         }
         cookies
@@ -250,7 +229,7 @@ impl<'a> Reader<'a> {
         let auth = match self.get("auth")? {
             Value::Object(auth) => auth,
             other => {
-                self.wrong_type("/auth".into(), other, "an object with `type`");
+                self.wrong_type("/auth", other, "an object with `type`");
                 return None;
             }
         };
@@ -266,8 +245,8 @@ impl<'a> Reader<'a> {
             "basic" => Some(Auth::Basic(text("username"), text("password"))),
             "bearer" => Some(Auth::Bearer(text("token"))),
             _ => {
-                let help = Some("accepted: basic, bearer");
-                self.fault("/auth/type".into(), format!("unknown auth type `{kind}`"), help);
+                let fault = Fault::new("/auth/type", format!("unknown auth type `{kind}`"));
+                self.fault(fault.help("accepted: basic, bearer"));
                 None
             }
         }
@@ -277,7 +256,7 @@ impl<'a> Reader<'a> {
         let files = self.get("files").is_some().then(|| self.pairs("files"));
         let data = match self.get("data") {
             Some(Value::String(_)) if files.is_some() => {
-                self.fault("/data".into(), "with `files`, data must be an object".into(), None);
+                self.fault(Fault::new("/data", "with `files`, data must be an object"));
                 None
             }
             Some(Value::String(text)) => return Body::Raw(text.clone()),
@@ -291,27 +270,6 @@ impl<'a> Reader<'a> {
             (None, None, None) => Body::None,
         }
     }
-
-    fn timeout(&mut self) -> Option<f64> {
-        let value = self.get("timeout")?;
-        let seconds = value.as_f64().or_else(|| value.as_str()?.trim().parse().ok());
-        if seconds.is_none_or(|seconds| !(seconds > 0.0 && seconds.is_finite())) {
-            self.fault("/timeout".into(), format!("expected seconds above 0, found {value}"), None);
-        }
-        seconds
-    }
-
-    fn flag(&mut self, key: &str) -> Option<bool> {
-        match self.get(key)? {
-            Value::Bool(flag) => Some(*flag),
-            other => {
-                let help = (key == "verify").then_some("certificate authorities go into `tls` on the test");
-                let message = format!("expected true or false, found {}", kind(other));
-                self.fault(format!("/{key}"), message, help);
-                None
-            }
-        }
-    }
 }
 
 /// Scheme, host and port of a URL that may hold placeholders.
@@ -321,33 +279,6 @@ pub(super) fn origin_of(url: &str) -> &str {
     end.and_then(|end| url.get(..from + end)).unwrap_or(url)
 }
 
-/// As Python writes it into a form.
-fn scalar(value: &Value) -> Option<String> {
-    match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        Value::Bool(true) => Some("True".to_owned()),
-        Value::Bool(false) => Some("False".to_owned()),
-        Value::Null | Value::Array(_) | Value::Object(_) => None,
-    }
-}
-
-fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a truth value",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a text",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "an object",
-    }
-}
-
 fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
-}
-
-/// A key inside a JSON pointer.
-fn escape(key: &str) -> String {
-    key.replace('~', "~0").replace('/', "~1")
 }

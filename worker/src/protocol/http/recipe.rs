@@ -4,6 +4,7 @@ use super::cookies::{self, Jar};
 use super::fields::{Auth, Body, Fields, origin_of};
 use super::origin::{Origin, Origins};
 use super::url::{self, Url, push_form, push_target};
+use crate::protocol::text::Text;
 use ld_shared::id::Digest;
 use ld_shared::sample::{Failure, FailureKind};
 use ld_shared::scope::{Bindings, Scope};
@@ -47,12 +48,6 @@ enum Piece {
     /// Part of a body; a template of a JSON text escapes what it fills in by itself.
     Raw(Template),
     Basic(Text, Text),
-}
-
-/// A text that may hold placeholders.
-enum Text {
-    Literal(Box<str>),
-    Template(Template),
 }
 
 /// What rendering needs.
@@ -181,7 +176,7 @@ impl Recipe {
             }
             for (name, value) in &self.cookies {
                 let mut text = Vec::new();
-                value.fill(fill, &mut text)?;
+                value.fill(fill.bindings, fill.scope, &mut text)?;
                 refuse_breaks(&text)?;
                 cookies::push_pair(name, &text, &mut line);
             }
@@ -268,7 +263,7 @@ impl Recipe {
             }
             Place::Whole(text) => {
                 let mut whole = Vec::new();
-                text.fill(fill, &mut whole)?;
+                text.fill(fill.bindings, fill.scope, &mut whole)?;
                 refuse_breaks(&whole)?;
                 let whole = String::from_utf8_lossy(&whole);
                 let joined = url::join(self.host.as_deref(), &whole)
@@ -321,41 +316,13 @@ impl Piece {
             Self::Raw(template) => template.render(fill.bindings, fill.scope, Escape::None, out)?,
             Self::Basic(user, password) => {
                 let mut credentials = Vec::new();
-                user.fill(fill, &mut credentials)?;
+                user.fill(fill.bindings, fill.scope, &mut credentials)?;
                 credentials.push(b':');
-                password.fill(fill, &mut credentials)?;
+                password.fill(fill.bindings, fill.scope, &mut credentials)?;
                 out.extend_from_slice(url::basic(&credentials).as_bytes());
             }
         }
         Ok(())
-    }
-}
-
-impl Text {
-    fn compile(text: &str, bindings: &Bindings) -> Self {
-        if !text.contains("${") {
-            return Self::Literal(text.into());
-        }
-        let template = Template::compile(text, bindings);
-        match template.literal() {
-            Some(text) => Self::Literal(text.into()),
-            None => Self::Template(template),
-        }
-    }
-
-    fn fill(&self, fill: &mut Fill<'_>, out: &mut Vec<u8>) -> Result<(), Failure> {
-        match self {
-            Self::Literal(text) => out.extend_from_slice(text.as_bytes()),
-            Self::Template(template) => template.render(fill.bindings, fill.scope, Escape::None, out)?,
-        }
-        Ok(())
-    }
-
-    fn template(&self) -> Option<&Template> {
-        match self {
-            Self::Literal(_) => None,
-            Self::Template(template) => Some(template),
-        }
     }
 }
 

@@ -58,6 +58,7 @@ impl Rig {
         let plan = plan(scenario);
         let bindings = Rc::new(Bindings::new(&plan, vec![]));
         let core = Rc::new(CoreContext {
+            messages: crate::messages::Messages::default(),
             plan: Arc::new(plan.clone()),
             bindings: bindings.clone(),
             blobs: Arc::new(blobs),

@@ -5,20 +5,20 @@ use base64::prelude::BASE64_STANDARD;
 
 /// An absolute `http` or `https` URL without its fragment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Url {
-    pub(super) is_https: bool,
+pub(crate) struct Url {
+    pub(crate) is_https: bool,
     /// Lower case, IPv6 without brackets.
-    pub(super) host: String,
-    pub(super) port: u16,
+    pub(crate) host: String,
+    pub(crate) port: u16,
     /// `user:password`, percent-decoded.
-    pub(super) credentials: Option<Vec<u8>>,
+    pub(crate) credentials: Option<Vec<u8>>,
     /// Path and query, percent-encoded; begins with `/`.
-    pub(super) target: String,
+    pub(crate) target: String,
 }
 
 impl Url {
     /// Parses an absolute URL. The error says what is wrong with it.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let text = text.trim_matches(' ');
         let Some((scheme, rest)) = split_scheme(text) else {
             return Err("not an absolute URL; expected http:// or https://".to_owned());
@@ -65,7 +65,7 @@ impl Url {
     }
 
     /// The URL that `location` of an answer to this one means (RFC 3986, 5.2).
-    pub(super) fn resolve(&self, location: &str) -> Result<Self, String> {
+    pub(crate) fn resolve(&self, location: &str) -> Result<Self, String> {
         if split_scheme(location).is_some() {
             return Self::parse(location);
         }
@@ -88,7 +88,7 @@ impl Url {
     }
 
     /// Value of the `Host` header: the port only where it is not the scheme's.
-    pub(super) fn host_header(&self) -> String {
+    pub(crate) fn host_header(&self) -> String {
         let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
         match (self.is_https, self.port) {
             (false, 80) | (true, 443) => host,
@@ -97,26 +97,26 @@ impl Url {
     }
 
     /// Value of the `Authorization` header that the URL's own user and password make.
-    pub(super) fn authorization(&self) -> Option<String> {
+    pub(crate) fn authorization(&self) -> Option<String> {
         self.credentials.as_deref().map(basic)
     }
 
     /// The URL without its user and password.
     #[cfg(test)]
-    pub(super) fn shown(&self) -> String {
+    pub(crate) fn shown(&self) -> String {
         format!("{}://{}{}", if self.is_https { "https" } else { "http" }, self.host_header(), self.target)
     }
 }
 
 /// `Basic …` of `user:password`.
-pub(super) fn basic(credentials: &[u8]) -> String {
+pub(crate) fn basic(credentials: &[u8]) -> String {
     // A user without password still needs its colon.
     let colon: &[u8] = if credentials.contains(&b':') { b"" } else { b":" };
     format!("Basic {}", BASE64_STANDARD.encode([credentials, colon].concat()))
 }
 
 /// A URL of a task, joined to the test's host if it is relative.
-pub(super) fn join(host: Option<&str>, url: &str) -> Option<String> {
+pub(crate) fn join(host: Option<&str>, url: &str) -> Option<String> {
     if split_scheme(url).is_some() {
         return Some(url.to_owned());
     }
@@ -127,7 +127,7 @@ pub(super) fn join(host: Option<&str>, url: &str) -> Option<String> {
 }
 
 /// Scheme and what follows `://`, if there is a scheme.
-pub(super) fn split_scheme(text: &str) -> Option<(&str, &str)> {
+pub(crate) fn split_scheme(text: &str) -> Option<(&str, &str)> {
     let (scheme, rest) = text.split_once("://")?;
     let is_scheme = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
         && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b));
@@ -136,7 +136,7 @@ pub(super) fn split_scheme(text: &str) -> Option<(&str, &str)> {
 
 /// Appends a path and query, percent-encoding what a request line cannot hold and dropping the
 /// fragment. `false` if there is a line break in it.
-pub(super) fn push_target(text: &[u8], out: &mut Vec<u8>) -> bool {
+pub(crate) fn push_target(text: &[u8], out: &mut Vec<u8>) -> bool {
     for (at, byte) in text.iter().enumerate() {
         let is_plain = match byte {
             b'#' => return true,
@@ -154,7 +154,7 @@ pub(super) fn push_target(text: &[u8], out: &mut Vec<u8>) -> bool {
 }
 
 /// Appends text as a value of a form or query: space is `+`.
-pub(super) fn push_form(text: &str, out: &mut Vec<u8>) {
+pub(crate) fn push_form(text: &str, out: &mut Vec<u8>) {
     for byte in text.bytes() {
         match byte {
             b' ' => out.push(b'+'),

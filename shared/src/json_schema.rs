@@ -1,9 +1,9 @@
-//! Values that many keys take.
+//! JSON Schema: values that many keys of documents take.
 
 use serde_json::{Value, json};
 
 /// The schema, or null: null is as if absent.
-pub(super) fn or_null(mut schema: Value) -> Value {
+pub fn or_null(mut schema: Value) -> Value {
     if schema["type"] == "null" {
         return schema;
     }
@@ -23,31 +23,31 @@ pub(super) fn or_null(mut schema: Value) -> Value {
 }
 
 /// With a description.
-pub(super) fn about(mut schema: Value, about: &str) -> Value {
+pub fn about(mut schema: Value, about: &str) -> Value {
     schema["description"] = about.into();
     schema
 }
 
 /// With a default.
-pub(super) fn default(mut schema: Value, value: impl Into<Value>) -> Value {
+pub fn default(mut schema: Value, value: impl Into<Value>) -> Value {
     schema["default"] = value.into();
     schema
 }
 
 /// With examples.
-pub(super) fn examples(mut schema: Value, examples: Value) -> Value {
+pub fn examples(mut schema: Value, examples: Value) -> Value {
     schema["examples"] = examples;
     schema
 }
 
 /// One of a few words, in any case; editors offer the words as they are.
-pub(super) fn choice(words: &[&str]) -> Value {
+pub fn choice(words: &[&str]) -> Value {
     let any_case = words.iter().map(|word| any_case(word)).collect::<Vec<_>>().join("|");
     json!({"type": "string", "anyOf": [{"enum": words}, {"pattern": format!("^({any_case})$")}]})
 }
 
 /// A pattern for a word in any case.
-pub(super) fn any_case(word: &str) -> String {
+pub fn any_case(word: &str) -> String {
     word.chars()
         .map(|c| match c {
             c if c.is_ascii_alphabetic() => format!("[{}{}]", c.to_ascii_lowercase(), c.to_ascii_uppercase()),
@@ -58,38 +58,38 @@ pub(super) fn any_case(word: &str) -> String {
 }
 
 /// A text.
-pub(super) fn text() -> Value {
+pub fn text() -> Value {
     json!({"type": "string"})
 }
 
 /// A whole number of at least this.
-pub(super) fn whole(least: u64) -> Value {
+pub fn whole(least: u64) -> Value {
     json!({"type": "integer", "minimum": least})
 }
 
 /// A number above 0.
-pub(super) fn positive() -> Value {
+pub fn positive() -> Value {
     json!({"type": "number", "exclusiveMinimum": 0})
 }
 
 /// A number of at least 0.
-pub(super) fn amount() -> Value {
+pub fn amount() -> Value {
     json!({"type": "number", "minimum": 0})
 }
 
 /// true or false.
-pub(super) fn boolean() -> Value {
+pub fn boolean() -> Value {
     json!({"type": "boolean"})
 }
 
 /// Seconds, or a text with a unit.
-pub(super) fn duration(zero: bool) -> Value {
+pub fn duration(zero: bool) -> Value {
     let number = if zero { amount() } else { positive() };
     json!({"anyOf": [number, {"type": "string", "pattern": "^\\s*[0-9.]+\\s*(ms|s|m|min|h)?\\s*$"}]})
 }
 
 /// A time, `[min, max]` or `{"min", "max"}`.
-pub(super) fn pause() -> Value {
+pub fn pause() -> Value {
     let time = duration(true);
     json!({"anyOf": [
         time.clone(),
@@ -100,6 +100,6 @@ pub(super) fn pause() -> Value {
 
 /// An object of these keys and no other.
 #[expect(clippy::needless_pass_by_value, reason = "callers write it with json!")]
-pub(super) fn object(properties: Value) -> Value {
+pub fn object(properties: Value) -> Value {
     json!({"type": "object", "properties": properties, "additionalProperties": false})
 }
