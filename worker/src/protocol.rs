@@ -3,6 +3,7 @@
 //! The engine owns pacing, checks and recording; a protocol owns bytes. To add one: a file beside
 //! this one's children, its `mod` line and its line in [`PROTOCOLS`].
 
+mod expect;
 pub mod http;
 mod reader;
 mod refused;
