@@ -129,11 +129,7 @@ impl Protocol for Http {
     }
 
     fn compile(&self, task: &TaskPlan) -> Result<Task, PrepareError> {
-        let fields = fields::parse(&task.fields, &self.scenario).map_err(|faults| {
-            PrepareError(
-                faults.first().map_or_else(String::new, |fault| format!("{} at {}", fault.message, fault.pointer)),
-            )
-        })?;
+        let fields = fields::parse(&task.fields, &self.scenario).map_err(|faults| PrepareError::of(&faults))?;
         let bindings = &self.core.bindings;
         let verify = fields.verify.unwrap_or(self.tls.verify());
         let host = self.scenario.host.as_deref();
