@@ -13,9 +13,11 @@
 
 pub mod binaries;
 pub mod cgroup;
+pub mod cluster;
 pub mod document;
 pub mod netns;
 pub mod nginx;
+pub mod peer;
 pub mod postgres;
 pub mod process;
 pub mod scripted;
