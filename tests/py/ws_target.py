@@ -48,7 +48,8 @@ async def main():
     if len(sys.argv) > 2:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(sys.argv[2], sys.argv[3])
-    options = {"subprotocols": ["chat.v2"], "ping_interval": 0.2, "ping_timeout": 2, "ssl": context}
+    choose = lambda ws, offered: "chat.v2" if "chat.v2" in offered else None
+    options = {"subprotocols": ["chat.v2"], "select_subprotocol": choose, "ping_interval": 0.2, "ping_timeout": 2, "ssl": context}
     async with websockets.serve(serve, "127.0.0.1", 0, compression=None, max_size=None, **options) as server:
         (folder / "ports.part").write_text(json.dumps({"ws": server.sockets[0].getsockname()[1]}))
         (folder / "ports.part").rename(folder / "ports.json")

@@ -12,6 +12,7 @@
 #![expect(clippy::missing_panics_doc, reason = "a harness panics: that is how a test fails, and it says with what")]
 
 pub mod binaries;
+pub mod certificates;
 pub mod cgroup;
 pub mod cluster;
 pub mod document;

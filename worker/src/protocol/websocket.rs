@@ -267,7 +267,8 @@ impl WebSocket {
         }
         let socket = session.find(task).ok_or_else(not_established)?;
         let received = match task.method {
-            Method::Connect | Method::Close => return Ok(reply),
+            // one that was open already says so
+            Method::Connect | Method::Close => return Ok(Reply { status: Some(101), ..reply }),
             Method::Send => {
                 socket.send(step.message.clone(), probe).await?;
                 return Ok(Reply { body_bytes: step.length, ..reply });
@@ -340,12 +341,10 @@ impl WebSocket {
         for (name, value) in &step.headers {
             request.headers_mut().insert(name.clone(), value.clone());
         }
-        let config = match place.is_https {
-            true => {
-                let config = self.tls.config(self.tls.verify(), &[b"http/1.1"]);
-                Some(config.map_err(|error| Failure::new(FailureKind::Tls, error.to_string()))?)
-            }
-            false => None,
+        let config = if place.is_https {
+            Some(self.tls.config(self.tls.verify(), &[b"http/1.1"]).map_err(Failure::from)?)
+        } else {
+            None
         };
         let limit = self.scenario.connect_timeout;
         let mut stamps = Stamps(Some(&mut *probe));
