@@ -3,6 +3,7 @@
 //! The engine owns pacing, checks and recording; a protocol owns bytes. To add one: a file beside
 //! this one's children, its `mod` line and its line in [`PROTOCOLS`].
 
+pub mod grpc;
 pub mod http;
 mod reader;
 mod refused;
@@ -316,7 +317,7 @@ impl Driver {
 }
 
 /// Every protocol there is.
-pub const PROTOCOLS: &[Driver] = &[Driver::of::<http::Http>()];
+pub const PROTOCOLS: &[Driver] = &[Driver::of::<http::Http>(), Driver::of::<grpc::Grpc>()];
 
 /// The protocol that a document names by this key.
 pub fn driver(user_key: &str) -> Option<&'static Driver> {
