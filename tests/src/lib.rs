@@ -14,6 +14,7 @@
 pub mod binaries;
 pub mod cgroup;
 pub mod document;
+pub mod grpc;
 pub mod netns;
 pub mod nginx;
 pub mod postgres;

@@ -241,13 +241,16 @@ impl Grpc {
                     (method, body)
                 }
             };
-            let turn = match self.pool(&place) {
-                Some(pool) => Some(pool.turn(&place).await?),
+            let shared = match self.pool(&place) {
+                Some(pool) => {
+                    let index = pool.next();
+                    Some(Shared { pool, index, turn: Some(pool.turn(index, &place).await?) })
+                }
                 None => None,
             };
-            Ok::<_, Unmet>((encoded, turn))
+            Ok::<_, Unmet>((encoded, shared))
         };
-        let ((method, body), turn) = match within(task.timeout, before).await {
+        let ((method, body), shared) = match within(task.timeout, before).await {
             Ok(met) => met,
             Err(unmet) => {
                 probe.start()?;
@@ -264,7 +267,7 @@ impl Grpc {
         let (channel, timer) = (&mut session.channel, &mut session.timer);
         let outcome = {
             let order = Order { place: &place, headers: &headers, path: &method.path, body: &body };
-            let mut call = pin!(self.call(&order, channel, turn, task.max_message, probe, &mut answer));
+            let mut call = pin!(self.call(&order, channel, shared, task.max_message, probe, &mut answer));
             poll_fn(|context| match call.as_mut().poll(context) {
                 Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
                 Poll::Pending if timer.is_over(context) => Poll::Ready(None),
@@ -290,7 +293,7 @@ impl Grpc {
         &self,
         order: &Order<'_>,
         own: &mut Option<Rc<Channel>>,
-        mut turn: Option<Turn<'_>>,
+        mut shared: Option<Shared<'_>>,
         most: usize,
         probe: &mut Probe,
         answer: &mut Answer<'_>,
@@ -298,14 +301,8 @@ impl Grpc {
         let stamps = &mut Stamps(Some(probe));
         let mut again = true;
         loop {
-            let lease = match turn.take() {
-                Some(Turn::Ready(lease)) => lease,
-                Some(Turn::First(opening)) => {
-                    let opened = self.opener.open(order.place, stamps).await;
-                    let is_local = stamps.0.as_ref().is_some_and(|probe| probe.is_unsent());
-                    opening.done(opened.clone().map_err(|trouble| Unmet { is_local, ..trouble.into() }));
-                    opened?.lease_now()
-                }
+            let lease = match &mut shared {
+                Some(shared) => self.shared(order.place, shared, stamps).await?,
                 None => self.own(order.place, own, stamps).await?,
             };
             let outcome = call::call(&lease, order.head(), order.body.clone(), most, stamps, answer).await;
@@ -314,11 +311,27 @@ impl Grpc {
                 Err(trouble) if trouble.is_unseen && again => again = false,
                 outcome => return outcome,
             }
-            drop(lease);
-            if let Some(pool) = self.pool(order.place) {
-                turn = Some(pool.turn(order.place).await.map_err(|unmet| unmet.trouble)?);
-            } else {
-                *own = None;
+        }
+    }
+
+    /// A channel that users share.
+    async fn shared(
+        &self,
+        place: &Rc<Place>,
+        shared: &mut Shared<'_>,
+        stamps: &mut Stamps<'_>,
+    ) -> Result<Lease, Trouble> {
+        let turn = match shared.turn.take() {
+            Some(turn) => turn,
+            None => shared.pool.turn(shared.index, place).await.map_err(|unmet| unmet.trouble)?,
+        };
+        match turn {
+            Turn::Ready(lease) => Ok(lease),
+            Turn::First(opening) => {
+                let opened = Box::pin(self.opener.open(place, stamps)).await;
+                let is_local = stamps.0.as_ref().is_some_and(|probe| probe.is_unsent());
+                opening.done(opened.clone().map_err(|trouble| Unmet { is_local, ..trouble.into() }));
+                Ok(opened?.lease_now())
             }
         }
     }
@@ -390,6 +403,14 @@ impl Grpc {
         }
         answer
     }
+}
+
+/// The part of a pool that a call uses.
+struct Shared<'a> {
+    pool: &'a Pool,
+    index: usize,
+    /// What it got of it before it started.
+    turn: Option<Turn<'a>>,
 }
 
 /// A call as it is sent.

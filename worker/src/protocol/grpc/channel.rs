@@ -23,6 +23,9 @@ const MOST_HEADERS: u32 = 64 * 1024;
 /// Streams of many small messages come in frames as small; each that waits counts as 256 bytes here.
 const SMALL_FRAMES: usize = 16 * 1024 * 1024;
 
+/// Calls at once before a server has said how many it takes.
+const FIRST_STREAMS: usize = 1;
+
 /// Opens channels.
 pub(super) struct Opener {
     pub(super) dialer: Dialer,
@@ -38,8 +41,6 @@ pub(super) struct Channel {
     driver: Rc<Driver>,
     broken: Rc<RefCell<Option<Failure>>>,
     calls: Cell<usize>,
-    /// A call has ended: another one may begin.
-    room: Notify,
     _driving: AbortOnDropHandle<()>,
 }
 
@@ -52,6 +53,8 @@ struct Driver {
     connection: RefCell<Option<h2::client::Connection<Wire, Bytes>>>,
     /// The task's.
     waker: RefCell<Waker>,
+    /// A call has ended, or the server takes more of them: another one may begin.
+    room: Notify,
 }
 
 /// A stream that remembers why it broke: HTTP/2's own errors tell only that it did.
@@ -77,6 +80,8 @@ impl Opener {
         let wire = Wire { stream, broken: Rc::clone(&broken) };
         let (requests, connection) = h2::client::Builder::new()
             .enable_push(false)
+            // until the server has said how many it takes
+            .initial_max_send_streams(FIRST_STREAMS)
             .initial_window_size(WINDOWS.0)
             .initial_connection_window_size(WINDOWS.1)
             .max_header_list_size(MOST_HEADERS)
@@ -85,12 +90,19 @@ impl Opener {
             .await
             .map_err(|error| Trouble::http2(&error, broken.borrow().clone()))?;
         let connection = RefCell::new(Some(connection));
-        let driver = Rc::new(Driver { connection, waker: RefCell::new(Waker::noop().clone()) });
+        let waker = RefCell::new(Waker::noop().clone());
+        let driver = Rc::new(Driver { connection, waker, room: Notify::new() });
         let driving = tokio::task::spawn_local({
-            let driver = Rc::clone(&driver);
+            let (driver, requests) = (Rc::clone(&driver), requests.clone());
+            let mut is_settled = false;
             poll_fn(move |context| {
                 driver.waker.borrow_mut().clone_from(context.waker());
-                driver.poll(context)
+                let over = driver.poll(context);
+                if !is_settled && requests.current_max_send_streams() != FIRST_STREAMS {
+                    is_settled = true;
+                    driver.room.notify_one();
+                }
+                over
             })
         });
         Ok(Rc::new(Channel {
@@ -99,7 +111,6 @@ impl Opener {
             driver,
             broken,
             calls: Cell::new(0),
-            room: Notify::new(),
             _driving: AbortOnDropHandle::new(driving),
         }))
     }
@@ -118,9 +129,15 @@ impl Channel {
     /// Waits until the server takes another call: it may limit how many are open at once.
     pub(super) async fn lease(self: &Rc<Self>) -> Lease {
         loop {
-            let room = self.room.notified();
-            if self.calls.get() < self.requests.current_max_send_streams() || self.is_over() {
-                return self.lease_now();
+            let room = self.driver.room.notified();
+            let most = self.requests.current_max_send_streams();
+            if self.calls.get() < most || self.is_over() {
+                let lease = self.lease_now();
+                if self.calls.get() < most {
+                    // the limit may have grown since the next one came to wait
+                    self.driver.room.notify_one();
+                }
+                return lease;
             }
             room.await;
         }
@@ -147,10 +164,12 @@ impl Channel {
 
     /// An error of the connection or of a call.
     pub(super) fn trouble(&self, error: &h2::Error) -> Trouble {
-        let trouble = Trouble::http2(error, self.broken.borrow().clone());
-        // While the connection stands, only calls that a server has not looked at end with its going
-        // away; when it is closed, those that it left unanswered do as well.
-        let is_unseen = trouble.is_unseen || error.is_go_away() && error.is_remote() && !self.is_over();
+        let broken = self.broken.borrow().clone();
+        // While the connection is whole, only calls that a server has not looked at end with its going
+        // away; when it breaks, those that it left unanswered do as well.
+        let goes = error.is_go_away() && error.is_remote() && broken.is_none();
+        let trouble = Trouble::http2(error, broken);
+        let is_unseen = trouble.is_unseen || goes;
         Trouble { is_unseen, ..trouble }
     }
 
@@ -170,7 +189,7 @@ impl std::ops::Deref for Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         self.0.calls.set(self.0.calls.get() - 1);
-        self.0.room.notify_one();
+        self.0.driver.room.notify_one();
     }
 }
 

@@ -145,10 +145,15 @@ pub(super) struct Opening<'a> {
 }
 
 impl Pool {
-    /// The next channel: waits while another call opens it, and for room on it.
-    pub(super) async fn turn(&self, place: &Rc<Place>) -> Result<Turn<'_>, Unmet> {
+    /// The number of the channel whose turn it is.
+    pub(super) fn next(&self) -> usize {
         let index = self.next.get();
         self.next.set((index + 1) % self.slots.len());
+        index
+    }
+
+    /// The channel of that number: waits while another call opens it, and for room on it.
+    pub(super) async fn turn(&self, index: usize, place: &Rc<Place>) -> Result<Turn<'_>, Unmet> {
         let slot = &self.slots[index];
         loop {
             let attempt = match &*slot.borrow() {
