@@ -261,16 +261,16 @@ fn large_messages_many_messages_and_a_limit_of_streams() {
         {"name": "many in", "method": "hello.v1.Greeter/Collect", "payload": vec![json!({"name": "z"}); 2_000]},
         {"name": "many out", "method": "hello.v1.Greeter/SayMany", "payload": {"times": 5_000}},
     ]);
-    // twelve users on one channel that carries two calls
-    let load = and(closed(12, 1.0), &json!({"iterations": 12, "graceful_stop": 30, "test_time": 30}));
+    // six users on one channel that carries two calls
+    let load = and(closed(6, 1.0), &json!({"iterations": 6, "graceful_stop": 30, "test_time": 30}));
     let options = and(described(), &json!({"channels": "pool(1)"}));
     let ran = Ran::of(&document(&target.address(), &options, &load, &tasks), 0);
     ran.finished.expect_code(0);
     ran.went_well(&["large", "many in", "many out"]);
-    assert_eq!(ran.summary.count("/messages/received"), 12 * 5_000);
+    assert_eq!(ran.summary.count("/messages/received"), 6 * 5_000);
     let seen = target.stop();
     ran.agrees_with(&seen);
-    assert_eq!((seen.all(), seen.messages_in, seen.channels), (36, 12 * 2_002, 1));
+    assert_eq!((seen.all(), seen.messages_in, seen.channels), (18, 6 * 2_002, 1));
 }
 
 #[test]
@@ -665,7 +665,7 @@ fn the_example_of_the_seeds_readme() {
     let Some(target) = GrpcTarget::start(&["--seed", "--reflection"]) else { return };
     let document = json!({"load_density": [["LD_start_test", {
         "user_detail_dict": {"user": "grpc_user"},
-        "user_count": 20, "spawn_rate": 5, "test_time": 6,
+        "user_count": 20, "spawn_rate": 5, "test_time": 5,
         "tasks": [{
             "name": "say_hello",
             "target": target.address(),

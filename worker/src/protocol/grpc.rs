@@ -236,7 +236,7 @@ impl Grpc {
             let encoded = match content {
                 Content::Encoded(method, body) => (method, body),
                 Content::Texts(texts) => {
-                    let method = task.method(self, &self.ask(&place).await?).map_err(unsendable)?;
+                    let method = task.method(self, &self.ask(&place, &headers).await?).map_err(unsendable)?;
                     let body = descriptors::encode(texts, &method.input).map_err(unsendable)?;
                     (method, body)
                 }
@@ -376,15 +376,18 @@ impl Grpc {
         }
     }
 
-    /// Asks `place` for its services, together with everybody who wants to know them now.
-    async fn ask(&self, place: &Rc<Place>) -> Result<Rc<Descriptors>, Unmet> {
+    /// Asks `place` for its services, together with everybody who wants to know them now. The question
+    /// carries the metadata of the call that is the first to need it: servers may ask for a token.
+    async fn ask(&self, place: &Rc<Place>, headers: &HeaderMap) -> Result<Rc<Descriptors>, Unmet> {
         let asked = {
             let mut known = place.known.borrow_mut();
             match &*known {
                 Known::Services(services) => return Ok(Rc::clone(services)),
                 Known::Asked(asked) => asked.clone(),
                 Known::Nothing | Known::Silent(_) => {
-                    let question = reflection::ask(Rc::clone(&self.opener), Rc::clone(place));
+                    let mut headers = headers.clone();
+                    headers.remove(task::TIMEOUT);
+                    let question = reflection::ask(Rc::clone(&self.opener), Rc::clone(place), headers);
                     let asked = (Box::pin(question) as std::pin::Pin<Box<dyn Future<Output = _>>>).shared();
                     *known = Known::Asked(asked.clone());
                     asked

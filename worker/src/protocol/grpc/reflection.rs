@@ -11,7 +11,8 @@ use super::status::{self, Trouble, UNIMPLEMENTED};
 use crate::dial::Stamps;
 use crate::probe::Probe;
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, header};
+use http::HeaderMap;
+use http::uri::PathAndQuery;
 use ld_shared::sample::{Failure, FailureKind};
 use prost::Message as _;
 use prost_reflect::DescriptorPool;
@@ -34,9 +35,9 @@ const MOST: usize = 64 * 1024 * 1024;
 /// Most rounds in which files are fetched that others import.
 const ROUNDS: usize = 64;
 
-/// The services of `place`, over a channel of its own.
-pub(super) async fn ask(opener: Rc<Opener>, place: Rc<Place>) -> Result<Rc<Descriptors>, Unmet> {
-    let asked = tokio::time::timeout(PATIENCE, Box::pin(services(&opener, &place)));
+/// The services of `place`, over a channel of its own; `headers` go with the questions.
+pub(super) async fn ask(opener: Rc<Opener>, place: Rc<Place>, headers: HeaderMap) -> Result<Rc<Descriptors>, Unmet> {
+    let asked = tokio::time::timeout(PATIENCE, Box::pin(services(&opener, &place, headers)));
     let late = || Failure::new(FailureKind::Timeout, "server reflection: no answer in time");
     asked.await.unwrap_or_else(|_| Err(Trouble { failure: late(), ..Trouble::deadline() }.into()))
 }
@@ -47,17 +48,17 @@ impl From<Trouble> for Unmet {
     }
 }
 
-async fn services(opener: &Opener, place: &Rc<Place>) -> Result<Rc<Descriptors>, Unmet> {
+async fn services(opener: &Opener, place: &Rc<Place>, headers: HeaderMap) -> Result<Rc<Descriptors>, Unmet> {
     let mut probe = Probe::default();
     probe.start().expect("nobody's probe may always start");
     let channel = opener.open(place, &mut Stamps(Some(&mut probe))).await;
     let channel = channel.map_err(|trouble| Unmet { is_local: probe.is_unsent(), ..trouble.into() })?;
-    let mut path = PATHS[0];
+    let mut asker = Asker { channel: &channel, place, path: PATHS[0], headers };
     let list = || [Question::ListServices("*".to_owned())];
-    let mut listed = answers(&channel, place, path, list()).await;
+    let mut listed = asker.answers(list()).await;
     if listed.as_ref().is_err_and(|trouble| trouble.status == UNIMPLEMENTED) {
-        path = PATHS[1];
-        listed = answers(&channel, place, path, list()).await;
+        asker.path = PATHS[1];
+        listed = asker.answers(list()).await;
     }
     let listed = listed.map_err(|trouble| match trouble.status {
         UNIMPLEMENTED => {
@@ -73,7 +74,7 @@ async fn services(opener: &Opener, place: &Rc<Place>) -> Result<Rc<Descriptors>,
     });
     let questions = names.map(|service| Question::FileContainingSymbol(service.name));
     let mut files = BTreeMap::new();
-    collect(answers(&channel, place, path, questions).await.map_err(told)?, &mut files)?;
+    asker.collect(questions, &mut files).await?;
     for _ in 0..ROUNDS {
         let imported: BTreeSet<String> = files.values().flat_map(|file| file.dependency.iter().cloned()).collect();
         let missing: Vec<String> = imported.into_iter().filter(|name| !files.contains_key(name)).collect();
@@ -81,8 +82,7 @@ async fn services(opener: &Opener, place: &Rc<Place>) -> Result<Rc<Descriptors>,
             break;
         }
         let known = files.len();
-        let questions = missing.iter().cloned().map(Question::FileByFilename);
-        collect(answers(&channel, place, path, questions).await.map_err(told)?, &mut files)?;
+        asker.collect(missing.iter().cloned().map(Question::FileByFilename), &mut files).await?;
         if files.len() == known {
             // some servers keep what everybody has to themselves
             let common = DescriptorPool::global();
@@ -105,44 +105,50 @@ fn told(trouble: Trouble) -> Trouble {
     Trouble { failure: Failure::new(kind, format!("server reflection: {reason}")), ..trouble }
 }
 
-/// Keeps the files that answers hold. What a server knows nothing about is passed over: nobody may
-/// ever ask for it.
-fn collect(answers: Vec<Answer>, files: &mut BTreeMap<String, FileDescriptorProto>) -> Result<(), Trouble> {
-    for answer in answers {
-        let Answer::FileDescriptorResponse(found) = answer else { continue };
-        for file in found.file_descriptor_proto {
-            let file = FileDescriptorProto::decode(&*file);
-            let file = file.map_err(|_| told(Trouble::protocol("a malformed descriptor")))?;
-            files.entry(file.name().to_owned()).or_insert(file);
-        }
-    }
-    Ok(())
+/// Asks over one channel.
+struct Asker<'a> {
+    channel: &'a Channel,
+    place: &'a Place,
+    path: &'static str,
+    headers: HeaderMap,
 }
 
-/// Asks several questions in one call.
-async fn answers(
-    channel: &Channel,
-    place: &Place,
-    path: &'static str,
-    questions: impl IntoIterator<Item = Question>,
-) -> Result<Vec<Answer>, Trouble> {
-    let mut body = BytesMut::new();
-    for question in questions {
-        let host = place.authority.to_string();
-        frames::push(&ServerReflectionRequest { host, message_request: Some(question) }, &mut body);
+impl Asker<'_> {
+    /// Asks for files, and keeps those that the answers hold. What a server knows nothing about is
+    /// passed over: nobody may ever need it.
+    async fn collect(
+        &self,
+        questions: impl IntoIterator<Item = Question>,
+        files: &mut BTreeMap<String, FileDescriptorProto>,
+    ) -> Result<(), Trouble> {
+        for answer in self.answers(questions).await.map_err(told)? {
+            let Answer::FileDescriptorResponse(found) = answer else { continue };
+            for file in found.file_descriptor_proto {
+                let file = FileDescriptorProto::decode(&*file);
+                let file = file.map_err(|_| told(Trouble::protocol("a malformed descriptor")))?;
+                files.entry(file.name().to_owned()).or_insert(file);
+            }
+        }
+        Ok(())
     }
-    if body.is_empty() {
-        return Ok(Vec::new());
-    }
-    let mut headers = HeaderMap::new();
-    headers.insert(header::TE, HeaderValue::from_static("trailers"));
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    let head = super::head(place, &http::uri::PathAndQuery::from_static(path), headers);
-    let mut collected = Collected { answers: Vec::new(), left: MOST };
-    let status = call(channel, head, body.freeze(), MOST, &mut Stamps(None), &mut collected).await?;
-    match status::refusal(status.code, &status.message) {
-        None => Ok(collected.answers),
-        Some(failure) => Err(Trouble { status: status.code, failure, is_unseen: false }),
+
+    /// Asks several questions in one call.
+    async fn answers(&self, questions: impl IntoIterator<Item = Question>) -> Result<Vec<Answer>, Trouble> {
+        let mut body = BytesMut::new();
+        for question in questions {
+            let host = self.place.authority.to_string();
+            frames::push(&ServerReflectionRequest { host, message_request: Some(question) }, &mut body);
+        }
+        if body.is_empty() {
+            return Ok(Vec::new());
+        }
+        let head = super::head(self.place, &PathAndQuery::from_static(self.path), self.headers.clone());
+        let mut collected = Collected { answers: Vec::new(), left: MOST };
+        let status = call(self.channel, head, body.freeze(), MOST, &mut Stamps(None), &mut collected).await?;
+        match status::refusal(status.code, &status.message) {
+            None => Ok(collected.answers),
+            Some(failure) => Err(Trouble { status: status.code, failure, is_unseen: false }),
+        }
     }
 }
 

@@ -23,6 +23,8 @@ use std::time::Duration;
 
 /// As records show it.
 pub(super) const REQUEST_TYPE: &str = "GRPC";
+/// The header of a call's deadline.
+pub(super) const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 /// What messages of streams are, in the statistics.
 const MESSAGE: &str = "GRPC message";
 const USER_AGENT: &str = concat!("loaddensity/", env!("CARGO_PKG_VERSION"));
@@ -87,7 +89,7 @@ impl Task {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         headers.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
         let deadline = HeaderValue::try_from(status::timeout(fields.timeout)).expect("digits and a letter are ASCII");
-        headers.insert("grpc-timeout", deadline);
+        headers.insert(TIMEOUT, deadline);
         let mut metadata = Vec::new();
         for (name, text) in &fields.metadata {
             match Text::compile(text, bindings) {
