@@ -16,6 +16,7 @@ pub mod certificates;
 pub mod cgroup;
 pub mod cluster;
 pub mod document;
+pub mod grpc;
 pub mod netns;
 pub mod nginx;
 pub mod peer;

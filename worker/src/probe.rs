@@ -277,6 +277,11 @@ impl Probe {
         }
     }
 
+    /// Whether [`Self::local_error`] was said of this exchange.
+    pub(crate) fn is_unsent(&self) -> bool {
+        self.state == State::Unsent
+    }
+
     /// The exchange is over (its future is gone): what became of it.
     pub(crate) fn finish(&mut self) -> Fate {
         self.deadline.set(u64::MAX);

@@ -4,6 +4,7 @@
 //! this one's children, its `mod` line and its line in [`PROTOCOLS`].
 
 mod expect;
+pub mod grpc;
 pub mod http;
 mod reader;
 mod refused;
@@ -325,7 +326,11 @@ impl Driver {
 }
 
 /// Every protocol there is.
-pub const PROTOCOLS: &[Driver] = &[Driver::of::<http::Http>(), Driver::of::<websocket::WebSocket>()];
+pub const PROTOCOLS: &[Driver] = &[
+    Driver::of::<http::Http>(),
+    Driver::of::<websocket::WebSocket>(),
+    Driver::of::<grpc::Grpc>(),
+];
 
 /// The protocol that a document names by this key.
 pub fn driver(user_key: &str) -> Option<&'static Driver> {
