@@ -84,10 +84,10 @@ fn idle_sockets_answer_pings_and_pushed_messages_are_counted() {
     let folder = tempfile::tempdir().unwrap();
     let url = format!("ws://127.0.0.1:{}/push?n=40", peer.port("ws"));
     let tasks = json!([
-        {"method": "connect", "request_url": url, "name": "feed", "think_time": 4},
+        {"method": "connect", "request_url": &url, "name": "feed", "think_time": 4},
         {"method": "recv", "expect": "push 0", "name": "first"},
         {"method": "recv", "expect": "push 1", "name": "second"},
-        {"method": "sendrecv", "payload": "now", "expect": "now", "name": "answer"},
+        {"method": "sendrecv", "payload": "now", "expect": "push 2", "name": "oldest"},
     ]);
     let (finished, summary) = run(folder.path(), &document(&json!({"user_count": 10, "iterations": 10}), &tasks), 0);
     finished.expect_code(0);
@@ -95,7 +95,7 @@ fn idle_sockets_answer_pings_and_pushed_messages_are_counted() {
     assert_eq!(seen["pushed"], 400);
     assert_eq!(summary.count("/messages/received"), 400);
     assert_eq!(summary.count("/messages/faults"), 0);
-    assert_eq!(summary.0["messages"]["per_name"]["feed"]["request_type"], "WS message");
+    assert_eq!(summary.0["messages"]["per_name"][&url]["request_type"], "WS message");
     assert_eq!(seen["dropped"], 0, "every ping was answered: {seen}");
 }
 
@@ -110,6 +110,30 @@ fn a_close_by_the_peer_fails_once_and_the_next_step_opens_anew() {
     let reason = "closed by peer: 4001 (as you wish)".to_owned();
     assert_eq!(failures(&summary), [("closed".to_owned(), "closed".to_owned(), reason, 20)]);
     assert_eq!(peer.stop()["opened"], 20);
+}
+
+/// What came before a close is received all the same; a socket that broke is opened again as it was.
+#[test]
+fn a_socket_that_broke_is_opened_again_as_it_was() {
+    let Some(peer) = Peer::start("ws_target.py", &[]) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("ws://u:hunter2@127.0.0.1:{}/about?bye=1", peer.port("ws"));
+    let about = json!({"method": "sendrecv", "payload": "x", "name": "about",
+        "assertions": [{"type": "json_path", "path": "token", "value": "t1"}, {"type": "json_path", "path": "basic", "value": "Basic dTpodW50ZXIy"}]});
+    let tasks = json!([
+        {"method": "connect", "request_url": url, "headers": {"X-Token": "t1"}, "think_time": 0.3},
+        {"method": "recv", "expect": "bye", "name": "before the close"},
+        {"method": "send", "payload": "x", "name": "closed"},
+        about, about,
+    ]);
+    let (finished, summary) = run(folder.path(), &document(&json!({"iterations": 1}), &tasks), 0);
+    finished.expect_code(1);
+    let reason = "closed by peer: 4000".to_owned();
+    assert_eq!(failures(&summary), [("closed".to_owned(), "closed".to_owned(), reason, 1)]);
+    assert_eq!((count(&summary, "before the close"), count(&summary, "about")), (1, 2));
+    assert_eq!(summary.count("/messages/faults"), 0, "it is said once");
+    assert!(!summary.0.to_string().contains("hunter2"), "{}", summary.0["messages"]);
+    assert_eq!(peer.stop()["opened"], 2);
 }
 
 #[test]

@@ -223,6 +223,18 @@ impl Probe {
         self.setup_part(2);
     }
 
+    /// The protocol's own handshake over a new connection is done, and the request itself comes now;
+    /// time since the stamp before is connect time as well.
+    pub fn upgraded(&mut self) {
+        let connect = self.setup.map_or(u64::MAX, |parts| parts[1]);
+        self.setup_part(1);
+        if let Some(parts) = &mut self.setup
+            && connect != u64::MAX
+        {
+            parts[1] += connect;
+        }
+    }
+
     fn setup_part(&mut self, part: usize) {
         let now = mono().0;
         self.setup.get_or_insert([u64::MAX; 3])[part] = now - self.mark;

@@ -326,11 +326,8 @@ impl Driver {
 }
 
 /// Every protocol there is.
-pub const PROTOCOLS: &[Driver] = &[
-    Driver::of::<http::Http>(),
-    Driver::of::<websocket::WebSocket>(),
-    Driver::of::<grpc::Grpc>(),
-];
+pub const PROTOCOLS: &[Driver] =
+    &[Driver::of::<http::Http>(), Driver::of::<websocket::WebSocket>(), Driver::of::<grpc::Grpc>()];
 
 /// The protocol that a document names by this key.
 pub fn driver(user_key: &str) -> Option<&'static Driver> {

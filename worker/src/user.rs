@@ -423,7 +423,7 @@ impl User {
 }
 
 /// A failure without secrets in its reason.
-fn masked(failure: Failure, secrets: &Secrets) -> Failure {
+pub(crate) fn masked(failure: Failure, secrets: &Secrets) -> Failure {
     match masked_text(&failure.reason, secrets) {
         Some(reason) => Failure { reason, ..failure },
         None => failure,
@@ -431,7 +431,7 @@ fn masked(failure: Failure, secrets: &Secrets) -> Failure {
 }
 
 /// The text without secrets and passwords, if it had any.
-fn masked_text(text: &str, secrets: &Secrets) -> Option<Arc<str>> {
+pub(crate) fn masked_text(text: &str, secrets: &Secrets) -> Option<Arc<str>> {
     let plain = mask_passwords(text);
     let masked = secrets.mask(&plain);
     (*masked != *text).then(|| masked.into())
