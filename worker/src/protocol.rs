@@ -7,6 +7,7 @@ mod expect;
 pub mod http;
 mod reader;
 mod refused;
+pub mod socket;
 mod target;
 mod text;
 
@@ -317,7 +318,7 @@ impl Driver {
 }
 
 /// Every protocol there is.
-pub const PROTOCOLS: &[Driver] = &[Driver::of::<http::Http>()];
+pub const PROTOCOLS: &[Driver] = &[Driver::of::<http::Http>(), Driver::of::<socket::Socket>()];
 
 /// The protocol that a document names by this key.
 pub fn driver(user_key: &str) -> Option<&'static Driver> {
