@@ -8,6 +8,7 @@ pub mod grpc;
 pub mod http;
 mod reader;
 mod refused;
+pub mod socket;
 mod target;
 mod text;
 pub mod websocket;
@@ -326,8 +327,12 @@ impl Driver {
 }
 
 /// Every protocol there is.
-pub const PROTOCOLS: &[Driver] =
-    &[Driver::of::<http::Http>(), Driver::of::<websocket::WebSocket>(), Driver::of::<grpc::Grpc>()];
+pub const PROTOCOLS: &[Driver] = &[
+    Driver::of::<http::Http>(),
+    Driver::of::<websocket::WebSocket>(),
+    Driver::of::<grpc::Grpc>(),
+    Driver::of::<socket::Socket>(),
+];
 
 /// The protocol that a document names by this key.
 pub fn driver(user_key: &str) -> Option<&'static Driver> {
