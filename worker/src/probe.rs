@@ -258,6 +258,12 @@ impl Probe {
         }
     }
 
+    /// So many bytes more went to the socket for the request: of transports that write later than
+    /// they take the request.
+    pub fn sent(&mut self, bytes: u64) {
+        self.bytes_sent += bytes;
+    }
+
     /// A read has just returned: with bytes of the answer, at its end, or with an error. The first
     /// such instant is that of the first byte, the last one that of the end.
     pub fn received(&mut self) {
