@@ -16,7 +16,7 @@ pub mod lanes;
 pub mod latency;
 pub mod load;
 pub mod message;
-mod operand;
+pub mod operand;
 pub mod path;
 pub mod plan;
 pub mod predicate;

@@ -8,17 +8,20 @@ use std::borrow::Cow;
 
 /// A value, compiled.
 #[derive(Clone, Debug)]
-pub(crate) enum Operand {
+pub enum Operand {
     /// Always this.
     Constant(Value),
+    /// A text with placeholders.
     Text(Template),
+    /// Some of its items have placeholders.
     List(Vec<Self>),
+    /// Some of its values have placeholders.
     Object(Vec<(String, Self)>),
 }
 
 impl Operand {
     /// Compiles the texts (not the keys) of `value`.
-    pub(crate) fn compile(value: &Value, bindings: &Bindings) -> Self {
+    pub fn compile(value: &Value, bindings: &Bindings) -> Self {
         match value {
             Value::String(text) => {
                 let template = Template::compile(text, bindings);
@@ -47,7 +50,7 @@ impl Operand {
     }
 
     /// The value, if it is always the same.
-    pub(crate) fn constant(&self) -> Option<&Value> {
+    pub fn constant(&self) -> Option<&Value> {
         match self {
             Self::Constant(value) => Some(value),
             _ => None,
@@ -55,7 +58,7 @@ impl Operand {
     }
 
     /// The value, with every placeholder filled in.
-    pub(crate) fn value(&self, bindings: &Bindings, scope: &mut Scope) -> Result<Cow<'_, Value>, Failure> {
+    pub fn value(&self, bindings: &Bindings, scope: &mut Scope) -> Result<Cow<'_, Value>, Failure> {
         Ok(match self {
             Self::Constant(value) => Cow::Borrowed(value),
             Self::Text(template) => Cow::Owned(Value::String(template.render_text(bindings, scope)?)),
@@ -72,7 +75,7 @@ impl Operand {
     }
 
     /// Indices of the data sources that it names.
-    pub(crate) fn sources(&self) -> Vec<u32> {
+    pub fn sources(&self) -> Vec<u32> {
         match self {
             Self::Constant(_) => Vec::new(),
             Self::Text(template) => template.sources().collect(),

@@ -12,11 +12,14 @@
 #![expect(clippy::missing_panics_doc, reason = "a harness panics: that is how a test fails, and it says with what")]
 
 pub mod binaries;
+pub mod certificates;
 pub mod cgroup;
+pub mod cluster;
 pub mod document;
 pub mod grpc;
 pub mod netns;
 pub mod nginx;
+pub mod peer;
 pub mod postgres;
 pub mod process;
 pub mod scripted;

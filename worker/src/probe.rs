@@ -203,6 +203,11 @@ impl Probe {
         }
     }
 
+    /// When the exchange began, ns of this node's clock.
+    pub fn started_at(&self) -> u64 {
+        self.started
+    }
+
     /// A name was resolved; time since the stamp before is DNS time.
     pub fn resolved(&mut self) {
         self.setup_part(0);

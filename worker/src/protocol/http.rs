@@ -129,11 +129,7 @@ impl Protocol for Http {
     }
 
     fn compile(&self, task: &TaskPlan) -> Result<Task, PrepareError> {
-        let fields = fields::parse(&task.fields, &self.scenario).map_err(|faults| {
-            PrepareError(
-                faults.first().map_or_else(String::new, |fault| format!("{} at {}", fault.message, fault.pointer)),
-            )
-        })?;
+        let fields = fields::parse(&task.fields, &self.scenario).map_err(|faults| PrepareError::of(&faults))?;
         let bindings = &self.core.bindings;
         let verify = fields.verify.unwrap_or(self.tls.verify());
         let host = self.scenario.host.as_deref();
@@ -319,10 +315,7 @@ impl Http {
 
     /// Opens a connection.
     async fn open(&self, origin: &Rc<Origin>, stamps: &mut Stamps<'_>) -> Result<Connection, Failure> {
-        let config = match origin.is_https {
-            true => Some(self.tls.config(origin.verify, &[b"http/1.1"]).map_err(tls_failure)?),
-            false => None,
-        };
+        let config = if origin.is_https { Some(self.tls.config(origin.verify, &[b"http/1.1"])?) } else { None };
         let limit = self.scenario.connect_timeout;
         let stream = self.dialer.open(&origin.dialled, origin.port, config, limit, stamps).await?;
         Ok(Connection { stream, origin: origin.clone(), is_reused: false })
@@ -379,11 +372,6 @@ impl Request<'_> {
         let target = self.bytes.as_slice().split(|b| *b == b' ').nth(1).unwrap_or(b"/");
         self.origin.url(&String::from_utf8_lossy(target))
     }
-}
-
-/// TLS settings that cannot be used.
-fn tls_failure(error: crate::dial::TlsError) -> Failure {
-    Failure::new(FailureKind::Tls, error.to_string())
 }
 
 /// Moves the answer's cookies into the user's jar.

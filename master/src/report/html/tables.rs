@@ -6,7 +6,7 @@
 use crate::format::cut;
 use crate::report::records::{Kept, Millis, Status, listed};
 use crate::report::{Findings, Part};
-use crate::run::result::{NameResult, RunResult};
+use crate::run::result::{FailureGroup, NameResult, RunResult};
 use minijinja::context;
 use minijinja::value::{Serde, Value};
 use std::sync::Arc;
@@ -48,11 +48,22 @@ pub(super) fn names(result: &RunResult) -> Value {
 }
 
 /// Failures by name and reason, most frequent first.
-pub(super) fn failures(result: &RunResult) -> Value {
-    table(&result.failures, ROWS, |f| {
+pub(super) fn failures(failures: &[FailureGroup]) -> Value {
+    table(failures, ROWS, |f| {
         context! {
-            name => cut(&f.name, NAME), request_type => cut(&f.request_type, 20), reason => cut(&f.reason, TEXT),
+            name => cut(&f.name, NAME), request_type => cut(&f.request_type, 20), class => f.class, reason => cut(&f.reason, TEXT),
             count => f.count, first_at_s => f.first_at_s, last_at_s => f.last_at_s,
+        }
+    })
+}
+
+/// What arrived by itself, by name in order of first arrival.
+pub(super) fn messages(result: &RunResult) -> Value {
+    table(&result.messages.per_name.0, ROWS, |(name, n): &(Arc<str>, NameResult)| {
+        let l = n.success_latency;
+        context! {
+            name => cut(name, NAME), request_type => cut(&n.request_type, 20), successes => n.successes,
+            failures => n.failures, p50_ms => l.p50_ms, p90_ms => l.p90_ms, p99_ms => l.p99_ms, max_ms => l.max_ms,
         }
     })
 }
