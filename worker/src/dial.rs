@@ -14,11 +14,11 @@ pub use tls::{Alpn, TlsError, TlsSettings};
 
 use crate::probe::Probe;
 use ld_shared::sample::{Failure, FailureKind};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UdpSocket, UnixStream};
 
 /// Where to connect.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -84,16 +84,46 @@ impl Dialer {
                 None => Ok(Stream::Plain(tcp)),
             }
         };
-        let limit = Duration::try_from_secs_f64(limit).unwrap_or(Duration::MAX);
-        let Ok(dialled) = tokio::time::timeout(limit, dial).await else {
-            return Err(Failure::new(FailureKind::Timeout, "connection timed out"));
-        };
-        dialled.map_err(|error| {
-            if error.is_local {
-                stamps.on(Probe::local_error);
+        let dialled = within(limit, dial).await?;
+        marked(dialled, stamps)
+    }
+
+    /// An open stream to the Unix socket at `path`; the rest as [`Self::open`]. A list of addresses
+    /// that may be dialled holds no path: with one, none may.
+    pub async fn unix(&self, path: &str, limit: f64, stamps: &mut Stamps<'_>) -> Result<Stream, Failure> {
+        if self.allowed.is_some() {
+            return Err(DialError::forbidden().failure);
+        }
+        let dialled = within(limit, UnixStream::connect(path)).await?.map_err(|error| DialError::connect(&error));
+        if dialled.is_ok() {
+            stamps.on(Probe::connected);
+        }
+        marked(dialled.map(Stream::Unix), stamps)
+    }
+
+    /// A UDP socket that sends to, and receives from, the first address of `host` that there is a
+    /// way to; the rest as [`Self::open`].
+    pub async fn udp(&self, host: &Host, port: u16, limit: f64, stamps: &mut Stamps<'_>) -> Result<UdpSocket, Failure> {
+        let bind = async {
+            let name = match host {
+                Host::Address(address) => return self.bind(*address, port).await,
+                Host::Name(name) => name,
+            };
+            let addresses = self.names.resolve(name).await?;
+            stamps.on(Probe::resolved);
+            let mut last = None;
+            for address in addresses {
+                match self.bind(address, port).await {
+                    Ok(socket) => return Ok(socket),
+                    Err(error) if error.is_local => return Err(error),
+                    Err(error) => last = Some(error),
+                }
             }
-            error.failure
-        })
+            self.names.forget(name);
+            Err(last.unwrap_or_else(DialError::unresolved))
+        };
+        let bound = within(limit, bind).await?;
+        marked(bound, stamps)
     }
 
     /// Connects to the first address of `host` that answers. Stamps the name's resolution and the
@@ -169,6 +199,17 @@ impl Dialer {
         Ok(Stream::Tls(Box::new(stream)))
     }
 
+    /// A UDP socket whose peer is `address`.
+    async fn bind(&self, address: IpAddr, port: u16) -> Result<UdpSocket, DialError> {
+        if self.allowed.as_ref().is_some_and(|allowed| !allowed(address)) {
+            return Err(DialError::forbidden());
+        }
+        let any: IpAddr = if address.is_ipv6() { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
+        let socket = UdpSocket::bind((any, 0)).await.map_err(|error| DialError::bind(&error))?;
+        socket.connect(SocketAddr::new(address, port)).await.map_err(|error| DialError::connect(&error))?;
+        Ok(socket)
+    }
+
     async fn connect(&self, address: IpAddr, port: u16, stamps: &mut Stamps<'_>) -> Result<TcpStream, DialError> {
         if !self.may_dial(address) {
             return Err(DialError::forbidden());
@@ -180,4 +221,20 @@ impl Dialer {
         stamps.on(Probe::connected);
         Ok(stream)
     }
+}
+
+/// What comes of `work` in at most `limit` seconds.
+async fn within<T>(limit: f64, work: impl Future<Output = T>) -> Result<T, Failure> {
+    let limit = Duration::try_from_secs_f64(limit).unwrap_or(Duration::MAX);
+    tokio::time::timeout(limit, work).await.map_err(|_| Failure::new(FailureKind::Timeout, "connection timed out"))
+}
+
+/// A dial's outcome; a limit of this machine is marked in the stamps.
+fn marked<T>(dialled: Result<T, DialError>, stamps: &mut Stamps<'_>) -> Result<T, Failure> {
+    dialled.map_err(|error| {
+        if error.is_local {
+            stamps.on(Probe::local_error);
+        }
+        error.failure
+    })
 }

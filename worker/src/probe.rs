@@ -226,6 +226,18 @@ impl Probe {
         self.setup_part(2);
     }
 
+    /// The protocol's own handshake over a new connection is done, and the request itself comes now;
+    /// time since the stamp before is connect time as well.
+    pub fn upgraded(&mut self) {
+        let connect = self.setup.map_or(u64::MAX, |parts| parts[1]);
+        self.setup_part(1);
+        if let Some(parts) = &mut self.setup
+            && connect != u64::MAX
+        {
+            parts[1] += connect;
+        }
+    }
+
     fn setup_part(&mut self, part: usize) {
         let now = mono().0;
         self.setup.get_or_insert([u64::MAX; 3])[part] = now - self.mark;
@@ -284,6 +296,11 @@ impl Probe {
         if self.state == State::Open {
             self.state = State::Unsent;
         }
+    }
+
+    /// Whether [`Self::local_error`] was said of this exchange.
+    pub(crate) fn is_unsent(&self) -> bool {
+        self.state == State::Unsent
     }
 
     /// The exchange is over (its future is gone): what became of it.

@@ -4,9 +4,11 @@
 //! this one's children, its `mod` line and its line in [`PROTOCOLS`].
 
 mod expect;
+pub mod grpc;
 pub mod http;
 mod reader;
 mod refused;
+pub mod socket;
 mod target;
 mod text;
 pub mod websocket;
@@ -325,7 +327,12 @@ impl Driver {
 }
 
 /// Every protocol there is.
-pub const PROTOCOLS: &[Driver] = &[Driver::of::<http::Http>(), Driver::of::<websocket::WebSocket>()];
+pub const PROTOCOLS: &[Driver] = &[
+    Driver::of::<http::Http>(),
+    Driver::of::<websocket::WebSocket>(),
+    Driver::of::<grpc::Grpc>(),
+    Driver::of::<socket::Socket>(),
+];
 
 /// The protocol that a document names by this key.
 pub fn driver(user_key: &str) -> Option<&'static Driver> {

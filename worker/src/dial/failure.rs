@@ -48,6 +48,14 @@ impl DialError {
         }
     }
 
+    /// A socket of ours could not be bound: EADDRINUSE says that no local port is free.
+    pub fn bind(error: &io::Error) -> Self {
+        if error.kind() == io::ErrorKind::AddrInUse {
+            return Self { failure: Failure::new(FailureKind::Connect, "no free local port"), is_local: true };
+        }
+        Self::connect(error)
+    }
+
     /// The handshake failed.
     pub fn handshake(error: &io::Error) -> Self {
         let failure = match error.kind() {
@@ -78,7 +86,13 @@ pub fn of_io(error: &io::Error, otherwise: FailureKind) -> Failure {
         io::ErrorKind::HostUnreachable => (FailureKind::Connect, "host unreachable"),
         io::ErrorKind::NetworkUnreachable => (FailureKind::Connect, "network unreachable"),
         io::ErrorKind::TimedOut => (FailureKind::Timeout, "connection timed out"),
+        // a Unix socket that is not there
+        io::ErrorKind::NotFound => (FailureKind::Connect, "no socket at this path"),
         io::ErrorKind::PermissionDenied => (FailureKind::Connect, "connection forbidden by this machine"),
+        // a Unix socket whose queue of connections is full
+        io::ErrorKind::WouldBlock if otherwise == FailureKind::Connect => {
+            (FailureKind::Connect, "the queue of connections is full")
+        }
         kind => return Failure::new(otherwise, kind.to_string()),
     };
     Failure::new(kind, reason)

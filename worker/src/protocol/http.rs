@@ -357,10 +357,7 @@ impl Http {
 
     /// Opens a connection.
     async fn open(&self, origin: &Rc<Origin>, stamps: &mut Stamps<'_>) -> Result<Connection, Failure> {
-        let config = match origin.is_https {
-            true => Some(self.tls.config(origin.verify, Way::H1.alpn()).map_err(tls_failure)?),
-            false => None,
-        };
+        let config = if origin.is_https { Some(self.tls.config(origin.verify, Way::H1.alpn())?) } else { None };
         let limit = self.scenario.connect_timeout;
         let stream = self.dialer.open(&origin.dialled, origin.port, config, limit, stamps).await?;
         Ok(Connection { stream, origin: origin.clone(), is_reused: false })
@@ -429,11 +426,6 @@ impl Request<'_> {
         let target = self.bytes.as_slice().split(|b| *b == b' ').nth(1).unwrap_or(b"/");
         self.origin.url(&String::from_utf8_lossy(target))
     }
-}
-
-/// TLS settings that cannot be used.
-fn tls_failure(error: crate::dial::TlsError) -> Failure {
-    Failure::new(FailureKind::Tls, error.to_string())
 }
 
 /// Moves the answer's cookies into the user's jar.

@@ -9,7 +9,6 @@ use super::expect::{Expect, Expected};
 use super::text::Text;
 use super::{CoreContext, Fault, PrepareError, Protocol, Want};
 use crate::dial::{Dialer, Host, Stamps, TlsSettings};
-use crate::messages::MessageSeries;
 use crate::probe::Probe;
 use bytes::Bytes;
 use counted::Counted;
@@ -21,7 +20,7 @@ use ld_shared::sample::{Failure, FailureKind};
 use ld_shared::scope::{Bindings, Scope};
 use ld_shared::template::Template;
 use serde_json::{Map, Value};
-use socket::Socket;
+use socket::{Received, Socket};
 use std::borrow::Cow;
 use std::future::poll_fn;
 use std::pin::pin;
@@ -45,14 +44,22 @@ pub struct WebSocket {
     scenario: ScenarioPlan,
     dialer: Dialer,
     tls: TlsSettings,
+    /// Some step asks for messages.
+    keeps: bool,
 }
 
-/// What a user keeps.
+/// What a user keeps: its sockets by name.
 #[derive(Default)]
 pub struct Session {
-    sockets: Vec<Socket>,
-    /// The URL used last.
-    last: Option<Box<str>>,
+    places: Vec<Place>,
+}
+
+/// A socket of one name, and how it was opened last: it is opened so again if it broke.
+struct Place {
+    name: Option<Rc<str>>,
+    url: Box<str>,
+    headers: Rc<[(HeaderName, HeaderValue)]>,
+    socket: Option<Socket>,
 }
 
 /// A step, compiled.
@@ -70,11 +77,11 @@ pub struct Task {
     timeout: f64,
     close: (u16, Text),
     name: Arc<str>,
-    messages: MessageSeries,
 }
 
 enum Body {
     Text(Text),
+    /// A binary frame; what it holds may be encoded.
     Binary(Text),
     Bytes(Bytes),
     /// A text that is always the same.
@@ -87,7 +94,7 @@ struct Step<'a> {
     message: Message,
     /// Its length as records count it: characters of a text, bytes else.
     length: u64,
-    headers: Vec<(HeaderName, HeaderValue)>,
+    headers: Rc<[(HeaderName, HeaderValue)]>,
     expected: Option<Expected<'a>>,
     close: Utf8Bytes,
     want: Want,
@@ -128,7 +135,12 @@ impl Protocol for WebSocket {
 
     fn new(core: Rc<CoreContext>, scenario: &ScenarioPlan) -> Result<Self, PrepareError> {
         let tls = TlsSettings::new(&scenario.tls, &core.blobs).map_err(|error| PrepareError(error.to_string()))?;
-        Ok(Self { core, scenario: scenario.clone(), dialer: Dialer::default(), tls })
+        let receives = |task: &TaskPlan| {
+            let parsed = fields::parse(&task.fields, scenario);
+            parsed.is_ok_and(|fields| matches!(fields.method, Method::Recv | Method::SendRecv))
+        };
+        let keeps = scenario.all_tasks().any(receives);
+        Ok(Self { core, scenario: scenario.clone(), dialer: Dialer::default(), tls, keeps })
     }
 
     fn compile(&self, task: &TaskPlan) -> Result<Task, PrepareError> {
@@ -136,7 +148,6 @@ impl Protocol for WebSocket {
         let bindings = &self.core.bindings;
         let default = fields.url.as_ref().map_or_else(|| fields.method.name(), |(written, _)| written);
         let default = Template::compile_name(default, bindings);
-        let shown = task.name.as_deref().map_or_else(|| default.clone(), |name| Template::compile_name(name, bindings));
         let payload = match fields.payload {
             Payload::Text(text) => Body::of(Text::compile(&text, bindings)),
             Payload::Json(value) => Body::of(Text::compile_json(&value, bindings)),
@@ -155,7 +166,6 @@ impl Protocol for WebSocket {
             headers: fields.headers.iter().map(header).collect::<Result<_, PrepareError>>()?,
             subprotocol: fields.subprotocol.map(|names| Text::compile(&names, bindings)),
             expect: fields.expect.map(|expect| expect.compile(bindings)),
-            messages: self.core.messages.series(fields.socket.as_deref().unwrap_or(&shown), KIND, &self.scenario.name),
             socket: fields.socket.map(Rc::from),
             timeout: fields.timeout,
             close: (fields.close.0, Text::compile(&fields.close.1, bindings)),
@@ -208,7 +218,7 @@ impl Protocol for WebSocket {
 
     fn end_iteration(&self, session: &mut Session) {
         if self.scenario.connections == Connections::PerIteration {
-            session.sockets.clear();
+            session.places.clear();
         }
     }
 }
@@ -222,76 +232,90 @@ impl WebSocket {
         probe: &mut Probe,
     ) -> Result<Reply, Failure> {
         probe.start()?;
-        let before = session.find(task).map_or(0, Socket::received);
-        let outcome = self.step(task, session, &step, probe).await;
-        let after = session.find(task).map_or(before, Socket::received);
-        probe.end(after.saturating_sub(before));
-        let is_over = |socket: &mut Socket| socket.name == task.socket && socket.end().is_some();
-        if outcome.is_err() {
-            // a socket that ended says so once; the next step opens a new one
-            session.sockets.retain_mut(|socket| !is_over(socket));
-        }
-        if self.scenario.connections == Connections::PerRequest && task.method != Method::Connect {
-            session.sockets.retain(|socket| socket.name != task.socket);
+        let mut received = 0;
+        let outcome = self.step(task, session, &step, probe, &mut received).await;
+        probe.end(received);
+        if let Some(place) = session.find(task) {
+            let is_over = outcome.is_err() && place.socket.as_ref().is_some_and(|socket| socket.end().is_some());
+            if is_over {
+                // a socket that ended says so once; the next step opens a new one
+                place.socket.take().iter().for_each(Socket::tell);
+            }
+            if self.scenario.connections == Connections::PerRequest && task.method != Method::Connect {
+                place.socket = None;
+            }
         }
         outcome
     }
 
+    /// `received`: bytes that came for it.
     async fn step(
         &self,
         task: &Task,
         session: &mut Session,
         step: &Step<'_>,
         probe: &mut Probe,
+        received: &mut u64,
     ) -> Result<Reply, Failure> {
         if task.method == Method::Close {
-            if let Some(at) = session.sockets.iter().position(|socket| socket.name == task.socket) {
+            if let Some(socket) = session.find(task).and_then(|place| place.socket.take()) {
                 let frame = CloseFrame { code: task.close.0.into(), reason: step.close.clone() };
                 // gone from the user's sockets whatever becomes of it
-                session.sockets.swap_remove(at).close(frame, probe).await?;
+                socket.close(frame, probe).await?;
             }
             return Ok(Reply::default());
         }
-        let mut reply = Reply::default();
+        // one that was open already says so
+        let mut reply = Reply { status: (task.method == Method::Connect).then_some(101), ..Reply::default() };
+        let mut before = 0;
         match self.ready(task, session, step, probe).await {
-            Ok(opened) => {
-                if let Some(opened) = opened.filter(|_| task.method == Method::Connect) {
-                    reply = opened;
-                }
-            }
+            Ok(Some(opened)) if task.method == Method::Connect => reply = opened,
+            Ok(Some(_)) => {}
+            Ok(None) => before = session.socket(task).map_or(0, Socket::received),
             Err(Unopened::Failed(failure)) => return Err(failure),
             Err(Unopened::Refused(refused)) if task.method == Method::Connect => return Ok(*refused),
             Err(Unopened::Refused(refused)) => {
                 return Err(refused.refusal.unwrap_or_else(|| Failure::new(FailureKind::Status, "handshake refused")));
             }
         }
-        let socket = session.find(task).ok_or_else(not_established)?;
-        let received = match task.method {
+        let socket = session.socket(task).ok_or_else(not_established)?;
+        let outcome = Self::talk(task, socket, step, reply, probe).await;
+        *received = socket.received() - before;
+        outcome
+    }
+
+    /// What a step does over its open socket.
+    async fn talk(
+        task: &Task,
+        socket: &Socket,
+        step: &Step<'_>,
+        mut reply: Reply,
+        probe: &mut Probe,
+    ) -> Result<Reply, Failure> {
+        match task.method {
             Method::Connect | Method::Close => return Ok(reply),
-            Method::Send => {
-                socket.send(step.message.clone(), probe).await?;
-                return Ok(Reply { body_bytes: step.length, ..reply });
-            }
             Method::Ping => {
                 let payload = probe.started_at().to_be_bytes();
                 socket.send(Message::Ping(Bytes::copy_from_slice(&payload)), probe).await?;
                 socket.pong(&payload, probe).await?;
                 return Ok(reply);
             }
-            Method::Recv => socket.recv(probe).await?,
-            Method::SendRecv => {
+            Method::Send | Method::SendRecv => {
                 socket.send(step.message.clone(), probe).await?;
                 reply.body_bytes = step.length;
-                // what came before it was sent is no answer to it
-                socket.next(probe).await?
             }
-        };
-        if let Some(expected) = &step.expected {
-            expected.check(&received)?;
+            Method::Recv => {}
         }
-        reply.body_bytes += length(&received);
-        let wanted = step.want.body.min(received.len());
-        reply.body = received[..wanted].to_vec();
+        if task.method == Method::Send {
+            return Ok(reply);
+        }
+        let message = socket.recv(probe).await?;
+        if let Some(expected) = &step.expected {
+            expected.check(&message.bytes)?;
+        }
+        reply.body_bytes += message.length();
+        let wanted = step.want.body.min(message.bytes.len());
+        reply.body = message.bytes[..wanted].to_vec();
         Ok(reply)
     }
 
@@ -303,24 +327,32 @@ impl WebSocket {
         step: &Step<'_>,
         probe: &mut Probe,
     ) -> Result<Option<Reply>, Unopened> {
-        let at = session.sockets.iter().position(|socket| socket.name == task.socket);
-        if let Some(at) = at {
-            let socket = &session.sockets[at];
-            let is_other = step.url.as_ref().is_some_and(|url| **url != *socket.url);
+        let place = session.find(task);
+        if let Some(place) = &place
+            && let Some(socket) = &place.socket
+        {
+            let is_other = step.url.as_ref().is_some_and(|url| **url != *place.url);
             match socket.end() {
-                // what ended while nobody looked has been recorded: connecting mends it
-                Some(_) if task.method == Method::Connect => {}
+                Some(_) if task.method == Method::Recv && socket.has_unread() => return Ok(None),
+                // connecting mends what broke while nobody looked
+                Some(_) if task.method == Method::Connect || is_other => {}
                 Some(end) => return Err(end.into()),
                 None if !is_other => return Ok(None),
                 None => {}
             }
-            session.sockets.swap_remove(at);
         }
-        let url = step.url.as_deref().or(session.last.as_deref()).or(task.host.as_deref());
+        let known = place.as_ref().map(|place| (place.url.clone(), Rc::clone(&place.headers)));
+        let url = step.url.as_deref().or(known.as_ref().map(|(url, _)| &**url)).or(task.host.as_deref());
         let url: Box<str> = url.ok_or_else(not_established)?.into();
-        session.last = Some(url.clone());
-        let (socket, reply) = Box::pin(self.open(task, step, &url, probe)).await?;
-        session.sockets.push(socket);
+        let again = known.filter(|(known, _)| step.headers.is_empty() && *known == url);
+        let headers = again.map_or_else(|| Rc::clone(&step.headers), |(_, headers)| headers);
+        let (socket, reply) = Box::pin(self.open(task, step, &url, &headers, probe)).await?;
+        match place {
+            Some(place) => (place.url, place.headers, place.socket) = (url, headers, Some(socket)),
+            None => {
+                session.places.push(Place { name: task.socket.clone(), url, headers, socket: Some(socket) });
+            }
+        }
         Ok(Some(reply))
     }
 
@@ -329,6 +361,7 @@ impl WebSocket {
         task: &Task,
         step: &Step<'_>,
         url: &str,
+        headers: &[(HeaderName, HeaderValue)],
         probe: &mut Probe,
     ) -> Result<(Socket, Reply), Unopened> {
         let place =
@@ -337,15 +370,16 @@ impl WebSocket {
         let scheme = if place.is_https { "wss" } else { "ws" };
         let mut request =
             format!("{scheme}://{}{}", place.host_header(), place.target).into_client_request().map_err(unwritable)?;
-        for (name, value) in &step.headers {
+        if let Some(own) = place.authorization().and_then(|text| HeaderValue::from_str(&text).ok()) {
+            request.headers_mut().insert(http::header::AUTHORIZATION, own);
+        }
+        for (name, value) in headers {
             request.headers_mut().insert(name.clone(), value.clone());
         }
-        let config = match place.is_https {
-            true => {
-                let config = self.tls.config(self.tls.verify(), &[b"http/1.1"]);
-                Some(config.map_err(|error| Failure::new(FailureKind::Tls, error.to_string()))?)
-            }
-            false => None,
+        let config = if place.is_https {
+            Some(self.tls.config(self.tls.verify(), &[b"http/1.1"]).map_err(Failure::from)?)
+        } else {
+            None
         };
         let limit = self.scenario.connect_timeout;
         let mut stamps = Stamps(Some(&mut *probe));
@@ -362,19 +396,24 @@ impl WebSocket {
         let shaken = poll_fn(|context| {
             let polled = handshake.as_mut().poll(context);
             // the request goes out with the first poll
-            if !is_written && count.sent.get() > 0 {
+            if task.method == Method::Connect && !is_written && count.sent.get() > 0 {
                 is_written = true;
                 probe.written(count.sent.get());
             }
             polled
         })
         .await;
-        probe.received();
+        match task.method {
+            Method::Connect => probe.received(),
+            _ => probe.upgraded(),
+        }
         match shaken {
             Ok((stream, answer)) => {
                 let reply = self.handshake(step, answer.status(), answer.headers());
-                let names = (task.socket.clone(), url.into());
-                Ok((Socket::new(stream, count, names, self.core.messages.clone(), task.messages), reply))
+                // of placeholders names hold only what is the same for all users
+                let name = task.socket.as_deref().unwrap_or(&task.name);
+                let series = self.core.messages.series(name, KIND, &self.scenario.name);
+                Ok((Socket::new(stream, count, self.keeps, (self.core.messages.clone(), series)), reply))
             }
             Err(Error::Http(answer)) => {
                 let mut reply = self.handshake(step, answer.status(), answer.headers());
@@ -400,8 +439,19 @@ impl WebSocket {
 }
 
 impl Session {
-    fn find(&self, task: &Task) -> Option<&Socket> {
-        self.sockets.iter().find(|socket| socket.name == task.socket)
+    fn find(&mut self, task: &Task) -> Option<&mut Place> {
+        self.places.iter_mut().find(|place| place.name == task.socket)
+    }
+
+    fn socket(&mut self, task: &Task) -> Option<&Socket> {
+        self.find(task)?.socket.as_ref()
+    }
+}
+
+impl Received {
+    /// Its length as records count it: characters of a text, bytes else.
+    fn length(&self) -> u64 {
+        if self.is_text { String::from_utf8_lossy(&self.bytes).chars().count() as u64 } else { self.bytes.len() as u64 }
     }
 }
 
@@ -420,7 +470,7 @@ impl Task {
             url: self.url.as_ref().map(|url| url.render(bindings, scope)).transpose()?,
             message,
             length,
-            headers,
+            headers: headers.into(),
             expected: self.expect.as_ref().map(|expect| expect.fill(bindings, scope)).transpose()?,
             close: (&*self.close.1.render(bindings, scope)?).into(),
             want,
@@ -440,20 +490,19 @@ impl Body {
         let message = match self {
             Self::Fixed(text) => Message::Text(text.clone()),
             Self::Text(text) => Message::text(text.render(bindings, scope)?.into_owned()),
-            Self::Binary(text) => Message::binary(text.render(bindings, scope)?.into_owned().into_bytes()),
+            Self::Binary(text) => {
+                let text = text.render(bindings, scope)?;
+                let bytes = fields::decode(&text).map_err(|why| Failure::new(FailureKind::Request, why))?;
+                Message::binary(bytes)
+            }
             Self::Bytes(bytes) => Message::Binary(bytes.clone()),
         };
         let length = match &message {
-            Message::Text(text) => length(text.as_ref()),
+            Message::Text(text) => text.chars().count() as u64,
             other => other.len() as u64,
         };
         Ok((message, length))
     }
-}
-
-/// Length of a message as records count it: characters, or bytes of what is no text.
-fn length(message: &[u8]) -> u64 {
-    std::str::from_utf8(message).map_or(message.len(), |text| text.chars().count()) as u64
 }
 
 fn not_established() -> Failure {

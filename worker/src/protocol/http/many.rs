@@ -7,7 +7,7 @@ use super::origin::Origin;
 use super::session::{Connection, Session, is_idle};
 use super::streams::{Found, Lease, Streams};
 use super::version::Way;
-use super::{Http, Task, tls_failure, wire};
+use super::{Http, Task, wire};
 use crate::dial::{NO_PROTOCOL, Stamps};
 use ld_shared::plan::Connections;
 use ld_shared::sample::{Failure, FailureKind};
@@ -139,10 +139,7 @@ impl Http {
             let link = self.quic.open(&self.dialer, origin, &self.tls, limit, stamps).await?;
             return Ok(Found::Many(Rc::new(link)));
         }
-        let config = match origin.is_https {
-            true => Some(self.tls.config(origin.verify, way.alpn()).map_err(tls_failure)?),
-            false => None,
-        };
+        let config = if origin.is_https { Some(self.tls.config(origin.verify, way.alpn())?) } else { None };
         let foreign = || Failure::new(FailureKind::Protocol, "the target does not speak HTTP/2");
         let dialled = self.dialer.open(&origin.dialled, origin.port, config, limit, stamps).await;
         let stream = dialled.map_err(|failure| if &*failure.reason == NO_PROTOCOL { foreign() } else { failure })?;

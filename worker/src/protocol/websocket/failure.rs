@@ -17,8 +17,11 @@ pub(super) fn of(error: &Error) -> Failure {
             closed("connection closed without a close frame")
         }
         Error::Protocol(ProtocolError::HandshakeIncomplete) => closed("connection closed in the handshake"),
-        Error::Protocol(ProtocolError::UnknownControlFrameType(_) | ProtocolError::UnknownDataFrameType(_))
-        | Error::Protocol(ProtocolError::InvalidOpcode(_)) => broken("unknown frame type"),
+        Error::Protocol(
+            ProtocolError::UnknownControlFrameType(_)
+            | ProtocolError::UnknownDataFrameType(_)
+            | ProtocolError::InvalidOpcode(_),
+        ) => broken("unknown frame type"),
         Error::Protocol(error) => broken(&lower(&error.to_string())),
         Error::Capacity(_) => broken("message too large"),
         Error::Utf8(_) => broken("text that is not UTF-8"),

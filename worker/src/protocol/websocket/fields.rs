@@ -100,6 +100,10 @@ pub(super) fn parse(fields: &Map<String, Value>, scenario: &ScenarioPlan) -> Res
         let fault = Fault::new("/request_url", "connect without request_url");
         reader.fault(fault.help("give the URL: \"ws://…\"").seed("websocket connection not established"));
     }
+    if parsed.expect.is_some() && !matches!(method, Method::Recv | Method::SendRecv) {
+        let fault = Fault::new("/expect", format!("`{}` receives nothing that could be expected", method.name()));
+        reader.fault(fault.help("use sendrecv, or recv in a step of its own"));
+    }
     if parsed.close.1.len() > 123 {
         reader.fault(Fault::new("/close_reason", "a close reason longer than 123 bytes"));
     }
@@ -166,19 +170,26 @@ fn payload(reader: &mut Reader<'_>) -> Payload {
     if !binary {
         return Payload::Text(text);
     }
-    let decoded = if let Some(digits) = text.strip_prefix("hex:") {
-        hex(digits).ok_or("expected pairs of hexadecimal digits after `hex:`")
-    } else if let Some(encoded) = text.strip_prefix("base64:") {
-        BASE64_STANDARD.decode(encoded.trim()).map_err(|_| "expected base64 after `base64:`")
-    } else {
+    if text.contains("${") {
         return Payload::Binary(text);
-    };
-    match decoded {
+    }
+    match decode(&text) {
         Ok(bytes) => Payload::Bytes(bytes),
         Err(why) => {
             reader.fault(Fault::new("/payload", why));
             Payload::Bytes(Vec::new())
         }
+    }
+}
+
+/// The bytes of a binary payload: `hex:…`, `base64:…`, or the text as it is.
+pub(super) fn decode(text: &str) -> Result<Vec<u8>, &'static str> {
+    if let Some(digits) = text.strip_prefix("hex:") {
+        hex(digits).ok_or("expected pairs of hexadecimal digits after `hex:`")
+    } else if let Some(encoded) = text.strip_prefix("base64:") {
+        BASE64_STANDARD.decode(encoded.trim()).map_err(|_| "expected base64 after `base64:`")
+    } else {
+        Ok(text.as_bytes().to_vec())
     }
 }
 

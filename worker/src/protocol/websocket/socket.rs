@@ -17,18 +17,22 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::{Error, Message};
 
 /// Most messages that wait for a `recv`, and most bytes of them; the oldest give way.
 const UNREAD: (usize, usize) = (100, 1024 * 1024);
 
+/// How long the peer may take to close the connection after both have said that they close: who
+/// closes first keeps the port for a while.
+const LINGER: Duration = Duration::from_millis(500);
+
 /// An open socket of one user.
 pub(super) struct Socket {
-    pub(super) name: Option<Rc<str>>,
-    pub(super) url: Box<str>,
     inner: Rc<Inner>,
     reader: JoinHandle<()>,
 }
@@ -36,16 +40,31 @@ pub(super) struct Socket {
 impl Drop for Socket {
     fn drop(&mut self) {
         self.reader.abort();
+        let end = self.inner.end.borrow().clone();
+        match end {
+            // nobody has been told that it broke
+            Some(end) if !self.inner.told.get() && !self.inner.ended_well.get() => {
+                self.inner.unawaited(0, Some(&end));
+            }
+            Some(_) => {}
+            None => self.inner.say_goodbye(),
+        }
     }
 }
 
 struct Inner {
     stream: RefCell<WebSocketStream<Counted>>,
     count: Rc<Count>,
-    unread: RefCell<VecDeque<Bytes>>,
+    /// A step may ask for messages later: they are kept.
+    keeps: bool,
+    unread: RefCell<VecDeque<Received>>,
     unread_bytes: Cell<usize>,
     /// How it ended, if it did.
     end: RefCell<Option<Failure>>,
+    /// A step failed with that end.
+    told: Cell<bool>,
+    /// The peer closed it as one does who has no more to say.
+    ended_well: Cell<bool>,
     /// A step reads.
     attended: Cell<bool>,
     reader: RefCell<Option<Waker>>,
@@ -55,9 +74,15 @@ struct Inner {
     last: Cell<u64>,
 }
 
+/// A message.
+pub(super) struct Received {
+    pub(super) bytes: Bytes,
+    pub(super) is_text: bool,
+}
+
 /// What came.
 enum Incoming {
-    Message(Bytes),
+    Message(Received),
     Pong(Bytes),
     End(Failure),
 }
@@ -85,16 +110,18 @@ impl Socket {
     pub(super) fn new(
         stream: WebSocketStream<Counted>,
         count: Rc<Count>,
-        (name, url): (Option<Rc<str>>, Box<str>),
-        messages: Messages,
-        series: MessageSeries,
+        keeps: bool,
+        (messages, series): (Messages, MessageSeries),
     ) -> Self {
         let inner = Rc::new(Inner {
             stream: RefCell::new(stream),
             count,
+            keeps,
             unread: RefCell::default(),
             unread_bytes: Cell::new(0),
             end: RefCell::default(),
+            told: Cell::new(false),
+            ended_well: Cell::new(false),
             attended: Cell::new(false),
             reader: RefCell::default(),
             messages,
@@ -102,7 +129,7 @@ impl Socket {
             last: Cell::new(mono().0),
         });
         let reader = tokio::task::spawn_local(read(Rc::clone(&inner)));
-        Self { name, url, inner, reader }
+        Self { inner, reader }
     }
 
     /// Bytes received so far.
@@ -110,9 +137,19 @@ impl Socket {
         self.inner.count.received.get()
     }
 
-    /// How it ended, if it did.
+    /// How it ended, if it did and no message waits.
     pub(super) fn end(&self) -> Option<Failure> {
         self.inner.end.borrow().clone()
+    }
+
+    /// Whether a message waits.
+    pub(super) fn has_unread(&self) -> bool {
+        !self.inner.unread.borrow().is_empty()
+    }
+
+    /// A step fails with its end.
+    pub(super) fn tell(&self) {
+        self.inner.told.set(true);
     }
 
     /// Sends a frame.
@@ -135,23 +172,20 @@ impl Socket {
             Pin::new(&mut *stream).poll_flush(context)
         })
         .await;
-        sent.map_err(|error| self.end().unwrap_or_else(|| failure::of(&error)))?;
+        if let Err(error) = sent {
+            return Err(self.inner.end_after(&error).await);
+        }
         probe.written(self.inner.count.sent.get() - before);
         Ok(())
     }
 
     /// The oldest message that waits, else the next one.
-    pub(super) async fn recv(&self, probe: &mut Probe) -> Result<Bytes, Failure> {
+    pub(super) async fn recv(&self, probe: &mut Probe) -> Result<Received, Failure> {
         if let Some(message) = self.inner.unread.borrow_mut().pop_front() {
-            self.inner.unread_bytes.set(self.inner.unread_bytes.get() - message.len());
+            self.inner.unread_bytes.set(self.inner.unread_bytes.get() - message.bytes.len());
             probe.received();
             return Ok(message);
         }
-        self.next(probe).await
-    }
-
-    /// The next message that comes.
-    pub(super) async fn next(&self, probe: &mut Probe) -> Result<Bytes, Failure> {
         loop {
             match self.incoming(probe).await? {
                 Incoming::Message(message) => return Ok(message),
@@ -180,10 +214,19 @@ impl Socket {
         loop {
             match self.incoming(probe).await {
                 Ok(_) => {}
-                Err(end) if end.kind == FailureKind::Closed => return Ok(()),
-                Err(end) => return Err(end),
+                Err(end) => {
+                    self.tell();
+                    if end.kind != FailureKind::Closed {
+                        return Err(end);
+                    }
+                    break;
+                }
             }
         }
+        let gone = poll_fn(|context| self.inner.poll(context));
+        // whether it is gone or not: the user is through with it
+        tokio::time::timeout(LINGER, gone).await.ok();
+        Ok(())
     }
 
     /// What comes next; its end is an error.
@@ -200,7 +243,10 @@ impl Socket {
                 self.inner.end.replace(Some(end.clone()));
                 Err(end)
             }
-            incoming => Ok(incoming),
+            incoming => {
+                self.inner.last.set(mono().0);
+                Ok(incoming)
+            }
         }
     }
 }
@@ -210,12 +256,16 @@ impl Inner {
         loop {
             let next = ready!(Pin::new(&mut *self.stream.borrow_mut()).poll_next(context));
             let incoming = match next {
-                Some(Ok(Message::Text(text))) => Incoming::Message(text.into()),
-                Some(Ok(Message::Binary(bytes))) => Incoming::Message(bytes),
+                Some(Ok(Message::Text(text))) => Incoming::Message(Received { bytes: text.into(), is_text: true }),
+                Some(Ok(Message::Binary(bytes))) => Incoming::Message(Received { bytes, is_text: false }),
                 Some(Ok(Message::Pong(payload))) => Incoming::Pong(payload),
                 // the library answers pings when it is asked for what comes next
                 Some(Ok(Message::Ping(_) | Message::Frame(_))) => continue,
-                Some(Ok(Message::Close(frame))) => Incoming::End(failure::close(frame.as_ref())),
+                Some(Ok(Message::Close(frame))) => {
+                    let code = frame.as_ref().map(|frame| frame.code);
+                    self.ended_well.set(matches!(code, None | Some(CloseCode::Normal | CloseCode::Away)));
+                    Incoming::End(failure::close(frame.as_ref()))
+                }
                 Some(Err(error)) => Incoming::End(failure::of(&error)),
                 None => Incoming::End(Failure::new(FailureKind::Closed, "connection closed")),
             };
@@ -224,14 +274,48 @@ impl Inner {
     }
 
     /// Keeps a message for a later `recv`.
-    fn keep(&self, message: Bytes) {
+    fn keep(&self, message: Received) {
+        if !self.keeps {
+            return;
+        }
         let mut unread = self.unread.borrow_mut();
-        let mut bytes = self.unread_bytes.get() + message.len();
+        let mut bytes = self.unread_bytes.get() + message.bytes.len();
         unread.push_back(message);
         while unread.len() > UNREAD.0 || (bytes > UNREAD.1 && unread.len() > 1) {
-            bytes -= unread.pop_front().map_or(0, |oldest| oldest.len());
+            bytes -= unread.pop_front().map_or(0, |oldest| oldest.bytes.len());
         }
         self.unread_bytes.set(bytes);
+    }
+
+    /// Why a frame could not be sent: what the peer said last, if it said something.
+    async fn end_after(&self, error: &Error) -> Failure {
+        let read = poll_fn(|context| {
+            loop {
+                match self.poll(context) {
+                    Poll::Ready(Incoming::End(end)) => return Poll::Ready(Some(end)),
+                    Poll::Ready(Incoming::Message(message)) => self.keep(message),
+                    Poll::Ready(Incoming::Pong(_)) => {}
+                    Poll::Pending => return Poll::Ready(None),
+                }
+            }
+        });
+        let known = self.end.borrow().clone();
+        let end = match known {
+            Some(end) => end,
+            None => read.await.unwrap_or_else(|| failure::of(error)),
+        };
+        self.end.replace(Some(end.clone()));
+        end
+    }
+
+    /// Tells the peer that nobody reads any more, if that can be written at once.
+    fn say_goodbye(&self) {
+        let frame = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+        let mut stream = self.stream.borrow_mut();
+        if Pin::new(&mut *stream).start_send(Message::Close(Some(frame))).is_ok() {
+            // what cannot be written now is not worth waiting for
+            drop(Pin::new(&mut *stream).poll_flush(&mut Context::from_waker(Waker::noop())));
+        }
     }
 
     /// Something came that no step awaited.
@@ -257,14 +341,11 @@ async fn read(inner: Rc<Inner>) {
             }
             match ready!(inner.poll(context)) {
                 Incoming::Message(message) => {
-                    inner.unawaited(message.len() as u64, None);
+                    inner.unawaited(message.bytes.len() as u64, None);
                     inner.keep(message);
                 }
                 Incoming::Pong(_) => {}
-                Incoming::End(end) => {
-                    inner.unawaited(0, Some(&end));
-                    inner.end.replace(Some(end));
-                }
+                Incoming::End(end) => drop(inner.end.replace(Some(end))),
             }
         }
     })
