@@ -5,6 +5,7 @@
 
 mod expect;
 pub mod http;
+pub mod mqtt;
 mod reader;
 mod refused;
 mod target;
@@ -317,7 +318,7 @@ impl Driver {
 }
 
 /// Every protocol there is.
-pub const PROTOCOLS: &[Driver] = &[Driver::of::<http::Http>()];
+pub const PROTOCOLS: &[Driver] = &[Driver::of::<http::Http>(), Driver::of::<mqtt::Mqtt>()];
 
 /// The protocol that a document names by this key.
 pub fn driver(user_key: &str) -> Option<&'static Driver> {
