@@ -6,6 +6,7 @@
 mod expect;
 pub mod grpc;
 pub mod http;
+pub mod mqtt;
 mod reader;
 mod refused;
 pub mod socket;
@@ -331,6 +332,7 @@ pub const PROTOCOLS: &[Driver] = &[
     Driver::of::<http::Http>(),
     Driver::of::<websocket::WebSocket>(),
     Driver::of::<grpc::Grpc>(),
+    Driver::of::<mqtt::Mqtt>(),
     Driver::of::<socket::Socket>(),
 ];
 
