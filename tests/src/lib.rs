@@ -16,6 +16,7 @@ pub mod cgroup;
 pub mod document;
 pub mod netns;
 pub mod nginx;
+pub mod peer;
 pub mod postgres;
 pub mod process;
 pub mod scripted;
