@@ -12,8 +12,11 @@
 #![expect(clippy::missing_panics_doc, reason = "a harness panics: that is how a test fails, and it says with what")]
 
 pub mod binaries;
+pub mod certificates;
 pub mod cgroup;
+pub mod cluster;
 pub mod document;
+pub mod grpc;
 pub mod netns;
 pub mod nginx;
 pub mod peer;

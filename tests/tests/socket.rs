@@ -3,18 +3,26 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use ld_tests::binaries::test_file;
+use ld_tests::certificates::Certificates;
 use ld_tests::document::{and, closed};
 use ld_tests::peer::Peer;
 use ld_tests::process::{Cluster, Finished, Process, command, free_port};
 use ld_tests::summary::Summary;
 use serde_json::{Value, json};
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_mins(2);
 
-fn peer(tls: bool) -> Option<Peer> {
-    Peer::start("socket_target.py", tls)
+fn peer() -> Option<Peer> {
+    Peer::start("socket_target.py", &[])
+}
+
+/// A peer that has a certificate.
+fn peer_with(certificates: &Certificates) -> Option<Peer> {
+    let text = |path: &Path| path.to_str().unwrap().to_owned();
+    Peer::start("socket_target.py", &[&text(&certificates.cert), &text(&certificates.key)])
 }
 
 /// A document of these steps.
@@ -74,7 +82,7 @@ fn run_document_12(peer: &Peer, flags: &[&str]) -> (Finished, tempfile::TempDir)
 
 #[test]
 fn document_12_fails_as_the_seed_did_and_is_refused_strictly() {
-    let Some(peer) = peer(false) else { return };
+    let Some(peer) = peer() else { return };
     let (finished, folder) = run_document_12(&peer, &["--lenient"]);
     finished.expect_code(1);
     let summary = Summary::read(&folder.path().join("summary.json")).unwrap();
@@ -127,7 +135,7 @@ fn document_12_fails_as_the_seed_did_and_is_refused_strictly() {
 
 #[test]
 fn the_readmes_example_runs_as_printed() {
-    let Some(peer) = peer(false) else { return };
+    let Some(peer) = peer() else { return };
     let target = format!("127.0.0.1:{}", peer.port("once"));
     // the target of the example answers and closes: fewer than 64 bytes are a reply all the same
     let tasks = json!([
@@ -162,8 +170,9 @@ fn transports(peer: &Peer, keeps: bool) -> Vec<Value> {
 
 #[track_caller]
 fn every_transport(keeps: bool, workers: usize) {
-    let Some(peer) = peer(true) else { return };
-    let load = json!({"tls": {"ca": peer.file("cert.pem")}, "wait_time": 0.02});
+    let certificates = Certificates::make();
+    let Some(peer) = peer_with(&certificates) else { return };
+    let load = json!({"tls": {"ca": certificates.ca}, "wait_time": 0.02});
     let document = steps(&json!(transports(&peer, keeps)), &and(closed(6, 2.0), &load));
     let summary = run(&document, workers, 0);
     let seen = peer.stop();
@@ -195,7 +204,7 @@ fn every_transport_over_three_workers() {
 
 #[test]
 fn frames_are_written_and_read() {
-    let Some(peer) = peer(false) else { return };
+    let Some(peer) = peer() else { return };
     let prefix = json!({"length_prefix": 4});
     let tasks = json!([
         tcp(
@@ -234,7 +243,7 @@ fn frames_are_written_and_read() {
 
 #[test]
 fn hostile_peers_fail_in_their_class() {
-    let Some(peer) = peer(true) else { return };
+    let Some(peer) = peer_with(&Certificates::make()) else { return };
     let short = json!({"payload": "PING", "timeout": 0.3, "expect_bytes": 8});
     let framed = |framing: Value| json!({"payload": "PING", "timeout": 2, "framing": framing});
     let udp = |service: &str, more: Value| and(tcp(&peer, service, json!({"protocol": "udp", "timeout": 0.3})), &more);
@@ -287,7 +296,7 @@ fn hostile_peers_fail_in_their_class() {
 
 #[test]
 fn a_kept_connection_that_the_peer_closes_is_replaced_or_fails_once() {
-    let Some(peer) = peer(false) else { return };
+    let Some(peer) = peer() else { return };
     let line = json!({"payload": "a", "framing": {"delimiter": "\n"}, "keep": true});
     let tasks = json!([tcp(&peer, "once", line.clone()), tcp(&peer, "once_late", line)]);
     let load = json!({"user_count": 4, "iterations": 80, "test_time": 30, "wait_time": 0.1});

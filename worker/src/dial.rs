@@ -7,7 +7,7 @@ mod names;
 mod stream;
 mod tls;
 
-pub use failure::{DialError, of_io};
+pub use failure::{DialError, NO_PROTOCOL, of_io};
 pub use names::Names;
 pub use stream::Stream;
 pub use tls::{Alpn, TlsError, TlsSettings};
@@ -141,7 +141,7 @@ impl Dialer {
         for address in addresses {
             match self.connect(address, port, stamps).await {
                 Ok(stream) => {
-                    self.names.worked(name, address);
+                    self.worked(name, address);
                     return Ok(stream);
                 }
                 // A limit of ours holds for the other addresses too.
@@ -149,8 +149,37 @@ impl Dialer {
                 Err(error) => last = Some(error),
             }
         }
-        self.names.forget(name);
+        self.forget(name);
         Err(last.unwrap_or_else(DialError::unresolved))
+    }
+
+    /// Addresses of `host` that may be dialled, in the order in which they should be tried, for
+    /// transports that connect by themselves. Stamps the name's resolution.
+    pub async fn addresses(&self, host: &Host, stamps: &mut Stamps<'_>) -> Result<Vec<IpAddr>, DialError> {
+        let mut addresses = match host {
+            Host::Address(address) => vec![*address],
+            Host::Name(name) => {
+                let addresses = self.names.resolve(name).await?;
+                stamps.on(Probe::resolved);
+                addresses
+            }
+        };
+        addresses.retain(|address| self.may_dial(*address));
+        if addresses.is_empty() { Err(DialError::forbidden()) } else { Ok(addresses) }
+    }
+
+    /// An address of the name answered: its family is tried first from now on.
+    pub fn worked(&self, name: &Rc<str>, address: IpAddr) {
+        self.names.worked(name, address);
+    }
+
+    /// No address of the name answered: it is asked for again.
+    pub fn forget(&self, name: &Rc<str>) {
+        self.names.forget(name);
+    }
+
+    fn may_dial(&self, address: IpAddr) -> bool {
+        self.allowed.as_ref().is_none_or(|allowed| allowed(address))
     }
 
     /// TLS over an open stream. Stamps the handshake.
@@ -182,7 +211,7 @@ impl Dialer {
     }
 
     async fn connect(&self, address: IpAddr, port: u16, stamps: &mut Stamps<'_>) -> Result<TcpStream, DialError> {
-        if self.allowed.as_ref().is_some_and(|allowed| !allowed(address)) {
+        if !self.may_dial(address) {
             return Err(DialError::forbidden());
         }
         let stream =

@@ -7,34 +7,44 @@
 
 use crate::recorder::{Recorder, Sample};
 use crate::series::{OTHER_ID, SeriesTable};
+use crate::user::{masked, masked_text};
 use ld_shared::boot::clock::mono;
 use ld_shared::sample::{Failure, Phase};
+use ld_shared::scope::Bindings;
 use std::rc::Rc;
 use std::sync::Arc;
 
 /// Records messages of one core; the default records nothing.
 #[derive(Clone, Default)]
-pub struct Messages(Option<(Rc<Recorder>, Arc<SeriesTable>)>);
+pub struct Messages(Option<Rc<Ends>>);
+
+struct Ends {
+    recorder: Rc<Recorder>,
+    table: Arc<SeriesTable>,
+    bindings: Rc<Bindings>,
+}
 
 /// A series of messages: cheap to copy, made once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MessageSeries(u16);
 
 impl Messages {
-    pub(crate) fn new(recorder: Rc<Recorder>, table: Arc<SeriesTable>) -> Self {
-        Self(Some((recorder, table)))
+    pub(crate) fn new(recorder: Rc<Recorder>, table: Arc<SeriesTable>, bindings: Rc<Bindings>) -> Self {
+        Self(Some(Rc::new(Ends { recorder, table, bindings })))
     }
 
     /// The series of messages of one `name` and `kind` (`WS message`, `SSE gap`) in a scenario.
     /// Names must stay few: of placeholders they hold only registered variables and `env`.
     pub fn series(&self, name: &str, kind: &str, scenario: &Arc<str>) -> MessageSeries {
-        MessageSeries(self.0.as_ref().map_or(OTHER_ID, |(_, table)| table.id(name, &kind.into(), scenario)))
+        let Some(ends) = &self.0 else { return MessageSeries(OTHER_ID) };
+        let name = masked_text(name, ends.bindings.secrets()).unwrap_or_else(|| name.into());
+        MessageSeries(ends.table.id(&name, &kind.into(), scenario))
     }
 
     /// Records a message that ends now and took `time` ns; `failure`: what is wrong with it. Messages
     /// of the warm-up are left out.
     pub fn record(&self, series: MessageSeries, time: u64, bytes: u64, failure: Option<&Failure>) {
-        let Some((recorder, _)) = &self.0 else { return };
+        let Some(Ends { recorder, bindings, .. }) = self.0.as_deref() else { return };
         let now = mono().0;
         if recorder.phase_at(now) == Phase::Warmup {
             return;
@@ -55,7 +65,7 @@ impl Messages {
                 bytes_sent: 0,
                 bytes_received: bytes,
             },
-            failure,
+            failure.map(|failure| masked(failure.clone(), bindings.secrets())).as_ref(),
         );
     }
 }

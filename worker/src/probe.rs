@@ -203,6 +203,11 @@ impl Probe {
         }
     }
 
+    /// When the exchange began, ns of this node's clock.
+    pub fn started_at(&self) -> u64 {
+        self.started
+    }
+
     /// A name was resolved; time since the stamp before is DNS time.
     pub fn resolved(&mut self) {
         self.setup_part(0);
@@ -216,6 +221,18 @@ impl Probe {
     /// The TLS handshake is done; time since the stamp before is TLS time.
     pub fn secured(&mut self) {
         self.setup_part(2);
+    }
+
+    /// The protocol's own handshake over a new connection is done, and the request itself comes now;
+    /// time since the stamp before is connect time as well.
+    pub fn upgraded(&mut self) {
+        let connect = self.setup.map_or(u64::MAX, |parts| parts[1]);
+        self.setup_part(1);
+        if let Some(parts) = &mut self.setup
+            && connect != u64::MAX
+        {
+            parts[1] += connect;
+        }
     }
 
     fn setup_part(&mut self, part: usize) {
@@ -239,6 +256,12 @@ impl Probe {
         if self.iteration != Iteration::Counted {
             self.iteration_started();
         }
+    }
+
+    /// So many bytes more went to the socket for the request: of transports that write later than
+    /// they take the request.
+    pub fn sent(&mut self, bytes: u64) {
+        self.bytes_sent += bytes;
     }
 
     /// A read has just returned: with bytes of the answer, at its end, or with an error. The first
@@ -270,6 +293,11 @@ impl Probe {
         if self.state == State::Open {
             self.state = State::Unsent;
         }
+    }
+
+    /// Whether [`Self::local_error`] was said of this exchange.
+    pub(crate) fn is_unsent(&self) -> bool {
+        self.state == State::Unsent
     }
 
     /// The exchange is over (its future is gone): what became of it.

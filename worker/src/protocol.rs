@@ -4,12 +4,14 @@
 //! this one's children, its `mod` line and its line in [`PROTOCOLS`].
 
 mod expect;
+pub mod grpc;
 pub mod http;
 mod reader;
 mod refused;
 pub mod socket;
 mod target;
 mod text;
+pub mod websocket;
 
 pub(crate) use refused::RefusedSteps;
 
@@ -80,6 +82,13 @@ impl Fault {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct PrepareError(pub String);
+
+impl PrepareError {
+    /// Of a task whose fields are faulty.
+    pub fn of(faults: &[Fault]) -> Self {
+        Self(faults.first().map_or_else(String::new, |fault| format!("{} at {}", fault.message, fault.pointer)))
+    }
+}
 
 /// What the engine wants to see of an answer. What it does not want is read and dropped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -318,7 +327,12 @@ impl Driver {
 }
 
 /// Every protocol there is.
-pub const PROTOCOLS: &[Driver] = &[Driver::of::<http::Http>(), Driver::of::<socket::Socket>()];
+pub const PROTOCOLS: &[Driver] = &[
+    Driver::of::<http::Http>(),
+    Driver::of::<websocket::WebSocket>(),
+    Driver::of::<grpc::Grpc>(),
+    Driver::of::<socket::Socket>(),
+];
 
 /// The protocol that a document names by this key.
 pub fn driver(user_key: &str) -> Option<&'static Driver> {

@@ -71,7 +71,7 @@ impl User {
             scope: Scope::new(&core.context.bindings),
             base: None,
             sessions: scenario.protocols().map(|_| None).collect(),
-            timer: Timer { deadline: probe.deadline(), armed: u64::MAX, sleep: None },
+            timer: Timer::new(probe.deadline()),
             probe,
             rng: KeyedRng::new(0, 0, 0),
             purpose: Purpose::Load,
@@ -423,7 +423,7 @@ impl User {
 }
 
 /// A failure without secrets in its reason.
-fn masked(failure: Failure, secrets: &Secrets) -> Failure {
+pub(crate) fn masked(failure: Failure, secrets: &Secrets) -> Failure {
     match masked_text(&failure.reason, secrets) {
         Some(reason) => Failure { reason, ..failure },
         None => failure,
@@ -431,7 +431,7 @@ fn masked(failure: Failure, secrets: &Secrets) -> Failure {
 }
 
 /// The text without secrets and passwords, if it had any.
-fn masked_text(text: &str, secrets: &Secrets) -> Option<Arc<str>> {
+pub(crate) fn masked_text(text: &str, secrets: &Secrets) -> Option<Arc<str>> {
     let plain = mask_passwords(text);
     let masked = secrets.mask(&plain);
     (*masked != *text).then(|| masked.into())
@@ -482,7 +482,7 @@ impl Drop for Open<'_> {
 
 /// Ends exchanges at their deadlines: one timer a user, re-armed only when it fires early, so that a
 /// request costs no timer operation.
-struct Timer {
+pub(crate) struct Timer {
     deadline: Rc<Cell<u64>>,
     /// When `sleep` fires; `u64::MAX`: not armed.
     armed: u64,
@@ -490,6 +490,11 @@ struct Timer {
 }
 
 impl Timer {
+    /// A timer of the deadline in this cell, ns of this node's clock; `u64::MAX`: none.
+    pub(crate) fn new(deadline: Rc<Cell<u64>>) -> Self {
+        Self { deadline, armed: u64::MAX, sleep: None }
+    }
+
     async fn limit(
         &mut self,
         mut exchange: Pin<Box<dyn Future<Output = Result<Reply, Failure>> + '_>>,
@@ -507,7 +512,7 @@ impl Timer {
     }
 
     /// Whether the deadline has passed; else the task is woken when it does.
-    fn is_over(&mut self, context: &mut Context<'_>) -> bool {
+    pub(crate) fn is_over(&mut self, context: &mut Context<'_>) -> bool {
         let deadline = self.deadline.get();
         if deadline == u64::MAX {
             return false;

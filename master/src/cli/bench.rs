@@ -31,6 +31,9 @@ pub(crate) struct Bench {
     /// Header; may be repeated
     #[arg(long = "header", short = 'H', value_name = "NAME: VALUE", value_parser = parse_header)]
     headers: Vec<(String, String)>,
+    /// Version of HTTP; 2 with http:// is spoken without asking. Without it https:// targets choose
+    #[arg(long, value_name = "VERSION", value_parser = ["1.1", "2", "3"])]
+    http: Option<String>,
 }
 
 /// Runs it.
@@ -65,6 +68,9 @@ impl Bench {
         } else {
             test["user_count"] = self.users.into();
             test["spawn_rate"] = self.users.into();
+        }
+        if let Some(version) = &self.http {
+            test["http_version"] = version.as_str().into();
         }
         if let Some(host) = origin(&self.url) {
             test["host"] = host.into();
@@ -110,6 +116,10 @@ mod tests {
         let test = document(&["http://h", "--rate", "9.5", "--method", "POST", "--body", "{}", "-H", "a: b:c"]);
         assert_eq!(test["arrival_rate"], 9.5);
         assert!(test.get("user_count").is_none());
+        let test = document(&["https://h", "--http", "3"]);
+        assert_eq!(test["http_version"], "3");
+        let test = document(&["http://h", "--rate", "9.5", "--method", "POST", "--body", "{}", "-H", "a: b:c"]);
+        assert!(test.get("http_version").is_none());
         let task = json!({"method": "post", "request_url": "http://h", "data": "{}", "headers": {"a": "b:c"}});
         assert_eq!(test["tasks"], json!([task]));
     }

@@ -6,6 +6,7 @@
 
 mod compile;
 mod csv_source;
+mod descriptors;
 mod driver;
 mod load;
 mod retry;
@@ -231,11 +232,12 @@ fn user(reader: &mut Reader<'_>) -> (Arc<str>, Map<String, Value>) {
     }
     let is_option = |key: &String| key != "user" && known.contains(&key.as_str());
     let given = detail.map().iter().filter(|(key, value)| is_option(key) && !value.is_null());
-    let options: Map<String, Value> = given.map(|(key, value)| (key.clone(), value.clone())).collect();
+    let mut options: Map<String, Value> = given.map(|(key, value)| (key.clone(), value.clone())).collect();
     let base = pointer.trim_end_matches("/user").to_owned();
     for fault in driver::option_faults(&options) {
         detail.fault(fault.under(&base));
     }
+    descriptors::attach(&mut options);
     (key.into(), options)
 }
 

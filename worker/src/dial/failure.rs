@@ -69,6 +69,9 @@ impl DialError {
     }
 }
 
+/// The peer speaks none of the protocols that were offered to it.
+pub const NO_PROTOCOL: &str = "tls: refused by the peer (NoApplicationProtocol)";
+
 /// An error of an open stream as a failure; `otherwise` is its class if the error has none of its own.
 pub fn of_io(error: &io::Error, otherwise: FailureKind) -> Failure {
     if let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {

@@ -19,6 +19,14 @@ pub enum Stream {
 }
 
 impl Stream {
+    /// The protocol that the peer chose in the TLS handshake.
+    pub fn alpn(&self) -> Option<&[u8]> {
+        match self {
+            Self::Plain(_) | Self::Unix(_) => None,
+            Self::Tls(tls) => tls.get_ref().1.alpn_protocol(),
+        }
+    }
+
     /// Whether an idle stream can be used again: the peer neither closed it nor sent anything since.
     /// Costs no system call unless something arrived.
     pub fn is_idle(&mut self, context: &mut Context<'_>) -> bool {

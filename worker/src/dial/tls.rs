@@ -4,6 +4,7 @@ use super::{DialError, Host};
 use bytes::Bytes;
 use ld_shared::id::Digest;
 use ld_shared::plan::TlsPlan;
+use ld_shared::sample::{Failure, FailureKind};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
@@ -46,6 +47,12 @@ pub enum TlsError {
     /// The library refused the settings.
     #[error("tls: settings refused: {0}")]
     Refused(String),
+}
+
+impl From<TlsError> for Failure {
+    fn from(error: TlsError) -> Self {
+        Self::new(FailureKind::Tls, error.to_string())
+    }
 }
 
 impl TlsSettings {

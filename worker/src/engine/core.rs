@@ -146,13 +146,14 @@ async fn work(seat: Seat, ready: &Sender<Result<(), PrepareError>>) {
     let Seat { index, shared, odometer, pool, backlog, parts, mut orders } = seat;
     let recorder = Rc::new(Recorder::new(index, Arc::clone(&shared.limits), odometer, pool, backlog, parts));
     let plan = Arc::clone(&shared.plan);
+    let bindings = Rc::new(Bindings::new(&plan, shared.rows.clone()).with_secrets(shared.secrets.clone()));
     let context = Rc::new(CoreContext {
-        bindings: Rc::new(Bindings::new(&plan, shared.rows.clone()).with_secrets(shared.secrets.clone())),
+        bindings: Rc::clone(&bindings),
         plan: Arc::clone(&plan),
         blobs: Arc::clone(&shared.blobs),
         scratch: RefCell::new(vec![0; SCRATCH]),
         lanes: RefCell::new(Arc::from([])),
-        messages: Messages::new(Rc::clone(&recorder), Arc::clone(&shared.series)),
+        messages: Messages::new(Rc::clone(&recorder), Arc::clone(&shared.series), bindings),
     });
     // not the plan's seed: cores of other workers would draw the same priorities
     let sampler = Sampler::new(plan.records, Arc::clone(&shared.record_limits), rand::random());

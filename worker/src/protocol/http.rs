@@ -1,20 +1,28 @@
-//! HTTP/1.1 users: `http_user` and `fast_http_user`, one engine.
+//! HTTP users: `http_user`, `fast_http_user` and `http3_user`, one engine.
 //!
-//! A task is compiled once into a [`recipe::Recipe`]; if nothing in it changes, into the bytes of its
+//! HTTP/1.1 first. A task is compiled once into a [`recipe::Recipe`]; if nothing in it changes, into the bytes of its
 //! request. An exchange is one write and, for a small answer, one read into the core's buffer; an
 //! [`answer::Answer`] takes the bytes as they come. [`session::Session`] holds what a user keeps.
+//!
+//! HTTP/2 and HTTP/3 ([`many`]) send what the same recipe makes, translated into a
+//! [`message::Message`], over a [`link::Link`]; their answers fill the same [`answer::Answer`].
 
 mod answer;
 mod chunked;
 mod cookies;
 mod decode;
 mod fields;
+mod link;
+mod many;
+mod message;
 mod origin;
 mod recipe;
 mod redirect;
 mod schema;
 mod session;
+mod streams;
 pub(crate) mod url;
+mod version;
 mod wire;
 
 #[cfg(test)]
@@ -24,11 +32,14 @@ use super::{CoreContext, Fault, PrepareError, Protocol, Want};
 use crate::dial::{Dialer, Stamps, TlsSettings};
 use crate::probe::Probe;
 use answer::Answer;
-use ld_shared::plan::{Connections, ScenarioPlan, TaskPlan};
+use ld_shared::plan::{Connections, HttpVersion, ScenarioPlan, TaskPlan};
 use ld_shared::reply::{Headers, Reply};
 use ld_shared::sample::{Failure, FailureKind};
 use ld_shared::scope::Scope;
 use ld_shared::template::Template;
+use link::Quic;
+use many::Sending;
+use message::Message;
 use origin::{Origin, Origins};
 use recipe::{Fill, Recipe};
 use redirect::Sent;
@@ -37,13 +48,15 @@ use session::{Connection, Pool};
 use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+use streams::Streams;
+use version::{HTTP3_USER, Way};
 
 pub use session::Session;
 
 /// Most request buffers that a core keeps for the next ones, and the largest that it keeps.
 const SPARE_BUFFERS: (usize, usize) = (64, 64 * 1024);
 
-/// HTTP/1.1 on one core, for one scenario.
+/// HTTP on one core, for one scenario.
 pub struct Http {
     core: Rc<CoreContext>,
     scenario: ScenarioPlan,
@@ -52,6 +65,9 @@ pub struct Http {
     tls: TlsSettings,
     /// Connections that users share: made at the first exchange, when the core knows its share.
     pool: OnceCell<Option<Pool>>,
+    /// The same for connections that may carry many streams.
+    streams: OnceCell<Option<Rc<Streams>>>,
+    quic: Quic,
     /// Buffers for requests, used again and again.
     spare: RefCell<Vec<Vec<u8>>>,
 }
@@ -61,6 +77,9 @@ pub struct Task {
     recipe: Recipe,
     /// The whole request, if it is always the same (but for cookies that answers set).
     fixed: Option<(Rc<Origin>, Box<[u8]>)>,
+    /// That in the terms of HTTP/2 and HTTP/3, made when first needed.
+    message: OnceCell<Message>,
+    version: HttpVersion,
     method: &'static str,
     name: Arc<str>,
     /// A task of `http_user`, whose errors read otherwise.
@@ -96,8 +115,9 @@ impl Bytes<'_> {
 }
 
 impl Protocol for Http {
-    const KEYS: &'static [&'static str] = &["fast_http_user", "http_user"];
+    const KEYS: &'static [&'static str] = &["fast_http_user", "http_user", HTTP3_USER];
     const FIELDS: &'static [&'static str] = fields::FIELDS;
+    const OPTIONS: &'static [&'static str] = &["streams"];
     const NO_ANSWER: Option<u16> = Some(0);
     type Task = Task;
     type Session = Session;
@@ -106,8 +126,16 @@ impl Protocol for Http {
         schema::task()
     }
 
+    fn options_schema() -> Map<String, Value> {
+        schema::options()
+    }
+
     fn check(fields: &Map<String, Value>, scenario: &ScenarioPlan) -> Vec<Fault> {
-        fields::parse(fields, scenario).err().unwrap_or_default()
+        fields::parse(fields, scenario, &scenario.user).err().unwrap_or_default()
+    }
+
+    fn check_options(options: &Map<String, Value>) -> Vec<Fault> {
+        fields::option_faults(options)
     }
 
     fn label(_fields: &Map<String, Value>, _scenario: &ScenarioPlan) -> Option<(String, String)> {
@@ -123,17 +151,16 @@ impl Protocol for Http {
             origins: Origins::default(),
             tls,
             pool: OnceCell::new(),
+            streams: OnceCell::new(),
+            quic: Quic::default(),
             spare: RefCell::default(),
             core,
         })
     }
 
     fn compile(&self, task: &TaskPlan) -> Result<Task, PrepareError> {
-        let fields = fields::parse(&task.fields, &self.scenario).map_err(|faults| {
-            PrepareError(
-                faults.first().map_or_else(String::new, |fault| format!("{} at {}", fault.message, fault.pointer)),
-            )
-        })?;
+        let user = task.user.as_deref().unwrap_or(&self.scenario.user);
+        let fields = fields::parse(&task.fields, &self.scenario, user).map_err(|faults| PrepareError::of(&faults))?;
         let bindings = &self.core.bindings;
         let verify = fields.verify.unwrap_or(self.tls.verify());
         let host = self.scenario.host.as_deref();
@@ -150,7 +177,7 @@ impl Protocol for Http {
                 Some((origin.clone(), bytes.into_boxed_slice()))
             }
         };
-        let is_plain = task.user.as_deref().unwrap_or(&self.scenario.user) == "http_user";
+        let is_plain = user == "http_user";
         let written = Template::compile_name(&fields.url, bindings);
         let name = if is_plain { recipe::shown_target(&fields, bindings) } else { written.clone() };
         let closes = fields.headers.iter().any(|(name, value)| {
@@ -160,6 +187,8 @@ impl Protocol for Http {
         Ok(Task {
             recipe,
             fixed,
+            message: OnceCell::new(),
+            version: version::of(user, &self.scenario),
             method: fields.method,
             name: name.into(),
             is_plain,
@@ -249,15 +278,23 @@ impl Http {
         probe: &mut Probe,
         want: Want,
     ) -> Result<Reply, Failure> {
-        let _permit = match self.pool() {
-            Some(pool) => Some(pool.permit().await),
-            None => None,
+        let (_permit, lease) = match (Way::to(&request.origin, task.version), self.pool()) {
+            (Way::H1, Some(pool)) => (Some(pool.permit().await), None),
+            (Way::H1, None) => (None, None),
+            (way, _) => (None, self.lease(&request.origin, way).await),
         };
         probe.start()?;
         let mut answer = Answer::new(task.method == "HEAD", want);
-        let bytes = request.bytes.as_slice();
-        let mut outcome =
-            self.hop(session, &request.origin, bytes, task.closes, &mut answer, &mut Stamps(Some(probe))).await;
+        let fixed = matches!(request.bytes, Bytes::Fixed(_)).then_some(task);
+        let sending = Sending { bytes: request.bytes.as_slice(), fixed, closes: task.closes };
+        let stamps = &mut Stamps(Some(probe));
+        let mut outcome = match Way::to(&request.origin, task.version) {
+            Way::H1 => self.hop(session, &request.origin, &sending, &mut answer, stamps).await,
+            way => {
+                let place = (&request.origin, way);
+                Box::pin(self.hop_many(session, place, &sending, lease, &mut answer, stamps)).await
+            }
+        };
         let mut received = answer.received;
         if outcome.is_ok() && task.follows && answer.leads_on() {
             outcome = Box::pin(self.follow(task, session, &request, &mut answer, want, &mut received)).await;
@@ -279,22 +316,23 @@ impl Http {
     /// belongs to lane `k`, so that parts are disjoint and add up.
     fn pool(&self) -> Option<&Pool> {
         let make = || match self.scenario.connections {
-            Connections::Shared(size) => {
-                let own = self.core.lanes.borrow().iter().filter(|lane| u64::from(**lane) < size).count();
-                Some(Pool::new(own.max(1)))
-            }
+            Connections::Shared(size) => Some(Pool::new(self.share(size))),
             Connections::PerUser | Connections::PerIteration | Connections::PerRequest => None,
         };
         self.pool.get_or_init(make).as_ref()
     }
 
-    /// One request and its answer over a connection to `origin`.
+    /// This core's part of `size` shared connections.
+    fn share(&self, size: u64) -> usize {
+        self.core.lanes.borrow().iter().filter(|lane| u64::from(**lane) < size).count().max(1)
+    }
+
+    /// One request and its answer over a connection to `origin`, by HTTP/1.1.
     async fn hop(
         &self,
         session: &mut Session,
         origin: &Rc<Origin>,
-        bytes: &[u8],
-        closes: bool,
+        sending: &Sending<'_>,
         answer: &mut Answer,
         stamps: &mut Stamps<'_>,
     ) -> Result<(), Failure> {
@@ -306,8 +344,8 @@ impl Http {
             Some(connection) => connection,
             None => Box::pin(self.open(origin, stamps)).await?,
         };
-        let keeps = wire::round_trip(&mut connection, bytes, answer, &self.core.scratch, stamps).await?;
-        if keeps && !closes && self.scenario.connections != Connections::PerRequest {
+        let keeps = wire::round_trip(&mut connection, sending.bytes, answer, &self.core.scratch, stamps).await?;
+        if keeps && !sending.closes && self.scenario.connections != Connections::PerRequest {
             connection.is_reused = true;
             match self.pool() {
                 Some(pool) => pool.give(connection),
@@ -319,10 +357,7 @@ impl Http {
 
     /// Opens a connection.
     async fn open(&self, origin: &Rc<Origin>, stamps: &mut Stamps<'_>) -> Result<Connection, Failure> {
-        let config = match origin.is_https {
-            true => Some(self.tls.config(origin.verify, &[b"http/1.1"]).map_err(tls_failure)?),
-            false => None,
-        };
+        let config = if origin.is_https { Some(self.tls.config(origin.verify, Way::H1.alpn())?) } else { None };
         let limit = self.scenario.connect_timeout;
         let stream = self.dialer.open(&origin.dialled, origin.port, config, limit, stamps).await?;
         Ok(Connection { stream, origin: origin.clone(), is_reused: false })
@@ -338,6 +373,8 @@ impl Http {
         want: Want,
         received: &mut u64,
     ) -> Result<(), Failure> {
+        // the chain's permit is for HTTP/1.1
+        let holds_permit = Way::to(&request.origin, task.version) == Way::H1;
         let mut url = request.url();
         let mut bytes = request.bytes.as_slice().to_vec();
         for _ in 0..redirect::MAX_REDIRECTS {
@@ -353,7 +390,17 @@ impl Http {
             url = next;
             let origin = self.origins.get(&url, request.origin.verify);
             *answer = Answer::new(task.method == "HEAD", want);
-            let outcome = self.hop(session, &origin, &bytes, task.closes, answer, &mut Stamps(None)).await;
+            let sending = Sending { bytes: &bytes, fixed: None, closes: task.closes };
+            let outcome = match Way::to(&origin, task.version) {
+                Way::H1 => {
+                    let _permit = match self.pool() {
+                        Some(pool) if !holds_permit => Some(pool.permit().await),
+                        _ => None,
+                    };
+                    self.hop(session, &origin, &sending, answer, &mut Stamps(None)).await
+                }
+                way => self.hop_many(session, (&origin, way), &sending, None, answer, &mut Stamps(None)).await,
+            };
             *received += answer.received;
             outcome?;
         }
@@ -379,11 +426,6 @@ impl Request<'_> {
         let target = self.bytes.as_slice().split(|b| *b == b' ').nth(1).unwrap_or(b"/");
         self.origin.url(&String::from_utf8_lossy(target))
     }
-}
-
-/// TLS settings that cannot be used.
-fn tls_failure(error: crate::dial::TlsError) -> Failure {
-    Failure::new(FailureKind::Tls, error.to_string())
 }
 
 /// Moves the answer's cookies into the user's jar.

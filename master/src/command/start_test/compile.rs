@@ -1,5 +1,6 @@
 //! The last step that can fault user input: files and environment are read, the plan is made.
 
+use super::descriptors;
 use super::scenarios::Draft;
 use super::tasks::each_text;
 use super::thresholds::unknown_scenarios;
@@ -47,7 +48,7 @@ pub struct CompileContext<'a> {
 pub struct Compiled {
     /// The plan.
     pub plan: Arc<Plan>,
-    /// Blobs that the plan names: rows and certificates.
+    /// Blobs that the plan names: rows, certificates, descriptors.
     pub blobs: BTreeMap<Digest, Bytes>,
     /// What decides about pass or fail.
     pub thresholds: Vec<Threshold>,
@@ -59,7 +60,7 @@ pub struct Compiled {
     pub records_file: Option<PathBuf>,
 }
 
-/// Makes the plan of a test. Reads its data and certificate files.
+/// Makes the plan of a test. Reads its files: data, certificates, descriptors.
 ///
 /// # Errors
 ///
@@ -68,13 +69,15 @@ pub fn compile(test: StartTest, context: &CompileContext<'_>) -> Result<Compiled
     let mut faults = Vec::new();
     let mut blobs = BTreeMap::new();
     let mut warnings = test.warnings.clone();
-    let mut with_certificates = |draft: &Draft| {
+    let mut with_files = |draft: &Draft| {
         let tls = certificates(draft, context, &mut blobs, &mut faults);
-        ScenarioPlan { tls, ..draft.plan.clone() }
+        let mut plan = ScenarioPlan { tls, ..draft.plan.clone() };
+        descriptors::ship(&mut plan.options, &draft.options_at, context, &mut blobs, &mut faults);
+        plan
     };
-    let mut scenarios: Vec<ScenarioPlan> = test.scenarios.iter().map(&mut with_certificates).collect();
+    let mut scenarios: Vec<ScenarioPlan> = test.scenarios.iter().map(&mut with_files).collect();
     let has_stage = !(test.setup.is_empty() && test.teardown.is_empty());
-    let mut stage = has_stage.then(|| with_certificates(&test.stage));
+    let mut stage = has_stage.then(|| with_files(&test.stage));
     if test.graceful_stop.0 == 0 && scenarios.iter().any(|scenario| !scenario.on_stop.is_empty()) {
         warnings.push("`graceful_stop` is 0: users that live at the end have no time for `on_stop`".into());
     }

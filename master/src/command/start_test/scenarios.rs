@@ -46,6 +46,8 @@ pub(super) struct Draft {
     pub(super) tls: TlsFiles,
     /// Where `tls` stands, from the arguments.
     pub(super) tls_at: String,
+    /// Where `user_detail_dict` stands, likewise.
+    pub(super) options_at: String,
     /// How its tasks are tried again, unless they say it themselves.
     retry: Option<RetryPlan>,
     /// Limit on the rate of its requests; that of the test is not its own.
@@ -146,7 +148,8 @@ fn settings(reader: &mut Reader<'_>, name: &str, load: Load) -> Draft {
         options,
         status_check: settings::status_check(reader).unwrap_or(StatusCheck::Always),
     };
-    Draft { plan, tls, tls_at: "/tls".into(), retry: retry::read(reader), throttle: None, length: None }
+    let (tls_at, options_at) = ("/tls".into(), "/user_detail_dict".into());
+    Draft { plan, tls, tls_at, options_at, retry: retry::read(reader), throttle: None, length: None }
 }
 
 /// The user of `setup` and `teardown`. Read also if there are none, so that a setting of the test
@@ -180,6 +183,7 @@ fn stage(reader: &mut Reader<'_>, first: Option<&Draft>) -> Draft {
     let mut faults = Vec::new();
     let mut draft = settings(&mut Reader::new(&merged, "", &mut faults), "default", load);
     draft.tls_at = at("tls");
+    draft.options_at = at("user_detail_dict");
     let pointer = reader.pointer().to_owned();
     for fault in faults {
         let (key, deeper) = split(&fault.pointer);
@@ -231,7 +235,11 @@ fn list(reader: &mut Reader<'_>, end: End, warnings: &mut Vec<String>) -> Vec<Dr
             &key,
             Covers::Scenario(drafts.len() as u32),
         );
-        draft.tls_at = if inherited.contains("tls") { "/tls".into() } else { format!("/scenarios/{i}/tls") };
+        let place = |key: &str| {
+            if inherited.contains(key) { format!("/{key}") } else { format!("/scenarios/{i}/{key}") }
+        };
+        draft.tls_at = place("tls");
+        draft.options_at = place("user_detail_dict");
         for fault in faults {
             let (key, deeper) = split(fault.pointer.strip_prefix(&pointer).unwrap_or_default());
             let place =

@@ -182,6 +182,9 @@ fn task(map: &Map<String, Value>, pointer: &str, scenario: &ScenarioPlan, faults
         fields,
     };
     if let Some(driver) = driver {
+        // protocols read the key of a task's users from its scenario
+        let own = user.map(|user| ScenarioPlan { user: user.into(), ..scenario.clone() });
+        let scenario = own.as_ref().unwrap_or(scenario);
         let found = driver::faults(driver, &task.fields, scenario);
         task.refused = driver.refused(&task.fields, scenario, &found);
         for fault in found.into_iter().map(driver::fault) {

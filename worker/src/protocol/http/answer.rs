@@ -2,6 +2,8 @@
 //!
 //! Pure: it is fed bytes and says when it is complete. Source: RFC 9112.
 
+mod parts;
+
 use super::chunked::Chunked;
 use super::decode::Coding;
 use super::redirect;

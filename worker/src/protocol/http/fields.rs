@@ -1,9 +1,10 @@
 //! Task fields: read into one type, every fault found on the way.
 
 use super::url::{self, Url};
+use super::version;
 use crate::protocol::Fault;
 use crate::protocol::reader::{Reader, escape, kind, scalar};
-use ld_shared::plan::ScenarioPlan;
+use ld_shared::plan::{HttpVersion, ScenarioPlan};
 use serde_json::{Map, Value};
 
 /// Names of the fields.
@@ -24,6 +25,9 @@ pub(super) const FIELDS: &[&str] = &[
     "cert",
     "client_cert",
 ];
+
+/// Most streams of a shared connection.
+pub(super) const MAX_STREAMS: u64 = 10_000;
 
 pub(super) const METHODS: [&str; 7] = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"];
 
@@ -61,12 +65,18 @@ pub(super) enum Body {
     Multipart { fields: Vec<(String, String)>, files: Vec<(String, String)> },
 }
 
-/// Reads the fields; `Err` holds every fault.
-pub(super) fn parse(fields: &Map<String, Value>, scenario: &ScenarioPlan) -> Result<Fields, Vec<Fault>> {
+/// Reads the fields of a task of `user`; `Err` holds every fault.
+pub(super) fn parse(fields: &Map<String, Value>, scenario: &ScenarioPlan, user: &str) -> Result<Fields, Vec<Fault>> {
     let mut reader = Reader::new(fields);
     let method = reader.method();
     let url = reader.url();
     let joined = reader.joined(&url, scenario);
+    if version::of(user, scenario) == HttpVersion::H3
+        && joined.get(..7).is_some_and(|s| s.eq_ignore_ascii_case("http://"))
+    {
+        let fault = Fault::new(reader.url_pointer(), "HTTP/3 needs an https:// URL");
+        reader.fault(fault.help("write https://, or another `http_version`"));
+    }
     let parsed = Fields {
         method,
         joined,
@@ -89,6 +99,22 @@ pub(super) fn parse(fields: &Map<String, Value>, scenario: &ScenarioPlan) -> Res
     reader.finish(parsed)
 }
 
+/// The option `streams`.
+pub(super) fn streams(value: &Value) -> Option<u64> {
+    value.as_u64().or_else(|| value.as_str()?.trim().parse().ok()).filter(|streams| (1..=MAX_STREAMS).contains(streams))
+}
+
+/// Every fault of the options.
+pub(super) fn option_faults(options: &Map<String, Value>) -> Vec<Fault> {
+    match options.get("streams").filter(|value| !value.is_null()) {
+        Some(value) if streams(value).is_none() => {
+            let message = format!("expected a whole number from 1 to {MAX_STREAMS}, found {value}");
+            vec![Fault::new("/streams", message)]
+        }
+        _ => Vec::new(),
+    }
+}
+
 fn verify(reader: &mut Reader<'_>) -> Option<bool> {
     match reader.get("verify")? {
         Value::Bool(flag) => Some(*flag),
@@ -104,6 +130,7 @@ fn verify(reader: &mut Reader<'_>) -> Option<bool> {
 trait HttpFields<'a> {
     fn method(&mut self) -> &'static str;
     fn url(&mut self) -> String;
+    fn url_pointer(&self) -> &'static str;
     fn joined(&mut self, url: &str, scenario: &ScenarioPlan) -> String;
     fn headers(&mut self) -> Vec<(String, Option<String>)>;
     fn cookies(&mut self) -> Vec<(String, String)>;
@@ -151,8 +178,11 @@ impl<'a> HttpFields<'a> for Reader<'a> {
         String::new()
     }
 
+    fn url_pointer(&self) -> &'static str {
+        if self.get("request_url").is_some() { "/request_url" } else { "/url" }
+    }
+
     fn joined(&mut self, url: &str, scenario: &ScenarioPlan) -> String {
-        let pointer = || if self.get("request_url").is_some() { "/request_url" } else { "/url" }.to_owned();
         if url.is_empty() {
             return String::new();
         }
@@ -162,13 +192,13 @@ impl<'a> HttpFields<'a> for Reader<'a> {
         }
         let Some(joined) = url::join(scenario.host.as_deref(), url) else {
             let message = format!("relative URL `{url}` without a host");
-            self.fault(Fault::new(pointer(), message).help("give `host` on the test, or an absolute URL"));
+            self.fault(Fault::new(self.url_pointer(), message).help("give `host` on the test, or an absolute URL"));
             return String::new();
         };
         if !origin_of(&joined).contains("${")
             && let Err(why) = Url::parse(&joined)
         {
-            self.fault(Fault::new(pointer(), format!("unusable URL `{url}`: {why}")));
+            self.fault(Fault::new(self.url_pointer(), format!("unusable URL `{url}`: {why}")));
         }
         joined
     }

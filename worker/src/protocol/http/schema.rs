@@ -1,6 +1,6 @@
 //! JSON Schema of HTTP tasks.
 
-use super::fields::{FIELDS, METHODS};
+use super::fields::{FIELDS, MAX_STREAMS, METHODS};
 use ld_shared::json_schema::{about, any_case, boolean, choice, default, examples, or_null};
 use serde_json::{Map, Value, json};
 
@@ -42,6 +42,13 @@ fn field(name: &str) -> Value {
         _ => (json!({"type": "null"}), "Not of a task: use `tls` of the test"),
     };
     about(or_null(schema), words)
+}
+
+/// The options.
+pub(super) fn options() -> Map<String, Value> {
+    let most = json!({"anyOf": [{"type": "integer", "minimum": 1, "maximum": MAX_STREAMS}, {"type": "string", "pattern": "^\\s*[0-9]+\\s*$"}]});
+    let words = "HTTP/2 and HTTP/3 with shared connections: most requests of one connection at a time";
+    Map::from_iter([("streams".to_owned(), about(or_null(default(most, super::many::STREAMS)), words))])
 }
 
 fn methods() -> Value {

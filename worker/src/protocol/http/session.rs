@@ -1,6 +1,7 @@
 //! What one user keeps between requests, and the connections that users share.
 
 use super::cookies::Jar;
+use super::link::Link;
 use super::origin::Origin;
 use crate::dial::Stream;
 use std::cell::RefCell;
@@ -13,9 +14,11 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 const MAX_KEPT: usize = 16;
 
 /// One user's connections and cookies. Small while the user is idle.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Session {
     pub(super) kept: Vec<Connection>,
+    /// Those of HTTP/2 and HTTP/3.
+    pub(super) links: Vec<Rc<Link>>,
     pub(super) jar: Option<Box<Jar>>,
 }
 
@@ -89,6 +92,16 @@ impl Session {
         }
         self.kept.push(connection);
     }
+
+    pub(super) fn keep(&mut self, link: Rc<Link>) {
+        if self.links.len() >= MAX_KEPT {
+            self.links.remove(0);
+        }
+        if self.links.capacity() == 0 {
+            self.links.reserve_exact(1);
+        }
+        self.links.push(link);
+    }
 }
 
 /// The connection used last: the one that is least likely to be closed soon.
@@ -98,6 +111,6 @@ fn take(connections: &mut Vec<Connection>, origin: &Rc<Origin>) -> Option<Connec
 }
 
 /// Looks at what is known of the stream; waits for nothing.
-async fn is_idle(connection: &mut Connection) -> bool {
+pub(super) async fn is_idle(connection: &mut Connection) -> bool {
     poll_fn(|context| Poll::Ready(connection.stream.is_idle(context))).await
 }
