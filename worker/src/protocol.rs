@@ -9,6 +9,7 @@ pub mod http;
 mod reader;
 mod refused;
 pub mod socket;
+pub mod sse;
 mod target;
 mod text;
 pub mod websocket;
@@ -332,6 +333,7 @@ pub const PROTOCOLS: &[Driver] = &[
     Driver::of::<websocket::WebSocket>(),
     Driver::of::<grpc::Grpc>(),
     Driver::of::<socket::Socket>(),
+    Driver::of::<sse::Sse>(),
 ];
 
 /// The protocol that a document names by this key.

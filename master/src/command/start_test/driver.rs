@@ -6,7 +6,7 @@ use ld_worker::protocol::{Driver, PROTOCOLS, driver};
 use serde_json::{Map, Value};
 
 /// User keys that come with a later version.
-pub(super) const LATER: [&str; 2] = ["mqtt_user", "sse_user"];
+pub(super) const LATER: [&str; 1] = ["mqtt_user"];
 
 /// The protocol that a document names by this key.
 pub(super) fn of(key: &str) -> Option<&'static Driver> {
