@@ -26,6 +26,7 @@ pub mod scripted;
 pub mod seed;
 pub mod summary;
 pub mod wait;
+pub mod web;
 
 use std::io::Write as _;
 

@@ -29,6 +29,7 @@ pub struct Probe {
     is_over: bool,
     setup: Option<[u64; 3]>,
     send: u64,
+    is_written: bool,
     bytes_sent: u64,
     bytes_received: u64,
     iteration: Iteration,
@@ -103,6 +104,7 @@ impl Default for Probe {
             is_over: false,
             setup: None,
             send: 0,
+            is_written: false,
             bytes_sent: 0,
             bytes_received: 0,
             iteration: Iteration::Counted,
@@ -161,6 +163,7 @@ impl Probe {
         self.is_over = false;
         self.setup = None;
         self.send = 0;
+        self.is_written = false;
         self.bytes_sent = 0;
         self.bytes_received = 0;
     }
@@ -247,7 +250,7 @@ impl Probe {
         self.send += now - self.mark;
         self.mark = now;
         self.sent_at = now;
-        if self.bytes_sent == 0
+        if !std::mem::replace(&mut self.is_written, true)
             && let Some(recorder) = &self.recorder
         {
             recorder.request_written(self.phase);

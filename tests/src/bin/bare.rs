@@ -21,6 +21,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
@@ -71,15 +72,29 @@ fn spawn(work: impl Future<Output = Outcome> + 'static) {
     tokio::task::spawn_local(async move { drop(work.await) });
 }
 
+/// Echoes, pings every ten seconds, and lets go of a client that has not answered by the next time.
 async fn echo_messages(stream: TcpStream) -> Outcome {
-    let mut socket = tokio_tungstenite::accept_async(stream).await?;
-    while let Some(message) = socket.next().await {
-        let message = message?;
-        if message.is_text() || message.is_binary() {
-            socket.send(message).await?;
+    let config = WebSocketConfig::default().read_buffer_size(4_096).write_buffer_size(0);
+    let mut socket = tokio_tungstenite::accept_async_with_config(stream, Some(config)).await?;
+    let mut beat = tokio::time::interval(Duration::from_secs(10));
+    let mut is_owed = false;
+    loop {
+        tokio::select! {
+            message = socket.next() => match message {
+                Some(Ok(message)) if message.is_text() || message.is_binary() => socket.send(message).await?,
+                Some(Ok(message)) => is_owed &= !message.is_pong(),
+                Some(Err(error)) => return Err(error.into()),
+                None => return Ok(()),
+            },
+            _ = beat.tick() => {
+                if is_owed {
+                    return Err("no pong".into());
+                }
+                socket.send(Message::Ping(Bytes::new())).await?;
+                is_owed = true;
+            }
         }
     }
-    Ok(())
 }
 
 async fn echo_bytes(mut stream: TcpStream) -> Outcome {

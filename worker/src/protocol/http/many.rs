@@ -89,16 +89,13 @@ impl Http {
             };
             let message = sending.message(origin)?;
             let outcome = link.exchange(&message, answer, stamps).await;
-            if !link.is_open() || self.scenario.connections == Connections::PerRequest {
-                session.links.retain(|kept| !Rc::ptr_eq(kept, &link));
-                lease.iter().for_each(Lease::give_up);
-            }
             match outcome {
                 Ok(()) => return Ok(()),
                 // once: a peer that closes each connection unused would keep us busy
                 Err(Broken { is_unseen: true, .. }) if !is_again => {
                     is_again = true;
-                    lease = None;
+                    session.links.retain(|kept| !Rc::ptr_eq(kept, &link));
+                    lease.take().iter().for_each(Lease::give_up);
                 }
                 Err(Broken { failure, .. }) => return Err(failure),
             }

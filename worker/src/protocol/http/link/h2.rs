@@ -15,7 +15,7 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use tokio::task::JoinHandle;
 
 /// What the peer may send before we have read it: of one answer, and of all.
@@ -56,10 +56,16 @@ impl Connection {
             .map_err(|error| failure(&error, &traffic, None).failure)?;
         let state = Rc::new(State { is_over: Cell::new(false), most_streams: Cell::new(1), changed });
         let shared = Rc::clone(&state);
+        let mut probe = sender.clone();
         let driver = tokio::task::spawn_local(async move {
             let end = poll_fn(|context| {
                 let end = Pin::new(&mut connection).poll(context);
                 shared.allow(connection.max_concurrent_send_streams());
+                // a peer that said goodbye may still answer what it has
+                let mut nobody = Context::from_waker(Waker::noop());
+                if matches!(probe.poll_ready(&mut nobody), Poll::Ready(Err(_))) {
+                    shared.is_over.set(true);
+                }
                 end
             });
             // its exchanges are told of an error by themselves
@@ -70,9 +76,7 @@ impl Connection {
     }
 
     pub(super) fn is_open(&self) -> bool {
-        let mut context = Context::from_waker(Waker::noop());
         !self.state.is_over.get()
-            && !matches!(self.sender.clone().poll_ready(&mut context), std::task::Poll::Ready(Err(_)))
     }
 
     pub(super) fn most_streams(&self) -> usize {
@@ -156,6 +160,7 @@ fn failure(error: &h2::Error, traffic: &Traffic, answer: Option<&Answer>) -> Bro
     let reason = format!("{reason:?}");
     match (error.is_remote(), error.is_go_away()) {
         (true, true) => {
+            // streams that the peer does answer go on: this one it has not looked at
             let is_unseen = error.reason() == Some(Reason::NO_ERROR);
             Broken { failure: closed(format!("GOAWAY {reason}")), is_unseen }
         }

@@ -30,6 +30,8 @@ const WINDOWS: (u32, u32) = (1 << 20, 4 << 20);
 const MAX_HEAD: u64 = 256 * 1024;
 /// Connections of idle users stay open, as those of HTTP/1.1 do, and dead peers are noticed.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// How long an address may be silent before the next one is tried; the last one has all the time.
+const SILENCE: Duration = Duration::from_secs(2);
 /// Room for datagrams that arrive while the core is busy: all its connections share one socket.
 const RECEIVE_BUFFER: usize = 4 << 20;
 
@@ -53,7 +55,7 @@ impl Quic {
     ) -> Result<Link, Failure> {
         let config = self.config(tls, origin.verify)?;
         let limit = Duration::try_from_secs_f64(limit).unwrap_or(Duration::MAX);
-        let dial = self.dial(dialer, origin, &config, limit, stamps);
+        let dial = self.dial(dialer, origin, &config, stamps);
         let Ok(dialled) = tokio::time::timeout(limit, dial).await else {
             return Err(Failure::new(FailureKind::Timeout, "connection timed out"));
         };
@@ -66,26 +68,25 @@ impl Quic {
         Ok(Link::new(origin, Way::H3, Kind::H3(Connection::over(connection).await?)))
     }
 
-    /// The first address that answers. An address where nobody listens is silent, so each has its
-    /// part of the time.
+    /// The first address that answers. One where nobody listens is silent.
     async fn dial(
         &self,
         dialer: &Dialer,
         origin: &Origin,
         config: &ClientConfig,
-        limit: Duration,
         stamps: &mut Stamps<'_>,
     ) -> Result<quinn::Connection, DialError> {
         let addresses = dialer.addresses(&origin.dialled, stamps).await?;
-        let part = limit / u32::try_from(addresses.len()).unwrap_or(1).max(1);
         let mut last = None;
-        for address in addresses {
+        let most = addresses.len();
+        for (at, address) in addresses.into_iter().enumerate() {
             let remote = SocketAddr::new(address, origin.port);
             let endpoint = self.endpoint(address).map_err(|error| DialError::connect(&error))?;
             let connecting = endpoint
                 .connect_with(config.clone(), remote, &origin.host)
                 .map_err(|_| failure::of_dial(Failure::new(FailureKind::Connect, "an address that QUIC cannot use")))?;
-            match tokio::time::timeout(part, connecting).await {
+            let silence = if at + 1 < most { SILENCE } else { Duration::MAX };
+            match tokio::time::timeout(silence, connecting).await {
                 Ok(Ok(connection)) => {
                     if let Host::Name(name) = &origin.dialled {
                         dialer.worked(name, address);
