@@ -63,6 +63,7 @@ fn failures(summary: &Summary) -> Vec<(String, String, String)> {
     rows
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "callers write it with json!")]
 fn tcp(peer: &Peer, service: &str, more: Value) -> Value {
     let target = format!("127.0.0.1:{}", peer.port(service));
     and(json!({"target": target, "name": service}), &more)
