@@ -10,6 +10,7 @@ pub mod mqtt;
 mod reader;
 mod refused;
 pub mod socket;
+pub mod sse;
 mod target;
 mod text;
 pub mod websocket;
@@ -334,6 +335,7 @@ pub const PROTOCOLS: &[Driver] = &[
     Driver::of::<grpc::Grpc>(),
     Driver::of::<mqtt::Mqtt>(),
     Driver::of::<socket::Socket>(),
+    Driver::of::<sse::Sse>(),
 ];
 
 /// The protocol that a document names by this key.
