@@ -14,6 +14,7 @@
 pub mod binaries;
 pub mod cgroup;
 pub mod document;
+pub mod mosquitto;
 pub mod netns;
 pub mod nginx;
 pub mod postgres;
