@@ -95,15 +95,14 @@ impl Link {
             Kind::H2(connection) => connection.exchange(message, answer, stamps).await,
             Kind::H3(connection) => connection.exchange(message, answer, stamps).await,
         };
-        outcome.map_err(|broken| match broken.failure.kind {
-            // the peer may have closed it before it saw the request
-            FailureKind::Closed
-                if is_reused && answer.status == 0 && broken.failure.reason.starts_with("connection") =>
-            {
-                let reason = format!("{} (reused connection)", broken.failure.reason);
-                Broken { failure: Failure::new(FailureKind::Closed, reason), ..broken }
+        outcome.map_err(|broken| {
+            let Failure { kind, reason } = &broken.failure;
+            // the peer may have closed it before it saw the request; one that said why did see it
+            if is_reused && answer.status == 0 && *kind == FailureKind::Closed && !reason.ends_with(')') {
+                let reason = format!("{reason} (reused connection)");
+                return Broken { failure: Failure::new(FailureKind::Closed, reason), ..broken };
             }
-            _ => broken,
+            broken
         })
     }
 }
