@@ -20,7 +20,9 @@ pub(super) fn define(definitions: &mut Map<String, Value>) {
         // steps of another protocol name its user
         let one = |driver: &Driver, name: &str| match driver.keys == own.keys {
             true => reference(name),
-            false => json!({"allOf": [reference(name), {"required": ["user"], "properties": {"user": {"type": "string"}}}]}),
+            false => {
+                json!({"allOf": [reference(name), {"required": ["user"], "properties": {"user": {"type": "string"}}}]})
+            }
         };
         lists(definitions, &suffix(own), |name| PROTOCOLS.iter().map(|driver| one(driver, &name(driver))).collect());
     }
@@ -43,11 +45,7 @@ fn suffix(driver: &Driver) -> String {
 }
 
 /// Lists of tasks; `which`: the definitions of tasks that may stand in them.
-fn lists(
-    definitions: &mut Map<String, Value>,
-    suffix: &str,
-    which: impl Fn(&dyn Fn(&Driver) -> String) -> Vec<Value>,
-) {
+fn lists(definitions: &mut Map<String, Value>, suffix: &str, which: impl Fn(&dyn Fn(&Driver) -> String) -> Vec<Value>) {
     let task = json!({"description": TEXTS, "anyOf": which(&task_of)});
     let (some, any) = (json!({"type": "array", "minItems": 1, "items": task}), json!({"type": "array", "items": task}));
     let by_method = json!({
