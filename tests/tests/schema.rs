@@ -156,7 +156,8 @@ fn what_has_a_wrong_shape_is_invalid() {
         test(json!({"tasks": []})),
         test(json!({"tasks": {"mode": "random", "tasks": [{"method": "get", "url": "http://h/"}]}})),
         test(json!({"tasks": [{"method": "get"}]})),
-        test(json!({"tasks": [{"url": "http://h/"}]})),
+        // without a method; a mere URL would be a task of sse_user
+        test(json!({"tasks": [{"url": "http://h/", "allow_redirects": false}]})),
         task(json!({"method": "gte"})),
         task(json!({"assertion": []})),
         task(json!({"assertions": [{"type": "regex", "value": "a"}]})),
