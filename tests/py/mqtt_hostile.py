@@ -35,7 +35,8 @@ def serve(client):
     level = body[6]
     at = 10 if level == 4 else 11 + body[10]
     mode = text(body, at)[0].decode()
-    print(mode, flush=True)
+    sys.stdout.write(mode + "\n")
+    sys.stdout.flush()
     connack = b"\x20\x02\x00\x00" if level == 4 else b"\x20\x03\x00\x00\x00"
     if mode == "reset":
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -153,7 +153,7 @@ impl Broker {
         self.publish(MARKER, "here", &["-r"]);
         let mut command = Command::new("mosquitto_sub");
         // what it is subscribed to last answers when all is
-        command.args(["-p", &self.port.to_string(), "-q", "2", "-F", "%t %p", "-t", filter, "-t", MARKER]);
+        command.args(["-p", &self.port.to_string(), "-q", "2", "-F", "%t %l", "-t", filter, "-t", MARKER]);
         let listener = Listener(Process::start("mosquitto_sub", command));
         wait_for("mosquitto_sub", PATIENCE, || listener.0.stdout().contains(MARKER).then_some(()));
         listener
@@ -165,6 +165,11 @@ impl Listener {
     pub fn count(&self, topic: &str) -> u64 {
         let text = self.0.stdout();
         text.lines().filter(|line| line.split(' ').next() == Some(topic)).count() as u64
+    }
+
+    /// Bytes of all payloads that came, the marker's too.
+    pub fn bytes(&self) -> u64 {
+        self.0.stdout().lines().filter_map(|line| line.split(' ').nth(1)?.parse::<u64>().ok()).sum()
     }
 
     /// Waits until so many have come, and sees that no more do.

@@ -59,14 +59,17 @@ fn counts_agree(version: &str, workers: usize) {
     let (finished, summary) = run(&test(&tasks, &more), workers);
     finished.expect_code(0);
     let mut published = 0;
+    let mut counted = 0;
     for (name, topic) in [("q0", "t/0"), ("q1", "t/1"), ("q2", "t/2")] {
         let (successes, failures) = outcome(&summary, name);
         assert!(successes > 100 && failures == 0, "{name}: {successes} + {failures}");
         listener.expect(topic, successes);
         published += successes;
+        // the counter of Mosquitto 2.0 leaves out messages of QoS 2 and retained ones; its bytes don't
+        counted += if name == "q2" { 0 } else { successes };
     }
-    // and the listener's marker
-    broker.expect_sys("publish/messages/received", published + 1);
+    broker.expect_sys("publish/messages/received", counted);
+    broker.expect_sys("publish/bytes/received", listener.bytes());
     // six subscribers heard what was sent between their first and last moments, all of it in order
     let (received, faults) = (summary.count("/messages/received"), summary.count("/messages/faults"));
     assert!(received > published * 6 * 8 / 10 && received <= published * 6, "{received} of 6 × {published}");
@@ -129,10 +132,10 @@ fn retained_messages_wills_properties_and_expectations() {
          "properties": {"content_type": "application/json", "user_properties": {"k": "v"}, "message_expiry": 60}},
         {"method": "subscribe", "topic": "kept/+", "qos": 1, "name": "sub"},
         {"method": "receive", "topic": "kept/#", "name": "got", "expect": {"json_path": "n.1", "value": 2},
-         "assertions": [{"type": "header", "header": "retain", "value": "true"},
-                        {"type": "header", "header": "k", "value": "v"},
-                        {"type": "header", "header": "content_type", "value": "application/json"}],
-         "extract": [{"var": "n", "from": "json", "path": "n.0"}]},
+         "assertions": [{"type": "header", "name": "retain", "value": "true"},
+                        {"type": "header", "name": "k", "value": "v"},
+                        {"type": "header", "name": "content_type", "value": "application/json"}],
+         "extract": [{"var": "n", "from": "json_path", "path": "n.0"}]},
         {"topic": "kept/1", "payload": "live ${var.n}", "name": "live"},
         {"method": "expect", "topic": "kept/1", "expect": "live 1", "name": "live-got"},
         {"method": "recv", "timeout": 0.05, "name": "nothing"},

@@ -133,6 +133,10 @@ impl Protocol for Mqtt {
         probe: &'a mut Probe,
         want: Want,
     ) -> Result<impl Future<Output = Result<Reply, Failure>> + use<'a>, Failure> {
+        if self.scenario.connections == Connections::PerRequest {
+            // that of a step that timed out
+            session.connection = None;
+        }
         let ways = self.ways(task, session, scope)?;
         let request = task.fill(ways, &self.core.bindings, scope)?;
         Ok(self.exchange(task, session, request, probe, want))

@@ -82,11 +82,24 @@ pub(super) fn malformed() -> Failure {
 
 /// The frame at the start of `bytes`; `None`: more bytes are needed to tell.
 pub(super) fn frame(bytes: &[u8]) -> Result<Option<Frame>, Failure> {
+    if bytes.first().is_some_and(|first| !is_possible(*first)) {
+        return Err(malformed());
+    }
     let Some((remaining, size)) = bytes.get(1..).map_or(Ok(None), varint)? else { return Ok(None) };
     if remaining > MAX_PACKET {
         return Err(Failure::new(FailureKind::Protocol, "mqtt packet too large"));
     }
     Ok(Some(Frame { header: 1 + size, length: 1 + size + remaining }))
+}
+
+/// Whether a broker may send a packet that begins with this byte: garbage is known at once by it.
+fn is_possible(first: u8) -> bool {
+    match first >> 4 {
+        3 => true,
+        6 => first & 0xf == 2,
+        2 | 4 | 5 | 7 | 9 | 11 | 13 | 14 => first & 0xf == 0,
+        _ => false,
+    }
 }
 
 /// A variable byte integer and its size; `None`: it goes on.

@@ -83,7 +83,8 @@ proptest! {
     fn garbage_is_refused(kind in 0_u8..16, flags in 0_u8..16, body in proptest::collection::vec(any::<u8>(), 0..100)) {
         let mut bytes = vec![kind << 4 | flags, body.len() as u8];
         bytes.extend_from_slice(&body);
-        let frame = packet::frame(&bytes).unwrap().unwrap();
+        let Ok(frame) = packet::frame(&bytes) else { return Ok(()) };
+        let frame = frame.unwrap();
         prop_assert_eq!(frame.length, bytes.len());
         for version in [Version::V4, Version::V5] {
             if let Ok(Incoming::Publish(publish)) = packet::decode(version, &bytes, frame) {
