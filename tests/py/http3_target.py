@@ -78,7 +78,7 @@ class Server(QuicConnectionProtocol):
         elif path == "/big":
             self.reply(stream, bytes(BIG), ("content-length", str(BIG)))
         elif path == "/echo":
-            self.reply(stream, body or b"-")
+            self.reply(stream, body[:1000] + b" %d" % len(body))
         elif path == "/404":
             self.reply(stream, b"no", status="404")
         elif path != "/silent":
