@@ -16,7 +16,7 @@ from h2.settings import SettingCodes, Settings
 
 folder = pathlib.Path(sys.argv[1])
 seen = {"paths": {}, "connections": 0, "most": 0, "resets": 0}
-BIG = 3 << 20
+BIG = 2 << 20
 
 
 class Server(asyncio.Protocol):

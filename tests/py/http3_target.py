@@ -17,7 +17,7 @@ from aioquic.quic.events import HandshakeCompleted, StopSendingReceived, StreamR
 
 folder = pathlib.Path(sys.argv[1])
 seen = {"paths": {}, "connections": 0, "most": 0, "resets": 0}
-BIG = 3 << 20
+BIG = 2 << 20
 REQUEST_REJECTED, EXCESSIVE_LOAD = 0x10B, 0x107
 
 
