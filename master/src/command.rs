@@ -101,7 +101,7 @@ impl CommandError {
 pub(crate) fn refused(kind: impl Into<Cow<'static, str>>, faults: Vec<Fault>) -> CommandError {
     let raised = faults.iter().find_map(|fault| match fault.seed {
         Seed::Raises(class, _) => Some(class.into()),
-        Seed::Unlike | Seed::Ignores => None,
+        Seed::Unlike | Seed::Ignores | Seed::Records => None,
     });
     let kind = raised.unwrap_or_else(|| kind.into());
     let text = |fault: &Fault| {

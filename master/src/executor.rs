@@ -132,7 +132,7 @@ impl App {
         }
         let raised = refusing.iter().find_map(|fault| match &fault.seed {
             Seed::Raises(class, text) => Some((*class, text.clone())),
-            Seed::Unlike | Seed::Ignores => None,
+            Seed::Unlike | Seed::Ignores | Seed::Records => None,
         });
         if refusing.is_empty() {
             return Ok(());

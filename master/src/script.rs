@@ -22,7 +22,7 @@ pub use ld_shared::fault::Fault;
 pub(crate) use seed::{EXECUTE as EXECUTE_EXCEPTION, type_name};
 pub use spec::{CommandSpec, Kind, Parameter, Signature, Vocabulary};
 
-use ld_shared::fault::step;
+use ld_shared::fault::{Seed, step};
 use serde_json::{Map, Value};
 use spec::shown;
 
@@ -134,7 +134,8 @@ fn settle((mut document, faults): (Document, Vec<Fault>)) -> Result<Document, Ve
 /// A fault that was passed over, as a warning.
 pub fn warning(fault: &Fault) -> String {
     let place = if fault.pointer.is_empty() { String::new() } else { format!(" at {}", fault.pointer) };
-    format!("{}{place}: passed over, as the seed does", fault.message)
+    let what = if fault.seed == Seed::Records { "recorded as failed" } else { "passed over" };
+    format!("{}{place}: {what}, as the seed does", fault.message)
 }
 
 impl Action {

@@ -24,6 +24,8 @@ pub enum Seed {
     Unlike,
     /// It passes over it: whoever found the fault goes on with what the seed goes on with.
     Ignores,
+    /// It finds it out when the step's turn comes, and records it as failed each time.
+    Records,
     /// The action fails with an error of this class and text.
     Raises(&'static str, String),
 }
@@ -55,9 +57,16 @@ impl Fault {
         self
     }
 
-    /// Whether the seed passes over it.
+    /// A fault of a step that the seed records as failed.
+    #[must_use]
+    pub fn recorded(mut self) -> Self {
+        self.seed = Seed::Records;
+        self
+    }
+
+    /// Whether the test runs in spite of it, as the seed's would.
     pub fn is_ignored(&self) -> bool {
-        self.seed == Seed::Ignores
+        matches!(self.seed, Seed::Ignores | Seed::Records)
     }
 
     /// The same fault seen from further up: `prefix` is put before its pointer.

@@ -1,10 +1,11 @@
 """A gRPC target that counts: hello.v1.Greeter of fixtures/grpc/hello.proto.
 
-Usage: grpc_target.py PORT [--seed | --twice] [--reflection] [--streams N] [--tls CERT KEY [CA]]
+    grpc_target.py FOLDER [--seed | --twice] [--reflection] [--streams N] [--tls CERT KEY [CA]]
 
---seed serves the seed's greeter.Greeter instead, --twice also hello.v2.Greeter. A channel carries N
-calls at once. With a CA clients must show a certificate. Prints "listening" when it is ready, and at SIGINT, as JSON, the calls by
-method, the messages in and out, and how many channels (addresses of clients) called; then it ends.
+Writes FOLDER/ports.json; on SIGTERM FOLDER/seen.json: calls by method, messages in and out, and how
+many channels (addresses of clients) called. --seed serves the seed's greeter.Greeter instead,
+--twice also hello.v2.Greeter. A channel carries N calls at once. With a CA clients must show a
+certificate.
 """
 import base64
 import json
@@ -122,31 +123,24 @@ def seed(pb, base):
     return Greeter()
 
 
-def report(*_):
-    with lock:
-        counts = {"calls": calls, "messages_in": moved["in"], "messages_out": moved["out"], "channels": len(peers)}
-        print(json.dumps(counts), flush=True)
-        os._exit(0)
-
-
-def main(port, *flags):
+def main(folder, *flags):
     options = [("grpc.so_reuseport", 0)]
     if "--streams" in flags:
         options.append(("grpc.max_concurrent_streams", int(flags[flags.index("--streams") + 1])))
     server = grpc.server(futures.ThreadPoolExecutor(64), options=options)
     names = [reflection.SERVICE_NAME]
-    with tempfile.TemporaryDirectory() as folder:
-        sys.path.insert(0, folder)
+    with tempfile.TemporaryDirectory() as modules:
+        sys.path.insert(0, modules)
         if "--seed" in flags:
-            with open(os.path.join(folder, "greeter.proto"), "w") as file:
+            with open(os.path.join(modules, "greeter.proto"), "w") as file:
                 file.write(SEED)
-            generate(folder, "greeter.proto")
+            generate(modules, "greeter.proto")
             import greeter_pb2
             import greeter_pb2_grpc
             greeter_pb2_grpc.add_GreeterServicer_to_server(seed(greeter_pb2, greeter_pb2_grpc.GreeterServicer), server)
             names.append("greeter.Greeter")
         else:
-            generate(folder, "common.proto", "hello.proto", "second.proto")
+            generate(modules, "common.proto", "hello.proto", "second.proto")
             import hello_pb2
             import hello_pb2_grpc
             import second_pb2_grpc
@@ -157,7 +151,7 @@ def main(port, *flags):
                 names.append("hello.v2.Greeter")
     if "--reflection" in flags:
         reflection.enable_server_reflection(names, server)
-    address = f"127.0.0.1:{port}"
+    address = "127.0.0.1:0"
     if "--tls" in flags:
         files = []
         for path in flags[flags.index("--tls") + 1:]:
@@ -165,15 +159,25 @@ def main(port, *flags):
                 files.append(file.read())
         certificate, key, *ca = files
         ca = ca[0] if ca else None
-        server.add_secure_port(address, grpc.ssl_server_credentials([(key, certificate)], ca, ca is not None))
+        port = server.add_secure_port(address, grpc.ssl_server_credentials([(key, certificate)], ca, ca is not None))
     else:
-        server.add_insecure_port(address)
-    signal.signal(signal.SIGINT, report)
+        port = server.add_insecure_port(address)
+    over = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: over.set())
     server.start()
-    print("listening", flush=True)
-    while True:
-        # a signal is handled between two steps of this thread
-        time.sleep(0.1)
+    write(folder, "ports", {"grpc": port})
+    over.wait()
+    with lock:
+        write(folder, "seen", {"calls": calls, "in": moved["in"], "out": moved["out"], "channels": len(peers)})
+    # threads of calls that were given up may still wait
+    os._exit(0)
+
+
+def write(folder, name, value):
+    part = os.path.join(folder, name + ".part")
+    with open(part, "w") as file:
+        json.dump(value, file)
+    os.rename(part, os.path.join(folder, name + ".json"))
 
 
 main(*sys.argv[1:])

@@ -1,6 +1,6 @@
 //! Certificates of the suites' TLS servers, made anew for each: an authority, a server's, a client's.
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use std::fs;
 use std::path::PathBuf;
 use tempfile::TempDir;
@@ -33,6 +33,8 @@ impl Certificates {
         let key = || KeyPair::generate().expect("the machine has random numbers");
         let mut authority = CertificateParams::new(Vec::new()).expect("there is no name to refuse");
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        // another name than those it signs, which would look as if they had signed themselves
+        authority.distinguished_name.push(DnType::CommonName, "authority");
         let authority = CertifiedIssuer::self_signed(authority, key()).expect("an authority signs itself");
         let leaf = || {
             let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];

@@ -1,81 +1,11 @@
-//! gRPC targets: Python's server, which counts, and one that breaks the rules byte by byte.
+//! A gRPC server that breaks the rules, byte by byte.
 
-use crate::binaries::{python, test_file};
-use crate::process::{Process, free_port};
-use crate::wait::PATIENCE;
-use rustix::process::Signal;
-use serde_json::Value;
-use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
-
-/// `tests/py/grpc_target.py` on a free port.
-#[derive(Debug)]
-pub struct GrpcTarget {
-    process: Process,
-    port: u16,
-}
-
-/// What a target saw.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Seen {
-    /// Calls by method.
-    pub calls: BTreeMap<String, u64>,
-    /// Messages that came.
-    pub messages_in: u64,
-    /// Messages that went.
-    pub messages_out: u64,
-    /// Different channels that called.
-    pub channels: u64,
-}
-
-impl GrpcTarget {
-    /// Starts it with these flags; `None`, and said so, without a Python that can run it.
-    pub fn start(flags: &[&str]) -> Option<Self> {
-        let Some(python) = python() else {
-            crate::skip("no Python environment: tests/run makes one");
-            return None;
-        };
-        let port = free_port();
-        let mut command = Command::new(python);
-        command.arg(test_file("py/grpc_target.py")).arg(port.to_string()).args(flags);
-        let mut process = Process::start("grpc_target.py", command);
-        process.line_with("listening");
-        Some(Self { process, port })
-    }
-
-    /// `127.0.0.1:PORT`.
-    pub fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
-    }
-
-    /// Stops it.
-    pub fn stop(mut self) -> Seen {
-        self.process.signal(Signal::INT);
-        let out = self.process.wait(PATIENCE).expect_code(0).stdout.clone();
-        let counts: Value = serde_json::from_str(out.lines().last().unwrap_or("")).expect("it says what it saw");
-        let count = |key: &str| counts[key].as_u64().expect("a count");
-        let calls = counts["calls"].as_object().expect("calls by method");
-        Seen {
-            calls: calls.iter().map(|(name, count)| (name.clone(), count.as_u64().unwrap_or(0))).collect(),
-            messages_in: count("messages_in"),
-            messages_out: count("messages_out"),
-            channels: count("channels"),
-        }
-    }
-}
-
-impl Seen {
-    /// All calls.
-    pub fn all(&self) -> u64 {
-        self.calls.values().sum()
-    }
-}
 
 /// What a [`RawServer`] does with a call.
 #[derive(Clone, Debug)]

@@ -17,6 +17,7 @@ pub mod cgroup;
 pub mod cluster;
 pub mod document;
 pub mod grpc;
+pub mod mosquitto;
 pub mod netns;
 pub mod nginx;
 pub mod peer;

@@ -6,6 +6,7 @@ use crate::wait::{PATIENCE, wait_for};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 use tempfile::TempDir;
 
@@ -41,6 +42,11 @@ impl Peer {
     pub fn port(&self, key: &str) -> u16 {
         let port = self.ports[key].as_u64().and_then(|port| u16::try_from(port).ok());
         port.unwrap_or_else(|| panic!("no port `{key}` in {}", self.ports))
+    }
+
+    /// A file in its folder.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
     }
 
     /// Ends it; what it saw.

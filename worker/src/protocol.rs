@@ -6,9 +6,11 @@
 mod expect;
 pub mod grpc;
 pub mod http;
+pub mod mqtt;
 mod reader;
 mod refused;
 pub mod socket;
+pub mod sse;
 mod target;
 mod text;
 pub mod websocket;
@@ -331,7 +333,9 @@ pub const PROTOCOLS: &[Driver] = &[
     Driver::of::<http::Http>(),
     Driver::of::<websocket::WebSocket>(),
     Driver::of::<grpc::Grpc>(),
+    Driver::of::<mqtt::Mqtt>(),
     Driver::of::<socket::Socket>(),
+    Driver::of::<sse::Sse>(),
 ];
 
 /// The protocol that a document names by this key.

@@ -243,10 +243,6 @@ fn user(reader: &mut Reader<'_>) -> (Arc<str>, Map<String, Value>) {
 
 /// The fault of a user key that there is none for.
 fn unknown_user(key: &str) -> Fault {
-    if driver::LATER.contains(&key) {
-        let help = format!("accepted: {}", driver::keys().collect::<Vec<_>>().join(", "));
-        return Fault::new("", format!("`{key}` comes with a later version")).help(help);
-    }
     let fault = Fault::new("", format!("unknown user type `{key}`")).help(did_you_mean(key, driver::keys()));
     fault.raised("ValueError", format!("Unsupported user type: {key}"))
 }

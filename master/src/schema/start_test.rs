@@ -163,6 +163,7 @@ pub(super) fn key(name: &str) -> Option<Value> {
 /// What the arguments must have as a whole.
 pub(super) fn complete(named: &mut Value) {
     named["anyOf"] = json!([{"required": ["user_detail_dict", "tasks"]}, {"required": ["scenarios"]}]);
+    named["allOf"] = super::task::by_user();
 }
 
 /// Definitions that keys refer to.
@@ -176,6 +177,7 @@ pub(super) fn define(definitions: &mut Map<String, Value>) {
     }
     let mut scenario = object(properties.into());
     scenario["description"] = "One kind of users".into();
+    scenario["allOf"] = super::task::by_user();
     definitions.insert("scenario".into(), scenario);
 }
 

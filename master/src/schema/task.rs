@@ -11,36 +11,76 @@ const TEXTS: &str = "Texts may hold placeholders: ${var.x}, ${csv.source.column}
 
 /// Definitions that the schema of a test refers to.
 pub(super) fn define(definitions: &mut Map<String, Value>) {
-    let mut tasks = Vec::new();
-    let mut bodies = Vec::new();
     for driver in PROTOCOLS {
-        let (task, body) = (format!("task_of_{}", driver.keys[0]), format!("step_of_{}", driver.keys[0]));
-        definitions.insert(body.clone(), of_protocol(driver, false));
-        definitions.insert(task.clone(), of_protocol(driver, true));
-        bodies.push(reference(&body));
-        tasks.push(reference(&task));
+        definitions.insert(step_of(driver), of_protocol(driver, false));
+        definitions.insert(task_of(driver), of_protocol(driver, true));
     }
-    definitions.insert("task".into(), json!({"description": TEXTS, "anyOf": tasks}));
-    // the key is the method
-    definitions.insert("task_of_method".into(), json!({"description": TEXTS, "anyOf": bodies}));
-    definitions.insert("hook".into(), json!({"anyOf": [{"type": "array", "items": reference("task")}, by_method()]}));
-    let list = json!({"anyOf": [{"type": "array", "minItems": 1, "items": reference("task")}, by_method()]});
+    lists(definitions, "", |name| PROTOCOLS.iter().map(|driver| reference(&name(driver))).collect());
+    for own in PROTOCOLS {
+        // steps of another protocol name its user
+        let one = |driver: &Driver, name: &str| match driver.keys == own.keys {
+            true => reference(name),
+            false => {
+                json!({"allOf": [reference(name), {"required": ["user"], "properties": {"user": {"type": "string"}}}]})
+            }
+        };
+        lists(definitions, &suffix(own), |name| PROTOCOLS.iter().map(|driver| one(driver, &name(driver))).collect());
+    }
+    definitions.insert("assertion".into(), assertion());
+    definitions.insert("extractor".into(), extractor());
+    definitions.insert("predicate".into(), predicate());
+}
+
+fn task_of(driver: &Driver) -> String {
+    format!("task{}", suffix(driver))
+}
+
+/// The same where the key is the method.
+fn step_of(driver: &Driver) -> String {
+    format!("step{}", suffix(driver))
+}
+
+fn suffix(driver: &Driver) -> String {
+    format!("_of_{}", driver.keys[0])
+}
+
+/// Lists of tasks; `which`: the definitions of tasks that may stand in them.
+fn lists(definitions: &mut Map<String, Value>, suffix: &str, which: impl Fn(&dyn Fn(&Driver) -> String) -> Vec<Value>) {
+    let task = json!({"description": TEXTS, "anyOf": which(&task_of)});
+    let (some, any) = (json!({"type": "array", "minItems": 1, "items": task}), json!({"type": "array", "items": task}));
+    let by_method = json!({
+        "type": "object", "minProperties": 1,
+        // a task of its own is none
+        "propertyNames": {"not": {"enum": ["mode", "tasks", "method", "request_url"]}},
+        "additionalProperties": {"description": TEXTS, "anyOf": which(&step_of)},
+    });
     let scenario = json!({
         "type": "object",
         "properties": {
             "mode": about(default(choice(&["sequence", "weighted", "conditional"]), "sequence"), "All tasks in order, or one by weight"),
-            "tasks": list,
+            "tasks": {"anyOf": [some, by_method]},
         },
         "required": ["tasks"],
         "additionalProperties": false,
     });
-    definitions.insert(
-        "tasks".into(),
-        json!({"anyOf": [{"type": "array", "minItems": 1, "items": reference("task")}, scenario, by_method()]}),
-    );
-    definitions.insert("assertion".into(), assertion());
-    definitions.insert("extractor".into(), extractor());
-    definitions.insert("predicate".into(), predicate());
+    definitions.insert(format!("hook{suffix}"), json!({"anyOf": [any, by_method]}));
+    definitions.insert(format!("tasks{suffix}"), json!({"anyOf": [some, scenario, by_method]}));
+}
+
+/// What is known of tasks when it is known whose they are.
+pub(super) fn by_user() -> Value {
+    let one = |driver: &Driver| {
+        let tasks = or_null(reference(&format!("tasks{}", suffix(driver))));
+        let hook = or_null(reference(&format!("hook{}", suffix(driver))));
+        json!({
+            "if": {
+                "required": ["user_detail_dict"],
+                "properties": {"user_detail_dict": {"type": "object", "required": ["user"], "properties": {"user": {"enum": driver.keys}}}},
+            },
+            "then": {"properties": {"tasks": tasks, "on_start": hook, "on_stop": hook}},
+        })
+    };
+    PROTOCOLS.iter().map(one).collect()
 }
 
 /// A task of one protocol; `with_method`: it names its method itself if it must have one.
@@ -56,15 +96,6 @@ fn of_protocol(driver: &Driver, with_method: bool) -> Value {
         required.retain(|key| key != "method");
     }
     task
-}
-
-/// `{"get": {…}, "post": {…}}`; a task of its own is none.
-fn by_method() -> Value {
-    json!({
-        "type": "object", "minProperties": 1,
-        "propertyNames": {"not": {"enum": ["mode", "tasks", "method", "request_url"]}},
-        "additionalProperties": reference("task_of_method"),
-    })
 }
 
 /// What every task may have.

@@ -18,6 +18,7 @@ mod message;
 mod origin;
 mod recipe;
 mod redirect;
+pub(crate) mod requests;
 mod schema;
 mod session;
 mod streams;

@@ -30,13 +30,15 @@ use place::{Kind, Place};
 use serde_json::{Map, Value};
 use session::Connection;
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Poll, ready};
-use tokio::io::{AsyncWrite, ReadBuf};
+use std::task::Poll;
+use tokio::io::{AsyncWrite, Interest};
+use tokio::net::UdpSocket;
 use wire::{Answer, Traffic};
 
 pub use session::Session;
@@ -362,23 +364,43 @@ impl Socket {
         probe.written(call.bytes.len() as u64);
         let mut body = Vec::new();
         if let Reads::Datagram(length) = step.reads {
-            body = poll_fn(|context| {
-                let mut scratch = scratch.borrow_mut();
-                let mut buffer = ReadBuf::new(&mut scratch);
-                let read = ready!(socket.poll_recv(context, &mut buffer));
-                probe.received();
-                let bytes = buffer.filled();
+            let datagram = receive(&socket, scratch, probe, |bytes| {
                 let bytes = &bytes[..bytes.len().min(length)];
-                *received = bytes.len() as u64;
-                let body = bytes[..bytes.len().min(step.kept(want))].to_vec();
-                Poll::Ready(read.map(|()| body).map_err(|error| dial::of_io(&error, FailureKind::Closed)))
-            })
-            .await?;
+                (bytes.len() as u64, bytes[..bytes.len().min(step.kept(want))].to_vec())
+            });
+            (*received, body) = datagram.await.map_err(|error| dial::of_io(&error, FailureKind::Closed))?;
         }
         if step.keeps {
             session.keep_datagrams(&call.place, socket);
         }
         Ok((body, None))
+    }
+}
+
+/// Waits for a datagram, and hands it to `take`. What the peer's machine reports (nobody listens on
+/// the port) is an error of the socket, for which tokio's `recv` does not wake.
+async fn receive<T>(
+    socket: &UdpSocket,
+    scratch: &RefCell<Vec<u8>>,
+    probe: &mut Probe,
+    take: impl FnOnce(&[u8]) -> T,
+) -> io::Result<T> {
+    loop {
+        socket.ready(Interest::READABLE | Interest::ERROR).await?;
+        let mut scratch = scratch.borrow_mut();
+        match socket.try_recv(&mut scratch) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            read => {
+                probe.received();
+                return read.map(|length| take(&scratch[..length]));
+            }
+        }
+        if let Some(error) = socket.take_error()? {
+            probe.received();
+            return Err(error);
+        }
+        // what `ready` saw is over: without this it would see it for ever
+        socket.try_io(Interest::ERROR, || Err::<(), _>(io::ErrorKind::WouldBlock.into())).ok();
     }
 }
 

@@ -5,9 +5,6 @@ use ld_shared::plan::ScenarioPlan;
 use ld_worker::protocol::{Driver, PROTOCOLS, driver};
 use serde_json::{Map, Value};
 
-/// User keys that come with a later version.
-pub(super) const LATER: [&str; 2] = ["mqtt_user", "sse_user"];
-
 /// The protocol that a document names by this key.
 pub(super) fn of(key: &str) -> Option<&'static Driver> {
     driver(key)

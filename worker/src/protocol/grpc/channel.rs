@@ -68,8 +68,7 @@ impl Opener {
     pub(super) async fn open(&self, place: &Rc<Place>, stamps: &mut Stamps<'_>) -> Result<Rc<Channel>, Trouble> {
         let config = if place.target.is_tls {
             let config = self.tls.config(self.tls.verify(), &[b"h2"]);
-            let unusable = |error: dial::TlsError| Failure::new(FailureKind::Tls, error.to_string());
-            Some(config.map_err(|error| Trouble::transport(unusable(error)))?)
+            Some(config.map_err(|error| Trouble::transport(error.into()))?)
         } else {
             None
         };

@@ -8,7 +8,15 @@ use serde_json::{Map, Value, json};
 /// What a task is.
 pub(super) fn task() -> Value {
     let properties: Map<String, Value> = FIELDS.iter().map(|name| ((*name).to_owned(), field(name))).collect();
-    json!({"properties": properties, "required": ["method"]})
+    json!({
+        "properties": properties,
+        "required": ["method"],
+        "anyOf": [
+            {"required": ["service"]},
+            {"required": ["stub_path"]},
+            {"required": ["method"], "properties": {"method": {"type": "string", "pattern": "/"}}},
+        ],
+    })
 }
 
 fn field(name: &str) -> Value {

@@ -14,7 +14,7 @@ pub(super) fn task() -> Value {
     })
 }
 
-fn field(name: &str) -> Value {
+pub(super) fn field(name: &str) -> Value {
     let pairs =
         json!({"type": "object", "additionalProperties": {"type": ["string", "number", "boolean", "null", "array"]}});
     let (schema, words) = match name {

@@ -6,10 +6,16 @@ use ld_shared::plan::{HttpVersion, ScenarioPlan};
 
 /// Key of users that speak HTTP/3 whatever `http_version` says.
 pub(super) const HTTP3_USER: &str = "http3_user";
+/// Key of users whose event streams come by HTTP/1.1 whatever `http_version` says.
+pub(crate) const SSE_USER: &str = "sse_user";
 
 /// The version that users of this key speak in a scenario.
 pub(super) fn of(user: &str, scenario: &ScenarioPlan) -> HttpVersion {
-    if user == HTTP3_USER { HttpVersion::H3 } else { scenario.http_version }
+    match user {
+        HTTP3_USER => HttpVersion::H3,
+        SSE_USER => HttpVersion::H1,
+        _ => scenario.http_version,
+    }
 }
 
 /// How requests travel to an origin.
