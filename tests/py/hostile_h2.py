@@ -12,11 +12,11 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.events import DataReceived, RequestReceived, StreamEnded, StreamReset, WindowUpdated
-from h2.settings import SettingCodes
+from h2.settings import SettingCodes, Settings
 
 folder = pathlib.Path(sys.argv[1])
 seen = {"paths": {}, "connections": 0, "most": 0, "resets": 0}
-BIG = 3 << 20
+BIG = 2 << 20
 
 
 class Server(asyncio.Protocol):
@@ -29,7 +29,7 @@ class Server(asyncio.Protocol):
         seen["connections"] += 1
         self.transport = transport
         if self.few:
-            self.h2.local_settings[SettingCodes.MAX_CONCURRENT_STREAMS] = 3
+            self.h2.local_settings = Settings(client=False, initial_values={SettingCodes.MAX_CONCURRENT_STREAMS: 3})
         self.h2.initiate_connection()
         self.flush()
 
@@ -116,7 +116,7 @@ class Server(asyncio.Protocol):
             self.unsent[stream] = BIG
             self.send_more()
         elif path == "/echo":
-            self.reply(stream, body or b"-")
+            self.reply(stream, body[:1000] + b" %d" % len(body))
         elif path == "/hints":
             self.h2.send_headers(stream, [(":status", "103"), ("link", "</a>")])
             self.reply(stream, b"ok")
@@ -126,7 +126,9 @@ class Server(asyncio.Protocol):
             self.reply(stream, b"ok" if headers[":method"] != "HEAD" else b"", ("content-length", "2"))
         self.flush()
         if close:
-            self.transport.close()
+            # not at once: data that nobody reads any more would make it a reset
+            self.transport.write_eof()
+            asyncio.get_running_loop().call_later(0.5, self.transport.close)
 
 
 class Rude(asyncio.Protocol):

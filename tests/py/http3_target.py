@@ -17,7 +17,7 @@ from aioquic.quic.events import HandshakeCompleted, StopSendingReceived, StreamR
 
 folder = pathlib.Path(sys.argv[1])
 seen = {"paths": {}, "connections": 0, "most": 0, "resets": 0}
-BIG = 3 << 20
+BIG = 2 << 20
 REQUEST_REJECTED, EXCESSIVE_LOAD = 0x10B, 0x107
 
 
@@ -78,7 +78,7 @@ class Server(QuicConnectionProtocol):
         elif path == "/big":
             self.reply(stream, bytes(BIG), ("content-length", str(BIG)))
         elif path == "/echo":
-            self.reply(stream, body or b"-")
+            self.reply(stream, body[:1000] + b" %d" % len(body))
         elif path == "/404":
             self.reply(stream, b"no", status="404")
         elif path != "/silent":

@@ -98,7 +98,13 @@ impl Connection {
 
     async fn run(&self, message: &Message, answer: &mut Answer, stamps: &mut Stamps<'_>) -> Result<(), Broken> {
         let Message { head, body } = message;
-        let broken = |error: &h2::Error, answer: &Answer| failure(error, &self.traffic, Some(answer));
+        let broken = |error: &h2::Error, answer: &Answer| {
+            // said here: the next request must not come before the connection's task has seen it
+            if error.is_go_away() || error.is_io() {
+                self.state.is_over.set(true);
+            }
+            failure(error, &self.traffic, Some(answer))
+        };
         let mut sender = self.sender.clone();
         let (response, mut sending) =
             sender.send_request(head.clone(), body.is_empty()).map_err(|error| broken(&error, answer))?;

@@ -233,8 +233,12 @@ impl Connection {
     }
 
     fn broken(&self, error: &StreamError) -> Broken {
-        if matches!(error, StreamError::RemoteClosing { .. }) {
+        let is_goodbye = matches!(error, StreamError::RemoteClosing { .. });
+        // said here: the next request must not come before the connection's task has seen it
+        if is_goodbye || matches!(error, StreamError::ConnectionError { .. }) {
             self.is_over.set(true);
+        }
+        if is_goodbye {
             return Broken { failure: closed("GOAWAY"), is_unseen: true };
         }
         failure::of_stream(error, &self.quic).into()
