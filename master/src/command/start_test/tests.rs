@@ -258,7 +258,7 @@ fn task_forms_and_coercions() {
             json!([{"method": "get", "url": "http://x/?n=${faker.frist_name}"}]),
             "`${faker.frist_name}` names no method of Faker",
         ),
-        (json!([{"method": "get", "url": "http://x/", "user": "mqtt_user"}]), "`mqtt_user` comes with a later version"),
+        (json!([{"method": "get", "url": "http://x/", "user": "mqt_user"}]), "unknown user type `mqt_user`"),
         (json!({"get": "http://x/"}), "the task of `get` is an object"),
         (
             json!([{"method": "get", "url": "http://x/", "think_time": [2, 1]}]),

@@ -116,7 +116,7 @@ fn method(reader: &mut Reader<'_>) -> Method {
     if let Some((_, method)) = METHODS.iter().find(|(known, _)| *known == lower) {
         return *method;
     }
-    let fault = Fault::new("/method", format!("unknown method `{name}`"));
+    let fault = Fault::new("/method", format!("unknown method `{name}` for websocket_user"));
     let help = crate::protocol::reader::nearest(&lower, &METHODS.map(|(known, _)| known));
     reader.fault(fault.help(help).seed(format!("unsupported websocket method: {lower}")));
     Method::Send
