@@ -292,10 +292,13 @@ pub struct Driver {
     /// See [`Protocol::check_options`].
     pub check_options: fn(&Map<String, Value>) -> Vec<Fault>,
     /// See [`Protocol::label`].
-    pub label: fn(&Map<String, Value>, &ScenarioPlan) -> Option<(String, String)>,
+    pub label: Label,
     /// See [`Protocol::new`].
     pub new: NewUsers,
 }
+
+/// Request type and name of a faulty task ([`Protocol::label`]).
+pub type Label = fn(&Map<String, Value>, &ScenarioPlan) -> Option<(String, String)>;
 
 /// Makes a protocol of one core and scenario.
 pub type NewUsers = fn(Rc<CoreContext>, &ScenarioPlan) -> Result<Rc<dyn Users>, PrepareError>;

@@ -38,7 +38,7 @@ const MAX_MESSAGE: usize = 64 * 1024 * 1024;
 /// Kind of messages that nobody awaited.
 const KIND: &str = "WS message";
 
-/// WebSockets on one core, for one scenario.
+/// `WebSockets` on one core, for one scenario.
 pub struct WebSocket {
     core: Rc<CoreContext>,
     scenario: ScenarioPlan,
@@ -409,14 +409,14 @@ impl WebSocket {
         }
         match shaken {
             Ok((stream, answer)) => {
-                let reply = self.handshake(step, answer.status(), answer.headers());
+                let reply = Self::handshake(step, answer.status(), answer.headers());
                 // of placeholders names hold only what is the same for all users
                 let name = task.socket.as_deref().unwrap_or(&task.name);
                 let series = self.core.messages.series(name, KIND, &self.scenario.name);
                 Ok((Socket::new(stream, count, self.keeps, (self.core.messages.clone(), series)), reply))
             }
             Err(Error::Http(answer)) => {
-                let mut reply = self.handshake(step, answer.status(), answer.headers());
+                let mut reply = Self::handshake(step, answer.status(), answer.headers());
                 reply.body = answer.body().clone().unwrap_or_default();
                 reply.body.truncate(step.want.failed_body);
                 reply.refusal = Some(failure::of(&Error::Http(answer)));
@@ -427,7 +427,7 @@ impl WebSocket {
     }
 
     /// What a handshake was answered.
-    fn handshake(&self, step: &Step<'_>, status: StatusCode, headers: &http::HeaderMap) -> Reply {
+    fn handshake(step: &Step<'_>, status: StatusCode, headers: &http::HeaderMap) -> Reply {
         let mut shown = Headers::default();
         if step.want.headers {
             for (name, value) in headers {
