@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 fn folder() -> TempDir {
-    tempfile::tempdir().unwrap()
+    tempfile::tempdir().expect("the temporary folder is writable")
 }
 
 /// Load keys: so many users for a time, by this version, trusting the suite's authority.
@@ -182,9 +182,8 @@ fn paths(base: &str, paths: &[&str], more: &Value) -> Value {
 /// What failed by name: class and reason; `None`: nothing did.
 fn outcome(summary: &Summary, name: &str) -> Vec<(String, String)> {
     let of_it = summary.list("/failures").iter().filter(|failure| failure["name"] == *name);
-    of_it
-        .map(|failure| (failure["class"].as_str().unwrap().into(), failure["reason"].as_str().unwrap().into()))
-        .collect()
+    let text = |failure: &Value, key: &str| failure[key].as_str().unwrap_or_default().to_owned();
+    of_it.map(|failure| (text(failure, "class"), text(failure, "reason"))).collect()
 }
 
 /// Every path fails as expected, every time (`""`: it succeeds), and the peer saw as many requests.
