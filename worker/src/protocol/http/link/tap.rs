@@ -95,7 +95,9 @@ mod tests {
             (vec![b"HTT"], false),
         ] {
             let traffic = Traffic::default();
-            pieces.iter().for_each(|piece| traffic.read(piece));
+            for piece in &pieces {
+                traffic.read(piece);
+            }
             assert_eq!(traffic.is_foreign(), is_foreign, "{pieces:?}");
         }
     }
