@@ -259,13 +259,11 @@ impl Mqtt {
         received: &mut u64,
     ) -> Result<(Connection, Accepted), Failure> {
         let (target, login) = (&ways.target, &ways.login);
-        let config = match target.is_tls {
-            true => Some(
-                self.tls
-                    .config(self.tls.verify(), &[])
-                    .map_err(|error| Failure::new(FailureKind::Tls, error.to_string()))?,
-            ),
-            false => None,
+        let config = if target.is_tls {
+            let config = self.tls.config(self.tls.verify(), &[]);
+            Some(config.map_err(|error| Failure::new(FailureKind::Tls, error.to_string()))?)
+        } else {
+            None
         };
         let limit = self.scenario.connect_timeout;
         let stream = self.dialer.open(&target.host, target.port, config, limit, &mut Stamps(Some(&mut *probe))).await?;
@@ -277,7 +275,7 @@ impl Mqtt {
         // within another step the first byte is that of its own answer
         let mut on_read = || {
             if is_connect {
-                probe.received()
+                probe.received();
             }
         };
         let (bytes, accepted) = link.connected(&mut on_read).await;

@@ -72,6 +72,7 @@ pub(super) enum Method {
 
 /// A step.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a field of documents")]
 pub(super) struct Step {
     pub(super) method: Method,
     pub(super) broker: Option<String>,

@@ -94,18 +94,19 @@ impl Inbox {
         let unrecorded = match subscription {
             // of a session that the broker kept
             None => Some((self.messages.series("(no subscription)", MESSAGE, &self.scenario), 0)),
-            Some(subscription) => match (&mut subscription.stamps, Stamp::read(&publish.payload)) {
-                (Some(stamped), Some((stamp, length))) => {
+            Some(subscription) => {
+                if let (Some(stamped), Some((stamp, length))) =
+                    (&mut subscription.stamps, Stamp::read(&publish.payload))
+                {
                     publish.payload = packet::without_stamp(publish.payload, length);
                     stamped.arrived(&self.messages, stamp, publish.payload.len() as u64);
                     None
-                }
-                _ => {
+                } else {
                     let now = mono().0;
                     let last = std::mem::replace(&mut subscription.last, now);
                     Some((subscription.series, if last == 0 { 0 } else { now.saturating_sub(last) }))
                 }
-            },
+            }
         };
         let delivery = Delivery { publish, unrecorded };
         if !self.keeps {
@@ -169,10 +170,10 @@ impl Stamped {
         let now = wall_ns();
         let failure = match order {
             Order::Duplicate => Some((FailureKind::Protocol, "duplicate")),
-            Order::OutOfOrder => Some((FailureKind::Protocol, "out of order")),
+            Order::Late => Some((FailureKind::Protocol, "out of order")),
             // the publisher's clock is ahead of ours: the time that this took cannot be known
-            Order::InOrder if now < stamp.sent_ns => Some((FailureKind::Request, "clock behind")),
-            Order::InOrder => None,
+            Order::Next if now < stamp.sent_ns => Some((FailureKind::Request, "clock behind")),
+            Order::Next => None,
         };
         let failure = failure.map(|(kind, reason)| Failure::new(kind, reason));
         messages.record(self.series, now.saturating_sub(stamp.sent_ns), bytes, failure.as_ref());

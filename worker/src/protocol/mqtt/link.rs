@@ -203,7 +203,7 @@ impl Link {
                 let done = found(&mut self.state.borrow_mut());
                 if let Some(done) = done {
                     // what the last read asks for is sent now, or by the keeper
-                    let _ = self.poll_flush(context);
+                    drop(self.poll_flush(context));
                     return Poll::Ready(Ok(done));
                 }
                 if let Poll::Ready(Err(failure)) = self.poll_flush(context) {
@@ -407,9 +407,9 @@ impl Link {
             let mut context = Context::from_waker(Waker::noop());
             if says_so && state.unsent.is_empty() {
                 // what does not fit into the socket's buffer is not worth waiting for
-                let _ = Pin::new(&mut stream).poll_write(&mut context, &packet::DISCONNECT);
+                drop(Pin::new(&mut stream).poll_write(&mut context, &packet::DISCONNECT));
             }
-            let _ = Pin::new(&mut stream).poll_shutdown(&mut context);
+            drop(Pin::new(&mut stream).poll_shutdown(&mut context));
         }
         drop(state);
         self.inbox.borrow_mut().close();

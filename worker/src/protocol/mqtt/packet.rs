@@ -97,7 +97,7 @@ fn is_possible(first: u8) -> bool {
     match first >> 4 {
         3 => true,
         6 => first & 0xf == 2,
-        2 | 4 | 5 | 7 | 9 | 11 | 13 | 14 => first & 0xf == 0,
+        2 | 4 | 5 | 7 | 9 | 11 | 13 | 14 => first.trailing_zeros() >= 4,
         _ => false,
     }
 }
@@ -246,7 +246,7 @@ pub(super) fn connect(login: &Login, out: &mut BytesMut) -> Result<(), Failure> 
             let mut packet = v4::Connect::new(login.client_id.as_str());
             packet.keep_alive = login.keepalive;
             packet.clean_session = login.clean_start;
-            packet.login = has_login.then(|| v4::Login { username, password });
+            packet.login = has_login.then_some(v4::Login { username, password });
             packet.last_will =
                 will.map(|will| v4::LastWill::new(will.topic, will.payload, qos4(will.qos), will.retain));
             written(packet.write(out))
@@ -261,7 +261,7 @@ pub(super) fn connect(login: &Login, out: &mut BytesMut) -> Result<(), Failure> 
                 properties: Some(properties),
             };
             let will = will.map(|will| v5::LastWill::new(will.topic, will.payload, qos5(will.qos), will.retain, None));
-            written(packet.write(&will, &has_login.then(|| v5::Login { username, password }), out))
+            written(packet.write(&will, &has_login.then_some(v5::Login { username, password }), out))
         }
     }
 }

@@ -4,9 +4,9 @@
 //! drawn anew for each user, topic and connection; SEQUENCE counts its messages from 1; NANOSECONDS
 //! are those since 1970 on the publisher's wall clock when the message was handed over.
 
+use ld_shared::boot::clock::wall;
 use std::collections::{BTreeSet, HashMap};
 use std::io::Write as _;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Most topics that one user numbers; the oldest give way, and begin anew as other publishers.
 const MAX_TOPICS: usize = 256;
@@ -48,7 +48,8 @@ impl Stamp {
 
 /// This node's wall clock, ns since 1970.
 pub(super) fn wall_ns() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
+    // before 1970 and after 2262 nothing can be measured
+    wall().timestamp_nanos_opt().map_or(0, |ns| u64::try_from(ns).unwrap_or(0))
 }
 
 /// Numbers the messages of one user, topic by topic: a subscriber sees all of a topic or none.
@@ -74,9 +75,9 @@ impl Numbers {
 /// What a message's number says of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Order {
-    InOrder,
+    Next,
     Duplicate,
-    OutOfOrder,
+    Late,
 }
 
 /// Follows the numbers of the publishers that one subscription hears.
@@ -101,11 +102,11 @@ impl Tracker {
                 let followed = Followed { highest: stamp.sequence, missing: BTreeSet::new() };
                 self.publishers.insert(stamp.publisher, followed);
             }
-            return (Order::InOrder, 0);
+            return (Order::Next, 0);
         };
         if stamp.sequence <= followed.highest {
             let was_missing = followed.missing.remove(&stamp.sequence);
-            return (if was_missing { Order::OutOfOrder } else { Order::Duplicate }, 0);
+            return (if was_missing { Order::Late } else { Order::Duplicate }, 0);
         }
         let leap = stamp.sequence - followed.highest - 1;
         let mut lost = 0;
@@ -119,7 +120,7 @@ impl Tracker {
             }
         }
         followed.highest = stamp.sequence;
-        (Order::InOrder, lost)
+        (Order::Next, lost)
     }
 
     /// How many messages never came; forgets all.
@@ -156,7 +157,7 @@ mod tests {
         let mut tracker = Tracker::default();
         let stamp = |sequence| Stamp { publisher: 1, sequence, sent_ns: 0 };
         tracker.note(stamp(1));
-        assert_eq!(tracker.note(stamp(u64::MAX)), (Order::InOrder, 0));
+        assert_eq!(tracker.note(stamp(u64::MAX)), (Order::Next, 0));
         assert_eq!(tracker.finish(), 0);
     }
 

@@ -15,6 +15,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 /// A step, compiled.
+#[expect(clippy::struct_excessive_bools, reason = "each is a field of documents")]
 pub struct Task {
     pub(super) method: Method,
     /// Name of a task that has none of its own.
@@ -201,13 +202,12 @@ impl Task {
                 Method::Subscribe | Method::Receive | Method::Unsubscribe => packet::filter_fault(&topic),
             })?;
         }
-        let payload = match &self.fixed {
-            Some(fixed) => fixed.clone(),
-            None => {
-                let mut payload = Vec::new();
-                self.payload.fill(bindings, scope, &mut payload)?;
-                payload.into()
-            }
+        let payload = if let Some(fixed) = &self.fixed {
+            fixed.clone()
+        } else {
+            let mut payload = Vec::new();
+            self.payload.fill(bindings, scope, &mut payload)?;
+            payload.into()
         };
         let expected = self.expect.as_ref().map(|expect| expect.fill(bindings, scope)).transpose()?;
         let properties = match &self.properties {
