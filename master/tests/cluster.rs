@@ -9,7 +9,7 @@ use ld_shared::frame::{FrameBody, Odometers};
 use ld_shared::id::Digest;
 use ld_shared::load::{Closed, Load, Profile};
 use ld_shared::message::{Hello, PROTOCOL_VERSION};
-use ld_shared::plan::{Connections, Mode, Plan, Pool, ScenarioPlan, StatusCheck, TlsPlan};
+use ld_shared::plan::{Connections, HttpVersion, Mode, Plan, Pool, ScenarioPlan, StatusCheck, TlsPlan};
 use ld_shared::record::RecordPolicy;
 use ld_shared::sample::{Phase, SeriesKey};
 use ld_shared::shard::Shard;
@@ -116,8 +116,8 @@ fn plan(seconds: f64, seed: u64) -> Plan {
         connect_timeout: 60.0,
         request_timeout: 60.0,
         tls: TlsPlan::default(),
-        http_version: Default::default(),
-        options: Default::default(),
+        http_version: HttpVersion::Auto,
+        options: serde_json::Map::new(),
         status_check: StatusCheck::Always,
     };
     Plan {

@@ -73,8 +73,8 @@ pub(crate) fn bindings_with(
         connect_timeout: 60.0,
         request_timeout: 60.0,
         tls: crate::plan::TlsPlan::default(),
-        http_version: Default::default(),
-        options: Default::default(),
+        http_version: crate::plan::HttpVersion::Auto,
+        options: Map::new(),
         status_check: crate::plan::StatusCheck::Always,
     };
     let plan = Plan {

@@ -32,7 +32,9 @@ pub fn run_with(folder: &Path, document: &Value, workers: usize, more: &[&str]) 
         })
         .collect();
     let finished = master.wait(LIMIT);
-    others.iter_mut().for_each(|worker| drop(worker.wait(LIMIT)));
+    for worker in &mut others {
+        worker.wait(LIMIT);
+    }
     let summary = Summary::read(&folder.join("summary.json"));
     let summary = summary.unwrap_or_else(|why| panic!("{why}\n{}\n{}", finished.stdout, finished.stderr));
     summary.check_conservation();

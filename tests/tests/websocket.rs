@@ -20,7 +20,7 @@ fn document(load: &Value, tasks: &Value) -> Value {
 /// Reasons with their class and count, by name.
 fn failures(summary: &Summary) -> Vec<(String, String, String, u64)> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let one = |f: &Value| (text(&f["name"]), text(&f["class"]), text(&f["reason"]), f["count"].as_u64().unwrap());
+    let one = |f: &Value| (text(&f["name"]), text(&f["class"]), text(&f["reason"]), f["count"].as_u64().unwrap_or(0));
     let mut all: Vec<_> = summary.list("/failures").iter().map(one).collect();
     all.sort();
     all

@@ -185,7 +185,7 @@ pub fn own_due(plan: &Plan, scenario: &ScenarioPlan, lanes: &LaneSet, from: RunT
 pub(crate) mod tests {
     use super::*;
     use ld_shared::load::{Arrivals, Closed, Open, Profile};
-    use ld_shared::plan::{Mode, StatusCheck, ThrottlePlan, TlsPlan};
+    use ld_shared::plan::{HttpVersion, Mode, StatusCheck, ThrottlePlan, TlsPlan};
     use ld_shared::record::RecordPolicy;
     use proptest::prelude::*;
 
@@ -205,8 +205,8 @@ pub(crate) mod tests {
             connect_timeout: 60.0,
             request_timeout: 60.0,
             tls: TlsPlan::default(),
-            http_version: Default::default(),
-            options: Default::default(),
+            http_version: HttpVersion::Auto,
+            options: serde_json::Map::new(),
             status_check: StatusCheck::Always,
         };
         Plan {

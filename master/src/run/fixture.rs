@@ -40,8 +40,8 @@ pub(crate) fn plan() -> Plan {
         connect_timeout: 60.0,
         request_timeout: 60.0,
         tls: ld_shared::plan::TlsPlan::default(),
-        http_version: Default::default(),
-        options: Default::default(),
+        http_version: ld_shared::plan::HttpVersion::Auto,
+        options: Map::new(),
         status_check: ld_shared::plan::StatusCheck::Always,
     };
     Plan {

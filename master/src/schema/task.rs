@@ -18,11 +18,11 @@ pub(super) fn define(definitions: &mut Map<String, Value>) {
     lists(definitions, "", |name| PROTOCOLS.iter().map(|driver| reference(&name(driver))).collect());
     for own in PROTOCOLS {
         // steps of another protocol name its user
-        let one = |driver: &Driver, name: &str| match driver.keys == own.keys {
-            true => reference(name),
-            false => {
-                json!({"allOf": [reference(name), {"required": ["user"], "properties": {"user": {"type": "string"}}}]})
+        let one = |driver: &Driver, name: &str| {
+            if driver.keys == own.keys {
+                return reference(name);
             }
+            json!({"allOf": [reference(name), {"required": ["user"], "properties": {"user": {"type": "string"}}}]})
         };
         lists(definitions, &suffix(own), |name| PROTOCOLS.iter().map(|driver| one(driver, &name(driver))).collect());
     }

@@ -7,6 +7,7 @@
 //! ```
 
 #![expect(clippy::print_stdout, reason = "the number of exchanges is what it is for")]
+#![expect(clippy::disallowed_methods, reason = "a bare loop stands on nothing of ours, its clock included")]
 
 use bytes::{Buf as _, Bytes};
 use futures_util::{SinkExt as _, StreamExt as _};

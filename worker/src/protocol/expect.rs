@@ -166,7 +166,7 @@ mod tests {
     use super::*;
     use ld_shared::plan::Plan;
 
-    fn read(value: Value) -> Result<Option<ExpectField>, Vec<Fault>> {
+    fn read(value: &Value) -> Result<Option<ExpectField>, Vec<Fault>> {
         let fields = json!({"expect": value});
         let mut reader = Reader::new(fields.as_object().unwrap());
         let field = ExpectField::read(&mut reader, "expect");
@@ -187,7 +187,7 @@ mod tests {
             ),
             (json!({"pattern": "^ok [0-9]+$"}), "ok 12", "ok x", "response does not match /^ok [0-9]+$/"),
         ] {
-            let expect = read(expect).unwrap().unwrap().compile(&bindings);
+            let expect = read(&expect).unwrap().unwrap().compile(&bindings);
             let mut scope = Scope::new(&bindings);
             let expected = expect.fill(&bindings, &mut scope).unwrap();
             assert_eq!(expected.check(good.as_bytes()), Ok(()));
@@ -198,8 +198,8 @@ mod tests {
     #[test]
     fn malformed_expectations_are_faults() {
         for value in [json!([]), json!({}), json!({"pattern": "("}), json!({"pattern": 1}), json!({"json_path": "a"})] {
-            assert!(read(value.clone()).is_err(), "{value}");
+            assert!(read(&value).is_err(), "{value}");
         }
-        assert!(read(json!(null)).unwrap().is_none());
+        assert!(read(&json!(null)).unwrap().is_none());
     }
 }
