@@ -29,7 +29,7 @@ fn only(version: &str, count: u64) -> Versions {
 fn all_well(summary: &Summary) -> u64 {
     assert_eq!(summary.count("/totals/failures"), 0, "{:#}", summary.0["failures"]);
     let count = summary.ended();
-    assert!(count > 20, "only {count} requests");
+    assert!(count > 2, "only {count} requests");
     count
 }
 
@@ -321,10 +321,11 @@ fn usual(base: &str) -> Value {
 #[track_caller]
 fn check_usual(summary: &Summary, seen: &Value) {
     all_well(summary);
-    let count = |name: &str| summary.count(&format!("/per_name/{name}/count"));
+    let count = |name: &str| summary.0["per_name"][name]["count"].as_u64().unwrap_or(0);
+    assert!(count("large") > 0 && count("big") > 0, "{:#}", summary.0["per_name"]);
     assert_eq!(seen["paths"]["/cookie"], count("redirect") + count("cookie"));
     assert_eq!(seen["paths"]["/echo"], count("echo") + count("large"));
-    assert_eq!(seen["paths"]["/ok"], count("head"));
+    assert_eq!(seen["paths"]["/ok"].as_u64().unwrap_or(0), count("head"));
     let big = 2 * 1024 * 1024 * count("big");
     assert!(summary.count("/totals/bytes_received") > big);
     assert!(summary.count("/totals/bytes_sent") > 100_000 * count("large"));
@@ -352,7 +353,7 @@ fn redirects_cookies_codings_and_bodies_over_http_3() {
     let Some(peer) = aioquic(&certificates) else { return };
     let base = format!("https://localhost:{}", peer.port("h3"));
     let load = json!({"tasks": usual(&base), "variables": {"b": "c"}, "user_detail_dict": {"user": "http3_user"}});
-    let load = and(by("auto", 4, 2.0, &certificates), &load);
+    let load = and(by("auto", 3, 4.0, &certificates), &load);
     let (finished, summary) = run(folder().path(), &test(&base, &load), 0);
     finished.expect_code(0);
     check_usual(&summary, &peer.stop());
