@@ -3,6 +3,7 @@ use super::{characters, fields};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+#[expect(clippy::needless_pass_by_value, reason = "callers write it with json!")]
 fn faults(step: Value) -> Vec<(String, String)> {
     let fields = step.as_object().unwrap();
     let faults = fields::parse(fields).err().unwrap_or_default();
