@@ -43,7 +43,9 @@ pub fn split(limit: &ThrottlePlan, weights: &[u64]) -> Vec<ThrottleShare> {
         0 => whole,
         _ => (u128::from(whole) * weight / sum) as u64,
     };
+    let holders = weights.iter().filter(|weight| **weight > 0).count().max(1);
     let mut before = 0_u128;
+    let mut turn = 0_u32;
     let mut shares = Vec::new();
     for (i, weight) in weights.iter().enumerate() {
         let until = before + u128::from(*weight);
@@ -52,8 +54,10 @@ pub fn split(limit: &ThrottlePlan, weights: &[u64]) -> Vec<ThrottleShare> {
             up_to(whole, until) - from
         };
         let parts = own(u64::from(PARTS)) as u32;
-        let turn = before as f64 / sum.max(1) as f64;
-        let first = if parts == 0 { 0 } else { (turn * interval(limit.rate, parts) as f64) as u64 };
+        // turns by position, not by weight: else the first requests of many small shares fall together
+        let waits = f64::from(turn) / holders as f64;
+        let first = if parts == 0 { 0 } else { (waits * interval(limit.rate, parts) as f64) as u64 };
+        turn += u32::from(*weight > 0);
         shares.push(ThrottleShare { parts, burst: own(limit.burst), first });
         before = until;
     }
