@@ -84,10 +84,7 @@ impl Record {
 
     /// About how many bytes it takes, in memory or on the wire.
     pub fn size(&self) -> usize {
-        let answer = self.answer.as_ref().map_or(0, |answer| {
-            let headers: usize = answer.headers.iter().map(|(name, value)| name.len() + value.len() + 48).sum();
-            answer.body.len() + headers
-        });
+        let answer = self.answer.as_ref().map_or(0, |answer| answer.size());
         let error = self.error.as_ref().map_or(0, |error| error.len());
         FIXED_SIZE + self.url.len() + self.name.len() + error + answer
     }
@@ -155,4 +152,12 @@ pub struct Answer {
     pub headers: Vec<(String, String)>,
     /// The decoded body, cut to the policy's size.
     pub body: Vec<u8>,
+}
+
+impl Answer {
+    /// About how many bytes it takes, in memory or on the wire.
+    pub fn size(&self) -> usize {
+        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len() + 48).sum();
+        self.body.len() + headers
+    }
 }

@@ -6,7 +6,7 @@ use crate::engine::EngineEvent;
 use crate::recorder::{ANSWERED, ChunkPool, CoreSecond, Entry, FAILED, Line, LineBacklog, Part};
 use crate::sampler::RecordLimits;
 use crate::selfwatch::Throttle;
-use crate::series::SeriesTable;
+use crate::series::{Names, SeriesTable};
 use crate::shipper::{Shipper, Shipping};
 use ld_shared::frame::{Collected, FrameBody, Generator, Odometers};
 use ld_shared::latency::Latency;
@@ -27,8 +27,7 @@ const POOLED: usize = 16;
 pub(crate) struct Aggregator {
     input: Receiver<(usize, Part)>,
     events: UnboundedSender<EngineEvent>,
-    table: Arc<SeriesTable>,
-    keys: Vec<SeriesKey>,
+    names: Names,
     /// Series of which service time and lag are kept apart, and by number which ones they are.
     details: Vec<Selector>,
     detailed: Vec<bool>,
@@ -95,8 +94,7 @@ impl Aggregator {
         Self {
             input,
             events,
-            table,
-            keys: Vec::new(),
+            names: Names::new(table),
             details,
             detailed: Vec::new(),
             pool,
@@ -126,12 +124,7 @@ impl Aggregator {
                     self.count(second, entries);
                 }
                 Part::Second(second) => self.second(core, *second),
-                Part::Records(records) => {
-                    let second = self.cores[core].0;
-                    for record in records {
-                        self.shipper.offer(second, record);
-                    }
-                }
+                Part::Kept(kept) => self.shipper.offer(self.cores[core].0, kept),
                 Part::Lines(lines) => self.list(self.cores[core].0, lines),
                 Part::Collected(collected) => self.collected = Some(collected),
                 Part::Done => self.cores[core].1 = true,
@@ -150,7 +143,7 @@ impl Aggregator {
     fn list(&mut self, second: u32, lines: Vec<Line>) {
         self.backlog.fetch_sub(lines.len(), Ordering::Relaxed);
         for line in lines {
-            let key = self.key(line.series);
+            let key = self.names.key(line.series);
             self.shipper.list(
                 second,
                 &RequestLine {
@@ -173,7 +166,8 @@ impl Aggregator {
             mine.fetch_min(limit, Ordering::Relaxed);
         }
         self.shipper.thin([0, 1].map(|kind| self.record_limits[kind].load(Ordering::Relaxed)));
-        while let Some(body) = self.shipper.next() {
+        let names = &mut self.names;
+        while let Some(body) = self.shipper.next(|kept| names.spell(kept)) {
             // nobody listens any more: the engine is being torn down
             self.events.send(EngineEvent::Records(Box::new(body))).ok();
         }
@@ -218,10 +212,10 @@ impl Aggregator {
         if self.details.is_empty() || entries.iter().all(|entry| usize::from(entry.series) < known) {
             return;
         }
-        self.keys = self.table.keys();
+        self.names.refresh();
         let details = &self.details;
         let chosen = |key: &SeriesKey| details.iter().any(|selector| selector.matches(key));
-        self.detailed.extend(self.keys.iter().skip(known).map(chosen));
+        self.detailed.extend(self.names.keys().iter().skip(known).map(chosen));
     }
 
     fn second(&mut self, core: usize, mut part: CoreSecond) {
@@ -290,7 +284,7 @@ impl Aggregator {
         let failures = building.failures;
         let mut counts = Snapshot { phases: building.phases.map(|phase| self.phase(phase)), ..Snapshot::default() };
         for (id, phase, reason, count) in failures {
-            let key = self.key(id);
+            let key = self.names.key(id);
             counts.phase_mut(phase).fail(&key, &reason, count);
         }
         counts.rows.insert(self.next, row);
@@ -317,18 +311,11 @@ impl Aggregator {
             PhaseSnapshot { service: build.service, lag: build.lag, timing: build.timing, ..PhaseSnapshot::default() };
         for (id, series) in build.series.into_iter().enumerate() {
             if let Some(series) = series {
-                let key = self.key(id as u16);
+                let key = self.names.key(id as u16);
                 phase.series.insert(key, *series);
             }
         }
         phase
-    }
-
-    fn key(&mut self, id: u16) -> SeriesKey {
-        if self.keys.len() <= usize::from(id) {
-            self.keys = self.table.keys();
-        }
-        self.keys[usize::from(id)].clone()
     }
 
     fn odometers_now(&self) -> Odometers {

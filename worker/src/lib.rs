@@ -4,6 +4,7 @@ mod aggregator;
 pub mod cli;
 pub mod dial;
 pub mod engine;
+mod kept;
 pub mod limits;
 pub mod link;
 pub mod membership;

@@ -5,9 +5,9 @@
 //! are the two independent paths of conservation.
 
 use crate::engine::Limits;
+use crate::kept::Kept;
 use ld_shared::frame::{Collected, Odometers, PhaseOdometer};
 use ld_shared::latency::Latency;
-use ld_shared::record::Record;
 use ld_shared::sample::{Failure, FailureKind, Phase};
 use ld_shared::snapshot::{DropReason, Row};
 use ld_shared::time::SECOND;
@@ -19,8 +19,8 @@ use std::sync::{Arc, Mutex};
 
 /// Samples in a chunk of the log.
 const CHUNK: usize = 32 * 1024;
-/// Kept records that a core hands over at once.
-const RECORDS: usize = 128;
+/// Kept requests that a core hands over at once.
+const KEPT: usize = 256;
 /// Lines that a core hands over at once.
 const LINES: usize = 1_024;
 /// Lines that may wait for the aggregator: about 20 MB. It is behind when there are more, and further
@@ -89,8 +89,8 @@ pub(crate) enum Part {
     Chunk(Vec<Entry>),
     /// A second is over: everything else of it.
     Second(Box<CoreSecond>),
-    /// Kept records.
-    Records(Vec<Record>),
+    /// Kept requests.
+    Kept(Vec<Kept>),
     /// Every request of a stretch.
     Lines(Vec<Line>),
     /// What a setup brought about.
@@ -212,7 +212,7 @@ struct Inner {
     cpu_before: u64,
     start_skew: Option<u64>,
     records_seen: [u64; 2],
-    records: Vec<Record>,
+    kept: Vec<Kept>,
     lines: Vec<Line>,
 }
 
@@ -230,7 +230,7 @@ impl Recorder {
             cpu_before: 0,
             start_skew: None,
             records_seen: [0; 2],
-            records: Vec::new(),
+            kept: Vec::new(),
             lines: Vec::new(),
         };
         Self {
@@ -309,10 +309,10 @@ impl Recorder {
         done.start_skew = inner.start_skew;
         inner.now.traffic = vec![Default::default(); done.traffic.len()];
         self.second_end.set(end + SECOND);
-        let (records, lines) = (std::mem::take(&mut inner.records), std::mem::take(&mut inner.lines));
+        let (kept, lines) = (std::mem::take(&mut inner.kept), std::mem::take(&mut inner.lines));
         drop(inner);
-        if !records.is_empty() {
-            self.send(Part::Records(records));
+        if !kept.is_empty() {
+            self.send(Part::Kept(kept));
         }
         self.send_lines(lines);
         self.send(Part::Second(Box::new(done)));
@@ -334,14 +334,16 @@ impl Recorder {
         }
     }
 
-    /// Gives a kept record away.
-    pub(crate) fn keep(&self, record: Record) {
-        let records = &mut self.inner.borrow_mut().records;
-        // growing would copy; so little at once is never missed
-        records.reserve_exact(RECORDS - records.len());
-        records.push(record);
-        if records.len() == RECORDS {
-            self.send(Part::Records(std::mem::take(records)));
+    /// Gives a kept request away.
+    pub(crate) fn keep(&self, one: Kept) {
+        let kept = &mut self.inner.borrow_mut().kept;
+        if kept.capacity() == 0 {
+            // growing would copy; so little at once is never missed
+            kept.reserve_exact(KEPT);
+        }
+        kept.push(one);
+        if kept.len() == KEPT {
+            self.send(Part::Kept(std::mem::take(kept)));
         }
     }
 

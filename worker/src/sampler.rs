@@ -70,9 +70,12 @@ impl Sampler {
             return false;
         }
         let lowest = &mut self.lowest[kind];
-        lowest.push(ticket.priority);
-        if lowest.len() as u64 > self.policy.keep {
-            lowest.pop();
+        if (lowest.len() as u64) < self.policy.keep {
+            lowest.push(ticket.priority);
+        } else if let Some(mut highest) = lowest.peek_mut()
+            && *highest > ticket.priority
+        {
+            *highest = ticket.priority;
         }
         true
     }

@@ -7,13 +7,17 @@
 //!
 //! A request leaves only after the frame that counts it: the master never lists what it has not counted.
 
+mod lowest;
+
+use crate::kept::Kept;
 use crate::recorder::LineBacklog;
 use crate::sampler::RecordLimits;
 use bytes::Bytes;
 use ld_shared::message::RECORD_WINDOW;
 use ld_shared::record::{Record, RecordBody, RecordPolicy, RequestLine};
 use ld_shared::wire::Lines;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use lowest::Lowest;
+use std::collections::{BTreeMap, VecDeque};
 
 /// Bytes of kept records that leave per second while load is made (ENGINEERING F4).
 const BYTES_PER_SECOND: isize = 50_000;
@@ -24,9 +28,6 @@ const MOST_LINES: usize = 16 * 1024 * 1024;
 /// Bytes of kept records of one kind that are held; beyond it fewer are kept, still uniformly.
 pub(crate) const MOST_KEPT: usize = 512 * 1024 * 1024;
 
-/// A record's place among all: ties of the priority don't occur but by a one in 2^64 chance.
-type Key = (u64, u64);
-
 /// A shipper, and what it shares with the load cores.
 pub(crate) struct Shipping {
     pub(crate) shipper: Shipper,
@@ -36,7 +37,7 @@ pub(crate) struct Shipping {
 
 /// What the worker ships.
 pub(crate) struct Shipper {
-    kinds: [Kept; 2],
+    kinds: [Lowest; 2],
     /// Of seconds whose frames have not left.
     pending: BTreeMap<u32, Pending>,
     sealed: VecDeque<Bytes>,
@@ -50,81 +51,11 @@ pub(crate) struct Shipper {
     last_sent: bool,
 }
 
-/// What a second brought so far.
+/// What a second brought so far of those that are all wanted.
 #[derive(Default)]
 struct Pending {
-    kept: Vec<Record>,
     lines: Lines,
     sealed: Vec<Bytes>,
-}
-
-/// The kept records of one kind.
-struct Kept {
-    keep: usize,
-    most_bytes: usize,
-    waiting: BTreeMap<Key, Record>,
-    bytes: usize,
-    /// Those that the master has: they count among the `k`.
-    shipped: BTreeSet<Key>,
-    /// Priorities at or above this are of no use.
-    limit: u64,
-}
-
-impl Kept {
-    fn new(keep: u64, most_bytes: usize) -> Self {
-        let limit = if keep == 0 { 0 } else { u64::MAX };
-        let keep = usize::try_from(keep).unwrap_or(usize::MAX);
-        Self { keep, most_bytes, waiting: BTreeMap::new(), bytes: 0, shipped: BTreeSet::new(), limit }
-    }
-
-    fn offer(&mut self, record: Record) {
-        if record.priority >= self.limit {
-            return;
-        }
-        self.bytes += record.size();
-        if let Some(twin) = self.waiting.insert((record.priority, record.ended_at), record) {
-            self.bytes -= twin.size();
-        }
-        while (self.len() > self.keep || self.bytes > self.most_bytes)
-            && let Some(highest) = self.highest()
-        {
-            self.thin(highest);
-        }
-        if self.len() == self.keep
-            && let Some(highest) = self.highest()
-        {
-            self.limit = self.limit.min(highest);
-        }
-    }
-
-    fn len(&self) -> usize {
-        self.waiting.len() + self.shipped.len()
-    }
-
-    fn highest(&self) -> Option<u64> {
-        let waiting = self.waiting.last_key_value().map(|(key, _)| *key);
-        waiting.max(self.shipped.last().copied()).map(|(priority, _)| priority)
-    }
-
-    /// Nothing at or above `limit` is wanted any more.
-    fn thin(&mut self, limit: u64) {
-        self.limit = self.limit.min(limit);
-        while let Some(entry) = self.waiting.last_entry()
-            && entry.key().0 >= limit
-        {
-            self.bytes -= entry.remove().size();
-        }
-        while self.shipped.last().is_some_and(|(priority, _)| *priority >= limit) {
-            self.shipped.pop_last();
-        }
-    }
-
-    fn ship(&mut self) -> Option<Record> {
-        let (key, record) = self.waiting.pop_first()?;
-        self.bytes -= record.size();
-        self.shipped.insert(key);
-        Some(record)
-    }
 }
 
 impl Pending {
@@ -148,7 +79,7 @@ impl Shipper {
 
     fn with_bytes(policy: RecordPolicy, most_bytes: usize) -> Self {
         Self {
-            kinds: [0, 1].map(|_| Kept::new(policy.keep, most_bytes)),
+            kinds: [0, 1].map(|_| Lowest::new(policy.keep, most_bytes)),
             pending: BTreeMap::new(),
             sealed: VecDeque::new(),
             sealed_bytes: 0,
@@ -159,9 +90,11 @@ impl Shipper {
         }
     }
 
-    /// Takes a record that a core gave away in this second.
-    pub(crate) fn offer(&mut self, second: u32, record: Record) {
-        self.pending.entry(second).or_default().kept.push(record);
+    /// Takes requests that a core gave away in this second.
+    pub(crate) fn offer(&mut self, second: u32, kept: impl IntoIterator<Item = Kept>) {
+        for kept in kept {
+            self.kinds[kept.kind()].offer(second, kept);
+        }
     }
 
     /// Takes a request of those that are all wanted, counted in this second.
@@ -176,6 +109,9 @@ impl Shipper {
     /// The frame of this second has left: so may its requests.
     pub(crate) fn second(&mut self, second: u32) {
         self.budget = (self.budget + BYTES_PER_SECOND).min(BYTES_PER_SECOND);
+        for kind in &mut self.kinds {
+            kind.second(second);
+        }
         if let Some(pending) = self.pending.remove(&second) {
             self.release(pending);
         }
@@ -184,20 +120,17 @@ impl Shipper {
     fn release(&mut self, mut pending: Pending) {
         pending.seal(&mut self.sealed_bytes);
         self.sealed.extend(pending.sealed);
-        for record in pending.kept {
-            self.kinds[usize::from(record.error.is_some())].offer(record);
-        }
     }
 
     /// Priorities at or above which nobody needs records: successes, failures.
     pub(crate) fn limits(&self) -> [u64; 2] {
-        [self.kinds[0].limit, self.kinds[1].limit]
+        [self.kinds[0].limit(), self.kinds[1].limit()]
     }
 
     /// The master knows better limits.
     pub(crate) fn thin(&mut self, limits: [u64; 2]) {
         for (kind, limit) in self.kinds.iter_mut().zip(limits) {
-            if limit < kind.limit {
+            if limit < kind.limit() {
                 kind.thin(limit);
             }
         }
@@ -212,6 +145,9 @@ impl Shipper {
     /// anything.
     pub(crate) fn end(&mut self) -> bool {
         self.ending = true;
+        for kind in &mut self.kinds {
+            kind.second(u32::MAX);
+        }
         for pending in std::mem::take(&mut self.pending).into_values() {
             self.release(pending);
         }
@@ -220,7 +156,7 @@ impl Shipper {
     }
 
     fn is_waiting(&self) -> bool {
-        !self.sealed.is_empty() || self.kinds.iter().any(|kind| !kind.waiting.is_empty())
+        !self.sealed.is_empty() || self.kinds.iter().any(Lowest::is_waiting)
     }
 
     /// Whether everything has been handed out, after [`Self::end`].
@@ -228,8 +164,9 @@ impl Shipper {
         self.last_sent
     }
 
-    /// The next batch, if there is something to ship and it may leave now.
-    pub(crate) fn next(&mut self) -> Option<RecordBody> {
+    /// The next batch, if there is something to ship and it may leave now. `spell` knows the texts
+    /// of a kept request.
+    pub(crate) fn next(&mut self, mut spell: impl FnMut(Kept) -> Record) -> Option<RecordBody> {
         if self.unacknowledged >= RECORD_WINDOW || self.last_sent {
             return None;
         }
@@ -242,7 +179,8 @@ impl Shipper {
         while room > 0 && (self.ending || self.budget > 0) {
             // one of each kind in turn: neither waits for the other
             let before = body.kept.len();
-            for record in self.kinds.iter_mut().filter_map(Kept::ship) {
+            for kept in self.kinds.iter_mut().filter_map(|kind| kind.ship(self.ending)) {
+                let record = spell(kept);
                 room = room.saturating_sub(record.size());
                 self.budget -= record.size().cast_signed();
                 body.kept.push(record);

@@ -8,6 +8,7 @@ pub(crate) use hooks::Began;
 pub(crate) use scenario::{Name, Scenario, Task};
 
 use crate::engine::core::Core;
+use crate::kept::Kept;
 use crate::probe::{Fate, Probe, Purpose};
 use crate::protocol::Want;
 use crate::recorder::Line;
@@ -15,7 +16,7 @@ use crate::sampler::Ticket;
 use crate::series::OTHER_ID;
 use ld_shared::boot::clock::mono;
 use ld_shared::plan::{Mode, Pool, StatusCheck};
-use ld_shared::record::{Answer, Record};
+use ld_shared::record::Answer;
 use ld_shared::reply::Reply;
 use ld_shared::rng::KeyedRng;
 use ld_shared::sample::{Failure, FailureKind, Phase};
@@ -327,8 +328,7 @@ impl User {
             });
         }
         if keeps {
-            let record = self.kept(task, sample, reply, failure, keep, url);
-            self.core.recorder.keep(record);
+            self.core.recorder.keep(self.kept(task, sample, reply, failure, keep, url));
         }
     }
 
@@ -382,7 +382,7 @@ impl User {
         failure: Option<Failure>,
         keep: &Ticket,
         url: Arc<str>,
-    ) -> Record {
+    ) -> Kept {
         let cap = keep.body[usize::from(failure.is_some())];
         let status = reply.as_ref().map_or(task.no_answer, |r| r.status);
         let body_bytes = reply.as_ref().map_or(0, |r| r.body_bytes);
@@ -403,21 +403,18 @@ impl User {
             };
             Arc::new(Answer { headers: reply.headers.iter().map(shown).collect(), body })
         });
-        Record {
+        Kept {
             priority: keep.priority,
             ended_at: sample.ended.saturating_sub(self.core.recorder.t0()),
             started_at: sample.started.saturating_sub(self.core.recorder.t0()),
-            phase: sample.phase,
-            request_type: Arc::clone(&task.request_type),
-            url,
-            name: self.scenario.name_of(sample.series),
-            scenario: Arc::clone(&self.scenario.plan().name),
-            worker: Arc::clone(&self.core.nobody),
-            status,
             response_us: response_us(sample),
             body_bytes,
+            url,
             error: failure.map(|f| f.reason),
             answer,
+            status,
+            series: sample.series,
+            origin: task.origin,
         }
     }
 }

@@ -44,8 +44,6 @@ pub(crate) struct Core {
     pub(crate) users: RefCell<JoinSet<()>>,
     /// Where users wait for the limits on the rate of requests.
     pub(crate) gates: Gates,
-    /// The name of the worker in records: the master fills it in.
-    pub(crate) nobody: Arc<str>,
     /// Exchanges that are open now.
     pub(crate) open: Cell<u64>,
     /// Users that will run `on_stop`.
@@ -164,7 +162,6 @@ async fn work(seat: Seat, ready: &Sender<Result<(), PrepareError>>) {
         context,
         sampler: RefCell::new(sampler),
         users: RefCell::new(JoinSet::new()),
-        nobody: Arc::from(""),
         open: Cell::new(0),
         owing: Cell::new(0),
         over: Cell::new(false),

@@ -48,6 +48,8 @@ pub(crate) struct Task {
     pub(crate) compiled: Box<dyn Any>,
     pub(crate) name: Name,
     pub(crate) request_type: Arc<str>,
+    /// The number of its request type and scenario.
+    pub(crate) origin: u16,
     /// The status of a request that had no answer.
     pub(crate) no_answer: Option<u16>,
     pub(crate) checks: Checks,
@@ -184,6 +186,7 @@ impl Scenario {
         Ok(Task {
             protocol,
             name,
+            origin: self.table.origin(&request_type, &self.name),
             request_type,
             no_answer: driver.no_answer,
             status_check,
