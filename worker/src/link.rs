@@ -30,8 +30,12 @@ pub trait LoadMaker: Sized + Send + 'static {
     fn prepare(spec: EngineSpec, events: mpsc::UnboundedSender<EngineEvent>) -> Result<Self, PrepareError>;
     /// [`Engine::start`].
     fn start(&self, shard: Shard, t0: Mono);
+    /// [`Engine::assign`].
+    fn assign(&self, shard: Shard);
     /// [`Engine::set_lease`].
     fn set_lease(&self, until: Mono);
+    /// [`Engine::lease_lost`].
+    fn lease_lost(&self);
     /// [`Engine::stop`].
     fn stop(&self);
     /// [`Engine::abort`].
@@ -57,8 +61,14 @@ impl LoadMaker for Engine {
     fn start(&self, shard: Shard, t0: Mono) {
         self.start(&shard, t0);
     }
+    fn assign(&self, shard: Shard) {
+        self.assign(&shard);
+    }
     fn set_lease(&self, until: Mono) {
         self.set_lease(until);
+    }
+    fn lease_lost(&self) {
+        self.lease_lost();
     }
     fn stop(&self) {
         self.stop();
