@@ -4,6 +4,8 @@
 
 #[path = "engine/hooks.rs"]
 mod hooks;
+#[path = "engine/moves.rs"]
+mod moves;
 
 use ld_shared::boot::clock::mono;
 use ld_shared::frame::{FrameBody, PhaseOdometer};
