@@ -50,3 +50,27 @@ fn planted_faults_are_found() {
         writeln!(std::io::stderr(), "{sabotage:?}: seed {}: {}", found.seed, found.what).unwrap();
     }
 }
+
+/// What breaks over many seeds, one line a seed; how runs end.
+#[test]
+#[ignore = "for people: LD_SIM_SEEDS=0..1000"]
+fn survey() {
+    let range = std::env::var("LD_SIM_SEEDS").unwrap_or_else(|_| "0..1000".into());
+    let (from, to) = range.split_once("..").unwrap();
+    let mut endings = std::collections::BTreeMap::<String, u64>::new();
+    let mut steps = 0;
+    for seed in from.parse::<u64>().unwrap()..to.parse().unwrap() {
+        let ending = match simulate(seed, Sabotage::None) {
+            Ok(outcome) => {
+                steps += outcome.steps;
+                outcome.ending
+            }
+            Err(violation) => {
+                writeln!(std::io::stderr(), "{seed}: {}", violation.what).unwrap();
+                violation.what.chars().filter(|c| !c.is_numeric()).collect()
+            }
+        };
+        *endings.entry(ending).or_default() += 1;
+    }
+    writeln!(std::io::stderr(), "{steps} steps, {endings:#?}").unwrap();
+}

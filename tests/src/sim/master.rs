@@ -139,7 +139,7 @@ impl Master {
 
     fn hang_up(&mut self, context: &mut Context, connection: ConnectionId) {
         self.connections.remove(&connection);
-        context.close(connection, Side::Master, "closed");
+        context.close(connection, Side::Master, false);
     }
 
     fn lose(&mut self, context: &mut Context, session: SessionId, until: Mono, how: String) {

@@ -165,9 +165,12 @@ impl Net {
     }
 
     /// One side lets go of a connection at `now`: it hears nothing more, the other one hears the end.
-    pub(crate) fn close(&mut self, now: u64, id: ConnectionId, side: Side, seen: &'static str) -> Vec<Arrival> {
-        let to = side.other();
-        let ends = [Lane::Control, Lane::Results].map(|lane| self.send(now, id, to, lane, Packet::End(seen)));
+    /// In good order the end of `Results` says nothing; when a process dies both streams break.
+    pub(crate) fn close(&mut self, now: u64, id: ConnectionId, side: Side, dies: bool) -> Vec<Arrival> {
+        let (to, seen) = (side.other(), if dies { "connection reset" } else { "closed" });
+        let lanes: &[Lane] = if dies { &[Lane::Control, Lane::Results] } else { &[Lane::Control] };
+        let ends: Vec<Option<Arrival>> =
+            lanes.iter().map(|lane| self.send(now, id, to, *lane, Packet::End(seen))).collect();
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.open[side as usize] = false;
         }

@@ -56,8 +56,8 @@ pub(crate) struct Truth {
     lives: u64,
     arrivals: BTreeMap<(usize, ArrivalId), Who>,
     iterations: u64,
-    /// The newest life of every user that started something.
-    users: BTreeMap<(usize, u64), u64>,
+    /// The newest life of every user that started something, and whose it is.
+    users: BTreeMap<(usize, u64), (u64, Who)>,
     used: BTreeSet<(Pool, u64)>,
     granted: BTreeMap<Pool, u64>,
     offered: BTreeMap<FrameKey, Frame>,
@@ -160,11 +160,11 @@ impl Truth {
         });
         self.check(!given_away, || format!("C1: worker {} started after its share was given away", who.worker));
         if let Some((scenario, number, life)) = user {
-            let newest = self.users.entry((scenario, number)).or_insert(life);
+            let newest = self.users.entry((scenario, number)).or_insert((life, who));
             let newer = *newest;
-            *newest = life.max(newer);
-            self.check(life >= newer, || {
-                format!("A4: user {number} of scenario {scenario} runs twice: life {life} starts after {newer} did")
+            *newest = newer.max((life, who));
+            self.check(life >= newer.0 || who == newer.1, || {
+                format!("A4: user {number} of scenario {scenario} runs twice: by {who:?} after {:?}", newer.1)
             });
         }
     }
@@ -286,12 +286,16 @@ impl Truth {
             return;
         }
         let started = self.iterations;
-        self.check(iterations >= started, || format!("A4: {started} arrivals were started, {iterations} are counted"));
+        self.check(iterations >= started, || {
+            format!("A4: {started} arrivals were started, {iterations} are counted; losses {:?}", measured.losses)
+        });
         if measured.ending == Ending::Completed {
             let full = LaneSet::full();
             let planned = plan.scenarios.iter().map(|s| own_due(plan, s, &full, RunTime(0), plan.end()));
             let (planned, due): (u64, u64) = (planned.sum(), load.iter().map(|odometer| odometer.due).sum());
-            self.check(due == planned, || format!("A1: {due} arrivals were due, {planned} are planned"));
+            self.check(due == planned, || {
+                format!("A1: {due} arrivals were due, {planned} are planned; losses {:?}, {:?}", measured.losses, measured.events)
+            });
         }
         if measured.losses.is_empty() {
             self.check(iterations == started, || format!("A4: {started} arrivals started, {iterations} counted"));

@@ -24,6 +24,17 @@ pub(crate) struct Worker {
     pub(crate) process: Option<Process>,
 }
 
+/// How a process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// As it should.
+    Exits,
+    /// `kill -9`: the kernel closes its connection.
+    Dies,
+    /// Its machine is gone with it: nobody closes anything.
+    Vanishes,
+}
+
 /// A worker's process.
 #[derive(Debug)]
 pub(crate) struct Process {
@@ -76,18 +87,18 @@ impl Worker {
         self.feed(setup, context, Event::Tick);
     }
 
-    /// The process is gone: the kernel closes its connection, unless the machine is gone with it.
-    pub(crate) fn kill(&mut self, context: &mut Context, vanish: bool) {
+    /// The process is gone.
+    pub(crate) fn end(&mut self, context: &mut Context, how: End) {
         let Some(process) = self.process.take() else { return };
         if let Some(engine) = &process.engine {
             context.truth.dropped(engine.who);
         }
         context.truth.process(self.index, 0);
         if let Some(connection) = process.connection {
-            if vanish {
-                context.net.forget(connection, Side::Worker);
-            } else {
-                context.close(connection, Side::Worker, "closed");
+            match how {
+                End::Exits => context.close(connection, Side::Worker, false),
+                End::Dies => context.close(connection, Side::Worker, true),
+                End::Vanishes => context.net.forget(connection, Side::Worker),
             }
         }
     }
@@ -205,7 +216,7 @@ impl Worker {
             Effect::Dial => context.dial(self.index, self.life),
             Effect::Hangup => {
                 if let Some(connection) = process.connection.take() {
-                    context.close(connection, Side::Worker, "closed");
+                    context.close(connection, Side::Worker, false);
                 }
             }
             Effect::Send(message) => process.send(context, message),
@@ -246,7 +257,7 @@ impl Worker {
             Effect::Say(text) => context.note(|| format!("worker {}: {text}", self.index)),
             Effect::Exit(exit) => {
                 context.note(|| format!("worker {} exits: {exit:?}", self.index));
-                self.kill(context, false);
+                self.end(context, End::Exits);
             }
         }
     }

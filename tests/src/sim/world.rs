@@ -5,7 +5,7 @@ use super::master::Master;
 use super::net::{Arrival, ConnectionId, MS, Net, Packet, Side, lane_of};
 use super::setup::{Fault, Setup, WAIT};
 use super::truth::Truth;
-use super::worker::Worker;
+use super::worker::{End, Worker};
 use super::{Outcome, Sabotage, Violation};
 use ld_master::run::Ending;
 use ld_shared::id::RunId;
@@ -96,8 +96,8 @@ impl Context {
         self.expect(arrival);
     }
 
-    pub(crate) fn close(&mut self, connection: ConnectionId, side: Side, seen: &'static str) {
-        let arrivals = self.net.close(self.now, connection, side, seen);
+    pub(crate) fn close(&mut self, connection: ConnectionId, side: Side, dies: bool) {
+        let arrivals = self.net.close(self.now, connection, side, dies);
         self.expect(arrivals);
     }
 
@@ -330,7 +330,7 @@ impl World {
                 }
                 context.schedule(context.now + 2 * SECOND, Happening::MasterEnds);
             }
-            Happening::MasterEnds => self.end_master(),
+            Happening::MasterEnds => self.end_master(false),
         }
     }
 
@@ -428,7 +428,7 @@ impl World {
                 context.schedule(until, Happening::Thaw(index));
             }
             Fault::Kill { worker, vanish, back } => {
-                workers[worker].kill(context, vanish);
+                workers[worker].end(context, if vanish { End::Vanishes } else { End::Dies });
                 self.revive(worker);
                 if let Some(after) = back {
                     let at = self.context.now + after;
@@ -440,7 +440,7 @@ impl World {
                     self.master_killed = true;
                     self.master = None;
                 }
-                self.end_master();
+                self.end_master(true);
                 self.revive(self.setup.workers);
             }
             Fault::Stop | Fault::Abort => {
@@ -467,10 +467,10 @@ impl World {
         self.nodes[node].missed.clear();
     }
 
-    fn end_master(&mut self) {
+    fn end_master(&mut self, dies: bool) {
         self.context.master_lives = false;
         for connection in self.context.net.of_master() {
-            self.context.close(connection, Side::Master, "closed");
+            self.context.close(connection, Side::Master, dies);
         }
     }
 
