@@ -5,7 +5,7 @@ use super::net::MS;
 use super::tickets::{Say, Taken, Tickets};
 use super::truth::{Truth, Who};
 use ld_shared::frame::{FrameBody, Generator, Odometers};
-use ld_shared::lanes::LANES;
+use ld_shared::lanes::{LANES, LaneSet};
 use ld_shared::load::{ArrivalCursor, ArrivalId, Load};
 use ld_shared::plan::{Plan, Pool, ScenarioPlan};
 use ld_shared::rng::KeyedRng;
@@ -47,7 +47,7 @@ struct Job {
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     Arrival { id: ArrivalId, due: u64 },
-    User { number: u64, life: u64, end: u64, ticket: bool },
+    User { number: u64, life: u64, ticket: bool },
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -64,6 +64,8 @@ enum Act {
     Over,
     /// A second is over.
     Roll,
+    /// Caps change.
+    Caps,
 }
 
 #[derive(Debug)]
@@ -73,11 +75,27 @@ struct Open {
     started: u64,
 }
 
+/// Arrivals of one scenario on the lanes that are owned, by tenure.
 #[derive(Debug)]
 struct Arrivals {
-    cursor: ArrivalCursor,
+    tenures: Vec<Tenure>,
     cap: u64,
     open: u64,
+}
+
+/// Lanes that are owned over a span, and what of them was not taken yet.
+#[derive(Debug)]
+struct Tenure {
+    lanes: LaneSet,
+    /// Run time of its end.
+    until: RunTime,
+    cursor: ArrivalCursor,
+}
+
+impl Tenure {
+    fn next(&self) -> Option<RunTime> {
+        self.cursor.peek().map(|(_, due)| due).filter(|due| *due < self.until)
+    }
 }
 
 /// An engine that is prepared or runs.
@@ -97,6 +115,16 @@ pub(crate) struct Engine {
     number: u64,
     open: BTreeMap<u64, Open>,
     waiting: Vec<(Pool, Job)>,
+    /// What waits for a lease.
+    parked: Vec<Job>,
+    /// All lanes by the newest assignment.
+    lanes: LaneSet,
+    /// Instants at which users of the closed model start nothing more, by life.
+    ends: BTreeMap<u64, u64>,
+    /// Caps of the newest assignment, from an instant on.
+    next_caps: Option<(u64, Vec<u64>)>,
+    /// Somebody asked it to end.
+    ordered: bool,
     tickets: Tickets,
     users: u64,
     users_max: u64,
@@ -130,6 +158,11 @@ impl Engine {
             number: 0,
             open: BTreeMap::new(),
             waiting: Vec::new(),
+            parked: Vec::new(),
+            lanes: LaneSet::empty(),
+            ends: BTreeMap::new(),
+            next_caps: None,
+            ordered: false,
             users: 0,
             users_max: 0,
             odometers: Odometers::default(),
@@ -143,56 +176,159 @@ impl Engine {
         }
     }
 
-    pub(crate) fn start(&mut self, shard: &Shard, t0: Mono, truth: &mut Truth) {
+    /// Run time 0 is `t0`; whoever joins in mid-run begins with the second that runs.
+    pub(crate) fn start(&mut self, now: u64, shard: &Shard, t0: Mono, truth: &mut Truth) {
         self.t0 = Some(t0.0);
+        self.second = RunTime(now.saturating_sub(t0.0)).second();
         self.end = self.end.min(t0.0.saturating_add(self.plan.end().0));
-        self.parts = shard.throttles.iter().map(|share| share.parts).collect();
-        truth.limits(self.who, &self.parts);
-        let lanes: Arc<[u16]> = shard.lanes.iter().collect();
-        let plan = Arc::clone(&self.plan);
-        for (index, scenario) in plan.scenarios.iter().enumerate() {
-            let arrivals = match &scenario.load {
-                Load::Open(load) => {
-                    let (seed, first) = (scenario.arrival_seed(&plan), scenario.first_number);
-                    let load = Arc::new(load.clone());
-                    let cursor = ArrivalCursor::new(load, seed, first, Arc::clone(&lanes), shard.from, plan.end());
-                    let cap = shard.max_in_flight.get(index).copied().unwrap_or(0);
-                    Some(Arrivals { cursor: cursor.limited(plan.most_arrivals(scenario)), cap, open: 0 })
-                }
-                Load::Closed(_) => {
-                    self.plan_users(index, scenario, shard, t0.0, truth);
-                    None
-                }
-            };
-            self.arrivals.push(arrivals);
-            self.expect_arrival(index, 0);
-        }
+        self.arrivals = self
+            .plan
+            .scenarios
+            .iter()
+            .map(|scenario| scenario.load.open().map(|_| Arrivals { tenures: Vec::new(), cap: 0, open: 0 }))
+            .collect();
+        let parts: Vec<u32> = shard.throttles.iter().map(|share| share.parts).collect();
+        self.set_limits(&parts, truth);
+        self.assign(now, shard, truth);
         self.at(self.end, Act::Over);
-        self.at(t0.0 + SECOND, Act::Roll);
+        self.at(t0.0 + (u64::from(self.second) + 1) * SECOND, Act::Roll);
     }
 
-    fn plan_users(&mut self, index: usize, scenario: &ScenarioPlan, shard: &Shard, t0: u64, truth: &mut Truth) {
-        let Load::Closed(load) = &scenario.load else { return };
-        let end = self.plan.end();
-        for number in 0..load.peak(end) {
-            if !shard.lanes.contains(((scenario.first_number + number) % LANES as u64) as u16) {
-                continue;
+    /// Owns other lanes from `shard.from` on.
+    pub(crate) fn assign(&mut self, now: u64, shard: &Shard, truth: &mut Truth) {
+        let Some(t0) = self.t0 else { return };
+        let plan = Arc::clone(&self.plan);
+        let mut added = shard.lanes.clone();
+        self.lanes.iter().for_each(|lane| added.remove(lane));
+        for (index, scenario) in plan.scenarios.iter().enumerate() {
+            match &scenario.load {
+                Load::Open(_) => self.change_arrivals(index, scenario, shard, &added),
+                Load::Closed(_) => {
+                    self.end_users(scenario, shard, t0);
+                    self.plan_users(now, index, scenario, shard.from, &added, truth);
+                }
             }
-            for life in load.lives(number).into_iter().filter(|life| life.start < end && life.end > shard.from) {
-                let kind = Kind::User {
-                    number,
-                    life: truth.new_life(),
-                    end: t0.saturating_add(life.end.min(end).0),
-                    ticket: false,
-                };
-                let job = Job { scenario: index, kind, step: 0, next_source: 0 };
-                self.at(t0 + life.start.max(shard.from).0, Act::Begin(job));
+            self.expect_arrival(index, now);
+        }
+        self.lanes = shard.lanes.clone();
+        for (arrivals, cap) in self.arrivals.iter_mut().zip(&shard.max_in_flight) {
+            if let Some(arrivals) = arrivals {
+                arrivals.cap = arrivals.cap.min(*cap);
+            }
+        }
+        let at = t0.saturating_add(shard.from.0);
+        self.next_caps = Some((at, shard.max_in_flight.clone()));
+        self.at(at.max(now), Act::Caps);
+        self.resume(now);
+        if now >= self.end {
+            self.begin_drain(now);
+        }
+    }
+
+    fn change_arrivals(&mut self, index: usize, scenario: &ScenarioPlan, shard: &Shard, added: &LaneSet) {
+        let Load::Open(load) = &scenario.load else { return };
+        let Some(arrivals) = &mut self.arrivals[index] else { return };
+        let load = Arc::new(load.clone());
+        let plan = &self.plan;
+        let tenure = |lanes: LaneSet, from: RunTime| {
+            let list: Arc<[u16]> = lanes.iter().collect();
+            let (seed, first) = (scenario.arrival_seed(plan), scenario.first_number);
+            let cursor = ArrivalCursor::new(Arc::clone(&load), seed, first, list, from, plan.end());
+            Tenure { lanes, until: RunTime::MAX, cursor: cursor.limited(plan.most_arrivals(scenario)) }
+        };
+        let mut new = vec![tenure(added.clone(), shard.from)];
+        for old in arrivals.tenures.iter_mut().filter(|old| old.until == RunTime::MAX) {
+            let mut kept = old.lanes.clone();
+            old.lanes.iter().filter(|lane| !shard.lanes.contains(*lane)).for_each(|lane| kept.remove(lane));
+            // what was taken of a lane that is kept is not taken again
+            let from = old.next().map_or(RunTime::MAX, |next| next.max(shard.from));
+            new.push(tenure(kept, from));
+            old.until = shard.from;
+        }
+        arrivals.tenures.extend(new);
+        arrivals.tenures.retain(|tenure| tenure.next().is_some());
+    }
+
+    /// Users whose lane is lost start nothing more.
+    fn end_users(&mut self, scenario: &ScenarioPlan, shard: &Shard, t0: u64) {
+        let lost = |number: u64| !shard.lanes.contains(((scenario.first_number + number) % LANES as u64) as u16);
+        let at = t0.saturating_add(shard.from.0);
+        let living = self.open.values().map(|open| open.job).chain(self.parked.iter().copied());
+        let waiting = self.waiting.iter().map(|(_, job)| *job);
+        let acting = self.acts.values().filter_map(|act| match act {
+            Act::Begin(job) | Act::Next(job) => Some(*job),
+            Act::Arrive(_) | Act::Answer(_) | Act::Over | Act::Roll | Act::Caps => None,
+        });
+        for job in living.chain(waiting).chain(acting) {
+            if let Kind::User { number, life, .. } = job.kind
+                && self.plan.scenarios[job.scenario].name == scenario.name
+                && lost(number)
+                && let Some(end) = self.ends.get_mut(&life)
+            {
+                *end = at.min(*end);
             }
         }
     }
 
-    pub(crate) fn set_lease(&mut self, until: Mono) {
-        self.lease = self.lease.max(until.0);
+    /// Users on lanes that are owned anew from `from` on: those who live then begin over a second.
+    fn plan_users(
+        &mut self,
+        now: u64,
+        index: usize,
+        scenario: &ScenarioPlan,
+        from: RunTime,
+        lanes: &LaneSet,
+        truth: &mut Truth,
+    ) {
+        let (Load::Closed(load), Some(t0)) = (&scenario.load, self.t0) else { return };
+        let end = self.plan.end();
+        let own = |number: &u64| lanes.contains(((scenario.first_number + number) % LANES as u64) as u16);
+        let numbers: Vec<u64> = (0..load.peak(end)).filter(own).collect();
+        let count = numbers.len().max(1) as u64;
+        for (position, number) in numbers.into_iter().enumerate() {
+            for life in load.lives(number).into_iter().filter(|life| life.start < end && life.end > from) {
+                let spread = if life.start < from { SECOND * position as u64 / count } else { 0 };
+                let kind = Kind::User { number, life: truth.new_life(), ticket: false };
+                let Kind::User { life: name, .. } = kind else { continue };
+                self.ends.insert(name, t0.saturating_add(life.end.min(end).0));
+                let job = Job { scenario: index, kind, step: 0, next_source: 0 };
+                let begin = t0 + life.start.max(from).0 + spread;
+                self.at(begin.max(now), Act::Begin(job));
+            }
+        }
+    }
+
+    /// A lease, which may end a gap: what was due in it is nobody's.
+    pub(crate) fn set_lease(&mut self, now: u64, until: Mono) {
+        let before = self.lease;
+        self.lease = before.max(until.0);
+        if now < before || now >= self.lease || self.t0.is_none() || self.drain.is_some() {
+            return;
+        }
+        for scenario in 0..self.arrivals.len() {
+            self.drop_unleased(scenario, now.min(self.end), before);
+            self.expect_arrival(scenario, now);
+        }
+        self.resume(now);
+        self.at(now, Act::Over);
+    }
+
+    /// Drops what was due by `to` and was not started for want of a lease since `lapsed`.
+    fn drop_unleased(&mut self, scenario: usize, to: u64, lapsed: u64) {
+        let t0 = self.t0.unwrap_or(0);
+        let gone = |due: u64| due >= lapsed || to.saturating_sub(due) > SECOND;
+        while let Some(due) = self.next_due(scenario).map(|due| t0 + due.0).filter(|due| *due <= to && gone(*due)) {
+            self.take_next(scenario);
+            let phase = self.phase_at(due);
+            self.odometers.phases[phase.index()].due += 1;
+            self.drop_arrival(due, DropReason::NoOwner);
+        }
+    }
+
+    fn resume(&mut self, now: u64) {
+        for job in std::mem::take(&mut self.parked) {
+            self.at(now, Act::Next(job));
+        }
     }
 
     pub(crate) fn set_limits(&mut self, parts: &[u32], truth: &mut Truth) {
@@ -202,6 +338,7 @@ impl Engine {
 
     /// Starts nothing more; open requests may take the plan's grace.
     pub(crate) fn stop(&mut self, now: u64) {
+        self.ordered = true;
         self.end = self.end.min(now);
         self.at(now, Act::Over);
     }
@@ -249,7 +386,8 @@ impl Engine {
         while let Some(entry) = self.acts.first_entry().filter(|entry| entry.key().0 <= now) {
             let act = entry.remove();
             self.roll(now);
-            if now >= self.end && self.drain.is_none() {
+            // without a lease it waits for one, or for word of its lanes
+            if now >= self.end && (self.ordered || !self.lease_over(now)) {
                 self.begin_drain(now);
             }
             self.act(now, act, truth);
@@ -264,11 +402,14 @@ impl Engine {
                 while let Some((id, due)) = self.take_arrival(scenario, now) {
                     self.serve(now, scenario, (id, due), truth);
                 }
-                self.expect_arrival(scenario, now);
+                if !self.lease_over(now) {
+                    self.expect_arrival(scenario, now);
+                }
             }
             Act::Begin(job) => self.begin_user(now, job, truth),
             Act::Next(job) => self.go_on(now, job, truth),
             Act::Answer(id) => self.answer(now, id, truth),
+            Act::Caps => self.change_caps(now, truth),
             Act::Over | Act::Roll => {}
         }
         if matches!(act, Act::Roll) && !self.finished {
@@ -298,35 +439,53 @@ impl Engine {
 
     // --- open model -----------------------------------------------------------------------------
 
+    fn change_caps(&mut self, now: u64, truth: &mut Truth) {
+        let Some((_, caps)) = self.next_caps.take_if(|(at, _)| *at <= now) else { return };
+        truth.caps(self.who, &caps);
+        for (arrivals, cap) in self.arrivals.iter_mut().zip(caps) {
+            if let Some(arrivals) = arrivals {
+                arrivals.cap = cap;
+            }
+        }
+    }
+
+    fn next_due(&self, scenario: usize) -> Option<RunTime> {
+        self.arrivals.get(scenario)?.as_ref()?.tenures.iter().filter_map(Tenure::next).min()
+    }
+
+    fn take_next(&mut self, scenario: usize) -> Option<(ArrivalId, RunTime)> {
+        let tenures = &mut self.arrivals.get_mut(scenario)?.as_mut()?.tenures;
+        let next = tenures.iter_mut().filter(|tenure| tenure.next().is_some()).min_by_key(|tenure| tenure.next())?;
+        let taken = next.cursor.take();
+        tenures.retain(|tenure| tenure.next().is_some());
+        taken
+    }
+
     fn expect_arrival(&mut self, scenario: usize, now: u64) {
         let t0 = self.t0.unwrap_or(0);
-        let next = self.arrivals[scenario].as_ref().and_then(|a| a.cursor.peek());
-        if let Some((_, due)) = next.filter(|_| self.drain.is_none()) {
+        if let Some(due) = self.next_due(scenario).filter(|_| self.drain.is_none()) {
             // a pacer is a little late
             let lag = self.rng.below(MS);
             self.at((t0 + due.0 + lag).max(now), Act::Arrive(scenario));
         }
     }
 
+    /// The next arrival that is due and may be started. Without a lease none is taken.
     fn take_arrival(&mut self, scenario: usize, now: u64) -> Option<(ArrivalId, u64)> {
         let t0 = self.t0?;
-        if self.drain.is_some() {
+        if self.drain.is_some() || self.lease_over(now) || self.is_over(now) {
             return None;
         }
         loop {
-            let cursor = &mut self.arrivals[scenario].as_mut()?.cursor;
-            let (id, due) = cursor.peek().filter(|(_, due)| t0 + due.0 <= now)?;
-            cursor.take();
+            self.next_due(scenario).filter(|due| t0 + due.0 <= now)?;
+            let (id, due) = self.take_next(scenario)?;
             let due = t0 + due.0;
             let phase = self.phase_at(due);
             self.odometers.phases[phase.index()].due += 1;
-            if self.lease_over(now) {
-                self.drop_arrival(due, DropReason::NoOwner);
-            } else if now - due > SECOND {
-                self.drop_arrival(due, DropReason::GeneratorLate);
-            } else {
+            if now - due <= SECOND {
                 return Some((id, due));
             }
+            self.drop_arrival(due, DropReason::GeneratorLate);
         }
     }
 
@@ -359,27 +518,45 @@ impl Engine {
     // --- closed model ---------------------------------------------------------------------------
 
     fn begin_user(&mut self, now: u64, job: Job, truth: &mut Truth) {
-        let Kind::User { end, .. } = job.kind else { return };
-        if self.is_over(now) || now >= end {
+        let Kind::User { number, .. } = job.kind else { return };
+        if self.is_over(now) || self.has_ended(now, job) {
+            return;
+        }
+        let busy = |open: &Open| {
+            open.job.scenario == job.scenario && matches!(open.job.kind, Kind::User { number: n, .. } if n == number)
+        };
+        if self.open.values().any(busy) {
+            // one with this number, of an earlier tenure, still waits for its answer
+            self.at(now + 20 * MS, Act::Begin(job));
             return;
         }
         self.users_changed(1);
-        let scenario = &self.plan.scenarios[job.scenario];
-        if scenario.on_start.is_empty() {
+        if self.plan.scenarios[job.scenario].on_start.is_empty() {
             self.go_on(now, job, truth);
-        } else if !self.request(now, job, Phase::Hooks, truth) {
-            self.leave(job);
+        } else {
+            self.request(now, job, Phase::Hooks, truth);
+        }
+    }
+
+    /// Whether a user's time is over.
+    fn has_ended(&self, now: u64, job: Job) -> bool {
+        match job.kind {
+            Kind::User { life, .. } => self.ends.get(&life).is_none_or(|end| now >= *end),
+            Kind::Arrival { .. } => false,
         }
     }
 
     // --- both -----------------------------------------------------------------------------------
 
-    /// Takes the tickets that the iteration needs, then starts it.
+    /// Goes on where a job stands: takes the tickets that its iteration needs, then starts it.
     fn go_on(&mut self, now: u64, mut job: Job, truth: &mut Truth) {
-        if let Kind::User { end, .. } = job.kind
-            && (self.is_over(now) || now >= end)
-        {
-            self.leave(job);
+        if job.step > 0 {
+            // the middle of an iteration that waited for a lease
+            self.request(now, job, self.phase_at(now), truth);
+            return;
+        }
+        if self.is_over(now) || self.has_ended(now, job) {
+            self.refuse(now, job);
             return;
         }
         let wanted = match job.kind {
@@ -423,27 +600,29 @@ impl Engine {
             Kind::User { .. } => now,
         };
         let phase = self.phase_at(intended);
-        let begun = self.request(now, Job { step: 1, ..job }, phase, truth);
+        if !self.request(now, job, phase, truth) {
+            return;
+        }
+        let odometer = &mut self.odometers.phases[phase.index()];
+        odometer.iterations += 1;
         match job.kind {
-            Kind::Arrival { due, .. } if !begun => {
-                self.refuse_arrival(now, due);
-                self.leave(job);
-            }
-            Kind::User { .. } if !begun => self.leave(job),
-            Kind::Arrival { id, .. } => {
-                self.odometers.phases[phase.index()].iterations += 1;
-                truth.arrival(self.who, job.scenario, id);
-            }
-            Kind::User { .. } => {
-                let odometer = &mut self.odometers.phases[phase.index()];
-                (odometer.due, odometer.iterations) = (odometer.due + 1, odometer.iterations + 1);
-            }
+            Kind::Arrival { id, .. } => truth.arrival(self.who, job.scenario, id),
+            Kind::User { .. } => odometer.due += 1,
         }
     }
 
-    /// Starts a request, if it may be. The lease is checked on this very instant.
-    fn request(&mut self, now: u64, job: Job, phase: Phase, truth: &mut Truth) -> bool {
-        if self.lease_over(now) || self.is_over(now) {
+    /// Starts the next request of a job, if it may be: the lease is checked on this very instant.
+    /// Without a lease users wait for one; an arrival that has not begun is nobody's.
+    fn request(&mut self, now: u64, mut job: Job, phase: Phase, truth: &mut Truth) -> bool {
+        if self.is_over(now) || self.has_ended(now, job) {
+            self.refuse(now, job);
+            return false;
+        }
+        if self.lease_over(now) {
+            match job.kind {
+                Kind::Arrival { .. } if job.step == 0 => self.refuse(now, job),
+                Kind::Arrival { .. } | Kind::User { .. } => self.parked.push(job),
+            }
             return false;
         }
         let user = match job.kind {
@@ -457,6 +636,7 @@ impl Engine {
         let second = self.second;
         if phase.is_load() {
             self.building.entry(second).or_default().rows.entry(second).or_default().requests_started += 1;
+            job.step += 1;
         }
         self.number += 1;
         let id = self.number;
@@ -466,6 +646,16 @@ impl Engine {
         let answer = now + least + self.rng.below(spread) + long;
         self.at(answer, Act::Answer(id));
         true
+    }
+
+    /// A job ends without (another) request.
+    fn refuse(&mut self, now: u64, job: Job) {
+        if let Kind::Arrival { due, .. } = job.kind
+            && job.step == 0
+        {
+            self.refuse_arrival(now, due);
+        }
+        self.leave(job);
     }
 
     fn answer(&mut self, now: u64, id: u64, truth: &mut Truth) {
@@ -487,17 +677,14 @@ impl Engine {
             self.go_on(now, job, truth);
         } else if job.step < steps {
             // intended when the one before has ended
-            let phase = self.phase_at(now);
-            if !self.request(now, Job { step: job.step + 1, ..job }, phase, truth) {
-                self.leave(job);
-            }
+            self.request(now, job, self.phase_at(now), truth);
         } else {
             self.end_iteration(now, job, wait, truth);
         }
     }
 
     fn end_iteration(&mut self, now: u64, job: Job, wait: Option<(f64, f64)>, truth: &mut Truth) {
-        let Kind::User { number, life, end, .. } = job.kind else {
+        let Kind::User { number, life, .. } = job.kind else {
             self.leave(job);
             // whoever finishes takes the next arrival that is due
             if let Some(next) = self.take_arrival(job.scenario, now) {
@@ -507,7 +694,8 @@ impl Engine {
         };
         let (low, high) = wait.unwrap_or((0.001, 0.002));
         let pause = RunTime::from_secs(self.rng.between(low, high)).0;
-        let kind = Kind::User { number, life, end, ticket: false };
+        let kind = Kind::User { number, life, ticket: false };
+        let end = self.ends.get(&life).copied().unwrap_or(now);
         let next = (now + pause).min(end.min(self.end).max(now));
         self.at(next, Act::Next(Job { kind, step: 0, next_source: 0, ..job }));
     }
@@ -545,18 +733,26 @@ impl Engine {
     }
 
     fn begin_drain(&mut self, now: u64) {
+        if self.drain.is_some() {
+            return;
+        }
+        let (t0, to, leased) = (self.t0.unwrap_or(0), now.min(self.end), !self.lease_over(now));
         for scenario in 0..self.arrivals.len() {
-            while let Some((_, due)) = self.take_arrival(scenario, now.min(self.end)) {
+            if !leased {
+                self.drop_unleased(scenario, to, 0);
+            }
+            while let Some(due) = self.next_due(scenario).map(|due| t0 + due.0).filter(|due| *due <= to) {
+                self.take_next(scenario);
+                let phase = self.phase_at(due);
+                self.odometers.phases[phase.index()].due += 1;
                 self.drop_arrival(due, DropReason::GeneratorLate);
             }
         }
         let until = now.saturating_add(self.plan.graceful_stop.0);
         self.drain = Some(until);
-        for (_, job) in std::mem::take(&mut self.waiting) {
-            if let Kind::Arrival { due, .. } = job.kind {
-                self.refuse_arrival(now, due);
-            }
-            self.leave(job);
+        let waiting = std::mem::take(&mut self.waiting).into_iter().map(|(_, job)| job);
+        for job in waiting.chain(std::mem::take(&mut self.parked)) {
+            self.refuse(now, job);
         }
         self.at(until, Act::Over);
     }
@@ -566,12 +762,16 @@ impl Engine {
         if self.finished || self.t0.is_none() {
             return;
         }
-        let idle = self.users == 0 && self.open.is_empty() && self.waiting.is_empty();
-        let to_come = |act: &Act| matches!(act, Act::Begin(_) | Act::Next(_) | Act::Arrive(_));
+        let idle = self.users == 0 && self.open.is_empty() && self.waiting.is_empty() && self.parked.is_empty();
+        let to_come = |act: &Act| matches!(act, Act::Begin(_) | Act::Next(_) | Act::Arrive(_) | Act::Caps);
         let done = match self.drain {
             Some(until) => self.open.is_empty() || now >= until || self.aborted,
-            // everything was started, and has ended
-            None => idle && !self.acts.values().any(to_come),
+            // users end by themselves only when the iterations are used up; else it waits for more lanes
+            None => {
+                let used_up = self.plan.iterations.is_some() && !self.lanes.is_empty();
+                let next = (0..self.arrivals.len()).any(|scenario| self.next_due(scenario).is_some());
+                used_up && idle && !next && !self.lease_over(now) && !self.acts.values().any(to_come)
+            }
         };
         if !done {
             return;

@@ -11,7 +11,7 @@ use ld_master::cluster::coordinator::{Coordinator, Effect, Event, RunError, Spec
 use ld_master::cluster::membership::Registry;
 use ld_master::run::Measured;
 use ld_shared::id::{Digest, RunId, SessionId};
-use ld_shared::message::{BeatReply, LEASE, ToMaster, ToWorker};
+use ld_shared::message::{BeatReply, Hello, Returning, ToMaster, ToWorker};
 use ld_shared::plan::Pool;
 use ld_shared::time::Mono;
 use std::collections::BTreeMap;
@@ -30,6 +30,8 @@ pub(crate) struct Master {
     /// The index of its clock.
     index: usize,
     registry: Registry,
+    /// The workers' processes behind the sessions.
+    owners: BTreeMap<SessionId, (usize, u32)>,
     connections: BTreeMap<ConnectionId, Option<SessionId>>,
     coordinator: Coordinator,
     effects: Vec<Effect>,
@@ -54,10 +56,12 @@ impl Master {
             allow_missing: setup.allow_missing,
             thresholds: Vec::new(),
             local: false,
+            one_worker: false,
         };
         Self {
             index,
             registry: Registry::default(),
+            owners: BTreeMap::new(),
             connections: BTreeMap::new(),
             coordinator: Coordinator::new(now, spec),
             effects: Vec::new(),
@@ -93,8 +97,13 @@ impl Master {
             }
             Packet::End(seen) => {
                 if let Some(Some(session)) = self.connections.remove(&connection) {
-                    let now = self.now(context);
-                    self.lose(context, session, now, format!("its connection ended ({seen})"));
+                    let (now, how) = (self.now(context), format!("its connection ended ({seen})"));
+                    // the end of a connection is no proof that load has stopped
+                    if self.result.is_none() && self.coordinator.may_return(session) {
+                        self.registry.disconnect(session, now, how);
+                    } else {
+                        self.lose(context, session, (now, false), how);
+                    }
                 }
             }
             Packet::Down(_) => {}
@@ -106,10 +115,12 @@ impl Master {
         let at = self.now(context);
         let session = self.connections.get(&connection).copied().flatten();
         match (message, session) {
+            (ToMaster::Hello(hello), None) if self.is_returning(&hello) => self.take_back(context, connection, &hello),
             (ToMaster::Hello(hello), None) => match self.registry.join(at, &hello) {
                 Ok((session, name)) => {
                     self.connections.insert(connection, Some(session));
-                    let secret = Bytes::from(session.0.to_le_bytes().to_vec());
+                    self.owners.insert(session, context.net.owner_of(connection));
+                    let secret = secret(session);
                     self.send(context, session, ToWorker::Welcome { session, secret, name: name.to_string() });
                     self.tell(context, Event::Joined);
                 }
@@ -142,11 +153,28 @@ impl Master {
         context.close(connection, Side::Master, false);
     }
 
-    fn lose(&mut self, context: &mut Context, session: SessionId, until: Mono, how: String) {
+    fn is_returning(&self, hello: &Hello) -> bool {
+        let returning = hello.returning.as_ref().filter(|_| self.result.is_none());
+        returning.is_some_and(|r| self.coordinator.may_return(r.session) && r.secret == secret(r.session))
+    }
+
+    fn take_back(&mut self, context: &mut Context, connection: ConnectionId, hello: &Hello) {
+        let Some(Returning { session, secret }) = hello.returning.clone() else { return };
+        let of = |(_, s): &(&ConnectionId, &Option<SessionId>)| **s == Some(session);
+        if let Some((before, _)) = self.connections.iter().find(of).map(|(id, s)| (*id, *s)) {
+            self.hang_up(context, before);
+        }
+        self.connections.insert(connection, Some(session));
+        let name = self.registry.rejoin(self.now(context), session, hello);
+        self.send(context, session, ToWorker::Welcome { session, secret, name: name.to_string() });
+        self.tell(context, Event::Returned(session));
+    }
+
+    fn lose(&mut self, context: &mut Context, session: SessionId, (until, silent): (Mono, bool), how: String) {
         context.note(|| format!("the master loses session {session}: {how}"));
         if self.registry.member(session).is_some() {
-            self.tell(context, Event::Lost { session, until, how });
-            self.registry.leave(session);
+            self.tell(context, Event::Lost { session, until, silent, how });
+            self.registry.lose(session);
         }
         let of = |(_, s): &(&ConnectionId, &Option<SessionId>)| **s == Some(session);
         let connection = self.connections.iter().find(of).map(|(id, _)| *id);
@@ -171,14 +199,12 @@ impl Master {
         let now = self.now(context);
         // a planted fault: gone after 2.4 s instead of 3
         let early = if context.sabotage == Sabotage::GiveAwayEarly { Duration::from_millis(600) } else { Duration::ZERO };
-        for session in self.registry.gone(now.after(early)) {
-            let until = self.registry.member(session).map_or(now, |member| member.answered.after(LEASE));
-            let of = |(_, s): &(&ConnectionId, &Option<SessionId>)| **s == Some(session);
-            if let Some((connection, _)) = self.connections.iter().find(of) {
-                let owner = context.net.owner_of(*connection);
-                context.truth.gave_away(owner, true);
+        for (session, until, how) in self.registry.gone(now.after(early)) {
+            if let Some(owner) = self.owners.get(&session) {
+                context.truth.gave_away(*owner, true);
             }
-            self.lose(context, session, until.min(now), "silent".into());
+            let silent = how.is_none();
+            self.lose(context, session, (until, silent), how.unwrap_or_else(|| "silent".to_owned()));
         }
         self.tell(context, Event::Tick);
         self.carry_out(context);
@@ -224,6 +250,7 @@ impl Master {
     }
 
     fn finish(&mut self, context: &mut Context) {
+        self.registry.forget_lost();
         let at = TimeDelta::nanoseconds(context.wall().cast_signed());
         let result = self.coordinator.measured(DateTime::UNIX_EPOCH + at);
         self.result = Some(result.map(Box::new));
@@ -265,4 +292,9 @@ impl Master {
     pub(crate) fn is_closed(&self) -> bool {
         self.result.is_some()
     }
+}
+
+/// What proves a session.
+fn secret(session: SessionId) -> Bytes {
+    Bytes::from(session.0.to_le_bytes().to_vec())
 }

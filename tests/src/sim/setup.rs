@@ -6,8 +6,8 @@ use super::net::MS;
 use ld_shared::id::Digest;
 use ld_shared::load::{Arrivals, Closed, Load, Open, Profile};
 use ld_shared::plan::{
-    AtEnd, Connections, Covers, Dealing, HttpVersion, Mode, Plan, ScenarioPlan, SourcePlan, StatusCheck, TaskPlan,
-    ThrottlePlan, TlsPlan,
+    AtEnd, Connections, Covers, Dealing, HttpVersion, MasterLoss, Mode, Plan, ScenarioPlan, SourcePlan, StatusCheck,
+    TaskPlan, ThrottlePlan, TlsPlan, WorkerLoss,
 };
 use ld_shared::record::RecordPolicy;
 use ld_shared::rng::KeyedRng;
@@ -110,13 +110,14 @@ impl Setup {
     pub(crate) fn story(&self) -> Vec<String> {
         let scenarios = self.plan.scenarios.iter().map(|s| format!("{}: {:?}", s.name, s.load));
         let mut story = vec![format!(
-            "{} workers, test_time {:?} s, graceful {:?} s, iterations {:?}, sources {:?}, limits {}, delay {} ms, {:?}",
+            "{} workers, test_time {:?} s, graceful {:?} s, iterations {:?}, sources {:?}, limits {}, {:?}, delay {} ms, {:?}",
             self.workers,
             self.plan.end().as_secs(),
             self.plan.graceful_stop.as_secs(),
             self.plan.iterations,
             self.plan.sources.iter().map(|s| s.rows).collect::<Vec<_>>(),
             self.plan.throttles.len(),
+            self.plan.on_worker_loss,
             self.delay as f64 / 1e6,
             self.service,
         )];
@@ -197,6 +198,8 @@ fn plan(seed: u64, seconds: u64, rng: &mut KeyedRng) -> Plan {
         iterations: (rng.below(4) == 0).then(|| 10 + rng.below(200)),
         records: RecordPolicy { keep: 0, ..RecordPolicy::default() },
         throttles: (0..limits).map(limit).collect(),
+        on_worker_loss: [WorkerLoss::Redistribute, WorkerLoss::Degrade, WorkerLoss::Abort][[0, 0, 0, 1, 2][rng.below(5) as usize]],
+        on_master_loss: if rng.below(2) == 0 { MasterLoss::Stop } else { MasterLoss::Finish },
         ..Plan::default()
     }
 }

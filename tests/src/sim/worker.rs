@@ -10,10 +10,15 @@ use ld_shared::frame::Frame;
 use ld_shared::id::RunId;
 use ld_shared::message::{Beat, Hello, PROTOCOL_VERSION, RunBeat, ToMaster, ToWorker};
 use ld_shared::time::{Mono, RunTime, SECOND};
-use ld_worker::membership::{Effect, Event, Membership, Options, Ready};
+use ld_worker::membership::{Effect, Event, Membership, Options, Ready, Unreached};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// What a dial sees of a machine on which nobody listens.
+pub(crate) const REFUSED: &str = "connection refused";
+/// For how long a worker may go on after that.
+const ORPHAN_LEASE: Duration = Duration::from_secs(2);
 
 /// A worker's host.
 #[derive(Debug)]
@@ -65,6 +70,7 @@ impl Worker {
             build: "sim".into(),
             name: format!("w{}", self.index),
             cores: setup.cores[self.index],
+            returning: None,
         };
         let options = Options {
             hello,
@@ -105,13 +111,21 @@ impl Worker {
 
     /// The attempt to dial came to this.
     pub(crate) fn dialed(&mut self, setup: &Setup, context: &mut Context, result: Result<(), &'static str>) {
+        let now = self.now(context);
         let Some(process) = &mut self.process else { return };
         let event = match result {
             Ok(()) => {
                 process.connection = Some(context.net.open((self.index, self.life)));
                 Event::Connected
             }
-            Err(seen) => Event::Disconnected(seen.into()),
+            Err(seen) => {
+                let refused = seen == REFUSED;
+                if refused {
+                    // the master's process is gone: it gives nothing away
+                    context.truth.leased(self.index, now.after(ORPHAN_LEASE));
+                }
+                Event::Disconnected(Unreached { refused, seen: seen.into() })
+            }
         };
         self.feed(setup, context, event);
     }
@@ -131,7 +145,7 @@ impl Worker {
             }
             Packet::End(seen) => {
                 process.connection = None;
-                Event::Disconnected(seen.into())
+                Event::Disconnected(Unreached::seen(seen))
             }
             Packet::Up(_) => return,
         };
@@ -140,17 +154,19 @@ impl Worker {
 
     /// An engine is ready.
     pub(crate) fn prepared(&mut self, setup: &Setup, context: &mut Context, run: RunId) {
+        let now = self.now(context);
         let Some(process) = self.process.as_mut().filter(|p| p.wanted.as_ref() == Some(&run)) else { return };
         let who = context.truth.new_engine(self.index);
         let lawless = context.sabotage == Sabotage::SkipLease;
         let rng = context.fork(who.engine);
         let mut engine = Engine::new(Arc::clone(&setup.plan), who, setup.service, lawless, rng);
         if let Some(until) = process.lease {
-            engine.set_lease(until);
+            engine.set_lease(now.0, until);
         }
         process.engine = Some(engine);
         let graceful_stop = Duration::from_nanos(setup.plan.graceful_stop.0);
-        self.feed(setup, context, Event::Prepared(run, Ok(Ready { graceful_stop })));
+        let ready = Ready { on_master_loss: setup.plan.on_master_loss, graceful_stop };
+        self.feed(setup, context, Event::Prepared(run, Ok(ready)));
     }
 
     /// Deadlines of the machine and of the engine.
@@ -233,14 +249,17 @@ impl Worker {
             }
             Effect::Start { shard, t0 } => {
                 if let Some(engine) = &mut process.engine {
-                    engine.start(&shard, t0, &mut context.truth);
+                    engine.start(now.0, &shard, t0, &mut context.truth);
+                }
+            }
+            Effect::Assign(shard) => {
+                if let Some(engine) = &mut process.engine {
+                    engine.assign(now.0, &shard, &mut context.truth);
                 }
             }
             Effect::Lease(until) => {
                 process.lease = Some(until);
-                if let Some(engine) = &mut process.engine {
-                    engine.set_lease(until);
-                }
+                process.with_engine(|engine| engine.set_lease(now.0, until));
             }
             Effect::StopLoad => process.with_engine(|engine| engine.stop(now.0)),
             Effect::AbortLoad => process.with_engine(|engine| engine.abort(now.0)),

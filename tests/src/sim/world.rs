@@ -5,7 +5,7 @@ use super::master::Master;
 use super::net::{Arrival, ConnectionId, MS, Net, Packet, Side, lane_of};
 use super::setup::{Fault, Setup, WAIT};
 use super::truth::Truth;
-use super::worker::{End, Worker};
+use super::worker::{End, REFUSED, Worker};
 use super::{Outcome, Sabotage, Violation};
 use ld_master::run::Ending;
 use ld_shared::id::RunId;
@@ -113,7 +113,7 @@ impl Context {
         let round_trip = self.net.delay(worker) + self.net.delay(worker);
         let (after, result) = match (cut, self.master_lives) {
             (true, _) => (DIAL_WITHIN, Err("no answer within 3 s")),
-            (false, false) => (round_trip, Err("connection refused")),
+            (false, false) => (round_trip, Err(REFUSED)),
             (false, true) => (round_trip, Ok(())),
         };
         self.schedule(self.now + after, Happening::Dialed { worker, life, result });
@@ -151,7 +151,7 @@ impl World {
             seed,
             rng: KeyedRng::new(seed, 3, 0),
             net: Net::new(setup.workers, setup.delay, KeyedRng::new(seed, 4, 0)),
-            truth: Truth::new(setup.clocks.clone()),
+            truth: Truth::new(setup.clocks.clone(), &setup.plan),
             sabotage,
             clocks: setup.clocks.clone(),
             master_lives: true,
