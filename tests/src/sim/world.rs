@@ -9,7 +9,7 @@ use super::worker::{End, REFUSED, Worker};
 use super::{Outcome, Sabotage, Violation};
 use ld_master::run::Ending;
 use ld_shared::id::RunId;
-use ld_shared::message::PREPARE_WITHIN;
+use ld_shared::message::{PREPARE_WITHIN, ToMaster, ToWorker};
 use ld_shared::rng::KeyedRng;
 use ld_shared::time::{Mono, SECOND};
 use std::collections::{BTreeMap, VecDeque};
@@ -282,7 +282,16 @@ impl World {
                 return;
             }
         }
-        if !matches!(happening, Happening::Wake(_)) {
+        // what comes all the time would push out of the trace what matters
+        let routine = match &happening {
+            Happening::Wake(_) | Happening::Dialed { .. } => true,
+            Happening::Arrival(arrival) => matches!(
+                arrival.packet,
+                Packet::Up(ToMaster::Beat(_)) | Packet::Down(ToWorker::BeatReply(_) | ToWorker::FrameAck { .. })
+            ),
+            _ => false,
+        };
+        if !routine {
             self.context.note(|| summary(&happening));
         }
         self.carry_out(happening);
