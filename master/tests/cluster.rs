@@ -73,9 +73,11 @@ impl LoadMaker for Double {
         });
     }
 
-    fn assign(&self, _shard: &Shard) {}
+    fn assign(&self, _shard: Shard) {}
 
     fn set_lease(&self, _until: Mono) {}
+
+    fn lease_lost(&self) {}
 
     fn stop(&self) {
         self.stop.cancel();

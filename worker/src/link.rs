@@ -31,9 +31,11 @@ pub trait LoadMaker: Sized + Send + 'static {
     /// [`Engine::start`].
     fn start(&self, shard: Shard, t0: Mono);
     /// [`Engine::assign`].
-    fn assign(&self, shard: &Shard);
+    fn assign(&self, shard: Shard);
     /// [`Engine::set_lease`].
     fn set_lease(&self, until: Mono);
+    /// [`Engine::lease_lost`].
+    fn lease_lost(&self);
     /// [`Engine::stop`].
     fn stop(&self);
     /// [`Engine::abort`].
@@ -59,11 +61,14 @@ impl LoadMaker for Engine {
     fn start(&self, shard: Shard, t0: Mono) {
         self.start(&shard, t0);
     }
-    fn assign(&self, shard: &Shard) {
-        self.assign(shard);
+    fn assign(&self, shard: Shard) {
+        self.assign(&shard);
     }
     fn set_lease(&self, until: Mono) {
         self.set_lease(until);
+    }
+    fn lease_lost(&self) {
+        self.lease_lost();
     }
     fn stop(&self) {
         self.stop();
@@ -275,7 +280,7 @@ impl<L: LoadMaker> Shell<L> {
             }
             Effect::Say(text) => tracing::info!("{text}"),
             Effect::Start { shard, t0 } => self.with_load(|load| load.start(*shard, t0)),
-            Effect::Assign(shard) => self.with_load(|load| load.assign(&shard)),
+            Effect::Assign(shard) => self.with_load(|load| load.assign(*shard)),
             Effect::StopLoad => self.with_load(LoadMaker::stop),
             Effect::AbortLoad => self.with_load(LoadMaker::abort),
             Effect::Grant(pool, tickets, exhausted) => self.with_load(|load| load.grant(pool, tickets, exhausted)),
