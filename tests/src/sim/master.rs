@@ -30,8 +30,6 @@ pub(crate) struct Master {
     /// The index of its clock.
     index: usize,
     registry: Registry,
-    /// The workers' processes behind the sessions.
-    owners: BTreeMap<SessionId, (usize, u32)>,
     connections: BTreeMap<ConnectionId, Option<SessionId>>,
     coordinator: Coordinator,
     effects: Vec<Effect>,
@@ -61,7 +59,6 @@ impl Master {
         Self {
             index,
             registry: Registry::default(),
-            owners: BTreeMap::new(),
             connections: BTreeMap::new(),
             coordinator: Coordinator::new(now, spec),
             effects: Vec::new(),
@@ -119,7 +116,6 @@ impl Master {
             (ToMaster::Hello(hello), None) => match self.registry.join(at, &hello) {
                 Ok((session, name)) => {
                     self.connections.insert(connection, Some(session));
-                    self.owners.insert(session, context.net.owner_of(connection));
                     let secret = secret(session);
                     self.send(context, session, ToWorker::Welcome { session, secret, name: name.to_string() });
                     self.tell(context, Event::Joined);
@@ -200,9 +196,7 @@ impl Master {
         // a planted fault: gone after 2.4 s instead of 3
         let early = if context.sabotage == Sabotage::GiveAwayEarly { Duration::from_millis(600) } else { Duration::ZERO };
         for (session, until, how) in self.registry.gone(now.after(early)) {
-            if let Some(owner) = self.owners.get(&session) {
-                context.truth.gave_away(*owner, true);
-            }
+            context.truth.gave_away(session);
             let silent = how.is_none();
             self.lose(context, session, (until, silent), how.unwrap_or_else(|| "silent".to_owned()));
         }

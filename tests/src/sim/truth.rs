@@ -25,8 +25,8 @@ pub(crate) struct Who {
 /// A worker's process, as far as starts are concerned.
 #[derive(Clone, Debug, Default)]
 struct Process {
-    /// Which of the worker's processes.
-    life: u32,
+    /// Its newest session.
+    session: Option<SessionId>,
     /// It may start until then, on its own clock.
     lease: u64,
     /// The master has given its share away.
@@ -117,8 +117,14 @@ impl Truth {
     }
 
     /// A worker's process begins, or is gone.
-    pub(crate) fn process(&mut self, worker: usize, life: u32) {
-        self.processes[worker] = Process { life, ..Process::default() };
+    pub(crate) fn process(&mut self, worker: usize) {
+        self.processes[worker] = Process::default();
+    }
+
+    /// A worker's process is let in.
+    pub(crate) fn welcome(&mut self, worker: usize, session: SessionId) {
+        let process = &mut self.processes[worker];
+        (process.session, process.given_away) = (Some(session), false);
     }
 
     /// A worker was told that a beat of this instant was answered.
@@ -153,9 +159,8 @@ impl Truth {
     }
 
     /// The master believes that a worker starts nothing any more, and acts on it.
-    pub(crate) fn gave_away(&mut self, (worker, life): (usize, u32), given: bool) {
-        let process = &mut self.processes[worker];
-        process.given_away = if process.life == life { given } else { process.given_away };
+    pub(crate) fn gave_away(&mut self, session: SessionId) {
+        self.processes.iter_mut().filter(|p| p.session == Some(session)).for_each(|p| p.given_away = true);
     }
 
     /// An engine is gone.

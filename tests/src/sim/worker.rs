@@ -89,7 +89,7 @@ impl Worker {
             users: 0,
             offered: VecDeque::new(),
         });
-        context.truth.process(self.index, self.life);
+        context.truth.process(self.index);
         self.feed(setup, context, Event::Tick);
     }
 
@@ -99,7 +99,7 @@ impl Worker {
         if let Some(engine) = &process.engine {
             context.truth.dropped(engine.who);
         }
-        context.truth.process(self.index, 0);
+        context.truth.process(self.index);
         if let Some(connection) = process.connection {
             match how {
                 End::Exits => context.close(connection, Side::Worker, false),
@@ -137,7 +137,7 @@ impl Worker {
             Packet::Down(message) => {
                 match &message {
                     ToWorker::BeatReply(reply) => context.truth.answered(self.index, reply.sent_at),
-                    ToWorker::Welcome { .. } => context.truth.gave_away((self.index, self.life), false),
+                    ToWorker::Welcome { session, .. } => context.truth.welcome(self.index, *session),
                     ToWorker::FrameAck { seq, .. } => process.offered.retain(|frame| frame.key.seq > *seq),
                     _ => {}
                 }
