@@ -474,7 +474,18 @@ impl Membership {
                 effects.push(Effect::StopLoad);
             }
             Stage::Draining { .. } | Stage::Spent { .. } => {}
-            Stage::Fetching { .. } | Stage::Preparing | Stage::Ready | Stage::Armed { .. } => self.drop_run(effects),
+            Stage::Armed { t0, .. } => self.start_nothing(t0, effects),
+            Stage::Fetching { .. } | Stage::Preparing | Stage::Ready => self.drop_run(effects),
+        }
+    }
+
+    /// The run ends before it began here: the master is told, and waits for nothing.
+    fn start_nothing(&mut self, t0: Mono, effects: &mut Vec<Effect>) {
+        if let Some(run) = &mut self.run {
+            run.stage = Stage::Spent { t0 };
+            run.spool.put(Box::new(FrameBody { last: true, ..FrameBody::default() }), RunTime(0));
+            effects.push(Effect::DropLoad);
+            self.offer(effects);
         }
     }
 
@@ -486,7 +497,8 @@ impl Membership {
                 effects.push(Effect::AbortLoad);
             }
             Stage::Draining { aborted: true, .. } | Stage::Spent { .. } => {}
-            Stage::Fetching { .. } | Stage::Preparing | Stage::Ready | Stage::Armed { .. } => self.drop_run(effects),
+            Stage::Armed { t0, .. } => self.start_nothing(t0, effects),
+            Stage::Fetching { .. } | Stage::Preparing | Stage::Ready => self.drop_run(effects),
         }
     }
 
@@ -791,6 +803,10 @@ impl Membership {
     fn advance(&mut self, now: Mono, effects: &mut Vec<Effect>) {
         self.advance_run(now, effects);
         self.advance_link(now, effects);
+        if self.ending == Ending::Abandoned && self.absence == Absence::Silent {
+            // whoever finishes alone does so while it is certain that the master's process is gone
+            self.lose_run(now, effects);
+        }
         let delivered = self.run.as_ref().is_none_or(Run::is_delivered);
         match self.ending {
             Ending::Asked { made_load } if delivered => self.leave(made_load, effects),
@@ -887,7 +903,8 @@ impl Membership {
         }
         self.ending = Ending::Abandoned;
         let Some(run) = &mut self.run else { return };
-        if run.ready.on_master_loss == MasterLoss::Finish && self.absence == Absence::Gone {
+        let makes_load = matches!(run.stage, Stage::Running { .. } | Stage::Draining { .. });
+        if run.ready.on_master_loss == MasterLoss::Finish && self.absence == Absence::Gone && makes_load {
             run.orphaned = true;
             effects.push(Effect::Say(format!("{}: the test is run to its end", self.lost_master())));
         } else {
