@@ -98,6 +98,8 @@ impl Unreached {
 pub struct Ready {
     /// What to do when the master is gone for good.
     pub on_master_loss: MasterLoss,
+    /// Its share goes to others if it is lost: then the target must not see its users twice.
+    pub is_replaced: bool,
     /// How long open requests may take at the end.
     pub graceful_stop: Duration,
 }
@@ -139,6 +141,8 @@ pub enum Effect {
     Assign(Box<Shard>),
     /// Users may start requests until then.
     Lease(Mono),
+    /// The lease is over, and the share is given to others.
+    LeaseLost,
     /// Let the engine drain.
     StopLoad,
     /// Cut the engine off.
@@ -352,9 +356,16 @@ impl Membership {
         });
         let ending = match self.ending {
             Ending::Aborted { until } => until,
+            _ if self.lease_may_end() => self.lease.unwrap_or(Mono(u64::MAX)),
             Ending::Not | Ending::Asked { .. } | Ending::Abandoned => Mono(u64::MAX),
         };
         link.min(run.unwrap_or(Mono(u64::MAX))).min(ending)
+    }
+
+    /// Whether the end of the lease is to be said.
+    fn lease_may_end(&self) -> bool {
+        let running = |run: &Run| run.ready.is_replaced && matches!(run.stage, Stage::Running { .. });
+        self.lease.is_some() && self.run.as_ref().is_some_and(running)
     }
 
     /// How long a connection may be silent. Never shorter than a lease, or a busy master would be given
@@ -659,7 +670,7 @@ impl Membership {
             stage,
             spool: Spool::default(),
             records: Shipped::default(),
-            ready: Ready { on_master_loss: MasterLoss::Stop, graceful_stop: Duration::ZERO },
+            ready: Ready { on_master_loss: MasterLoss::Stop, is_replaced: false, graceful_stop: Duration::ZERO },
             epoch: Epoch(0),
             wanted: BTreeMap::new(),
             empty: BTreeSet::new(),
@@ -822,6 +833,10 @@ impl Membership {
                 if let Stage::Armed { shard, .. } = armed {
                     effects.push(Effect::Start { shard, t0 });
                 }
+            }
+            Stage::Running { .. } if run.ready.is_replaced && self.lease.is_some_and(|until| now >= until) => {
+                self.lease = None;
+                effects.push(Effect::LeaseLost);
             }
             Stage::Draining { until, aborted, .. } if now >= *until => {
                 if *aborted {
