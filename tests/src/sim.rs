@@ -94,7 +94,14 @@ impl fmt::Display for Violation {
 ///
 /// An invariant broke. The run is repeated with a trace, which costs nothing when all is well.
 pub fn simulate(seed: u64, sabotage: Sabotage) -> Result<Outcome, Box<Violation>> {
-    world::World::new(seed, sabotage, false).run().map_err(|untraced| match world::World::new(seed, sabotage, true).run() {
+    let run = |traced| {
+        let outcome = std::panic::catch_unwind(|| world::World::new(seed, sabotage, traced).run());
+        outcome.unwrap_or_else(|_| {
+            let what = "a panic, told above".to_owned();
+            Err(Box::new(Violation { seed, what, story: world::story(seed), trace: Vec::new() }))
+        })
+    };
+    run(false).map_err(|untraced| match run(true) {
         Err(traced) => traced,
         Ok(_) => Box::new(Violation { what: format!("not deterministic: {}", untraced.what), ..*untraced }),
     })

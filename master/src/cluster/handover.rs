@@ -27,9 +27,12 @@ impl Part {
     }
 
     /// Cuts the part by weights: every lane and every unit of a cap goes to exactly one of them.
-    /// Weights of zero get nothing, unless all are zero.
+    /// Weights of zero get nothing, unless all are zero. Of no weights there are no parts.
     pub fn cut(&self, weights: &[u32]) -> Vec<Self> {
         let mut parts: Vec<Self> = weights.iter().map(|_| Self::default()).collect();
+        if weights.is_empty() {
+            return parts;
+        }
         let takers: Vec<usize> = (0..weights.len()).filter(|i| weights[*i] > 0).collect();
         let takers = if takers.is_empty() { (0..weights.len()).collect() } else { takers };
         let shares = deal(&takers.iter().map(|i| weights[*i]).collect::<Vec<_>>());
@@ -109,6 +112,13 @@ impl Tenures {
     pub fn change(&mut self, epoch: Epoch, from: RunTime, part: Part) {
         let from = from.max(self.newest_from());
         self.0.push(Tenure { epoch, from, part });
+    }
+
+    /// Owns nothing from `from` on, whatever later assignments said: whoever held it is gone.
+    pub fn end(&mut self, epoch: Epoch, from: RunTime) {
+        let caps = self.newest().map_or(0, |tenure| tenure.part.caps.len());
+        self.0.retain(|tenure| tenure.from < from);
+        self.0.push(Tenure { epoch, from, part: Part { caps: vec![0; caps], ..Part::default() } });
     }
 
     /// What assignment `epoch` took away stays owned: nobody knows whether it came into force.

@@ -196,8 +196,8 @@ impl Master {
         // a planted fault: gone after 2.4 s instead of 3
         let early = if context.sabotage == Sabotage::GiveAwayEarly { Duration::from_millis(600) } else { Duration::ZERO };
         for (session, until, how) in self.registry.gone(now.after(early)) {
-            context.truth.gave_away(session);
             let silent = how.is_none();
+            context.truth.gave_away(session, !silent);
             self.lose(context, session, (until, silent), how.unwrap_or_else(|| "silent".to_owned()));
         }
         self.tell(context, Event::Tick);

@@ -502,6 +502,11 @@ impl World {
     }
 }
 
+/// What a seed describes, for people.
+pub(crate) fn story(seed: u64) -> Vec<String> {
+    Setup::new(seed).story()
+}
+
 fn summary(happening: &Happening) -> String {
     let text = match happening {
         Happening::Arrival(Arrival { connection, to, packet, .. }) => {

@@ -144,7 +144,8 @@ impl Coordinator {
                 let planned = planned(&fate);
                 fate.loss = Some(loss(participant, (from, to), (planned, 0), 0, reason));
             }
-            Stage::Asked | Stage::Ready | Stage::Armed(_) | Stage::Finished | Stage::Lost { .. } => {}
+            Stage::Finished => self.settle_unstarted(participant, end, &mut fate),
+            Stage::Asked | Stage::Ready | Stage::Armed(_) | Stage::Lost { .. } => {}
         }
         fate
     }
@@ -273,8 +274,8 @@ impl Coordinator {
         fate
     }
 
-    /// Arrivals of a worker that left which were due when it had stopped starting and not yet sealed its
-    /// last span: neither it nor anybody else has counted them.
+    /// Arrivals that a worker owned until `sealed` and has not counted: due when it had stopped starting
+    /// and not yet sealed its last span, or on lanes that it was given when it had finished.
     fn settle_unstarted(&self, participant: &Participant, sealed: RunTime, fate: &mut Fate) {
         let plan = &self.spec.plan;
         // in the closed model iterations are due when they start
