@@ -7,7 +7,9 @@ use ld_shared::load::{Program, What};
 
 fn program(changes: &[(u64, What)]) -> Program {
     let mut program = Program::default();
-    changes.iter().for_each(|(ms, what)| program.push(RunTime(ms * 1_000_000), *what));
+    for (ms, what) in changes {
+        program.push(RunTime(ms * 1_000_000), *what);
+    }
     program
 }
 
