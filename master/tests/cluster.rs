@@ -73,7 +73,7 @@ impl LoadMaker for Double {
         });
     }
 
-    fn assign(&self, _shard: &Shard) {}
+    fn assign(&self, _shard: Shard) {}
 
     fn change(&self, _program: &Program) {}
 

@@ -137,7 +137,7 @@ impl Coordinator {
             return;
         }
         let name = participant.name.to_string();
-        participant.tenures.change(epoch, from, Part { caps: vec![0; part.caps.len()], ..Part::default() });
+        participant.tenures.end(epoch, from);
         let takers = self.hand_out(part, from, effects);
         let what = if takers.is_empty() {
             format!("nobody can take {name}'s share over")
