@@ -18,13 +18,14 @@ pub mod rule_watch;
 mod service;
 pub mod throttles;
 
-pub use coordinator::RunError;
+pub use coordinator::{ChangeError, RunError};
 
 use crate::record_file::LineSink;
 use crate::run::{Measured, Progress};
 use bytes::Bytes;
 use driver::{Driver, Input, RunRequest};
 use ld_shared::id::Digest;
+use ld_shared::load::What;
 use ld_shared::plan::Plan;
 use ld_shared::threshold::Threshold;
 use ld_worker::engine::Engine;
@@ -199,6 +200,15 @@ impl Cluster {
         let request = Box::new(RunRequest { order, control, progress, reply });
         self.inputs.send(Input::Run(request)).await.map_err(|_| RunError::Closed)?;
         answer.await.map_err(|_| RunError::Closed)?
+    }
+
+    /// Changes the load of the run that goes on: users, rate, pause. It holds half a second from now,
+    /// on every worker at one instant, and stands in the result's events as done `by` somebody.
+    pub async fn change(&self, what: What, by: &str) -> Result<(), ChangeError> {
+        let (reply, answer) = oneshot::channel();
+        let input = Input::Change { what, by: by.to_owned(), reply };
+        self.inputs.send(input).await.map_err(|_| ChangeError::NotRunning)?;
+        answer.await.map_err(|_| ChangeError::NotRunning)?
     }
 
     /// Says goodbye to the workers, so that they end (unless `--stay`), and closes the port.

@@ -9,6 +9,7 @@ use ld_shared::clock_estimate::ClockEstimate;
 use ld_shared::frame::{Frame, FrameBody, FrameKey};
 use ld_shared::id::{Digest, Epoch, RunId, SessionId};
 use ld_shared::message::{BEAT_EVERY, GONE_AFTER, Hello, LEASE, Returning, ToMaster, ToWorker};
+use ld_shared::load::Program;
 use ld_shared::plan::{MasterLoss, Pool};
 use ld_shared::record::{RecordBatch, RecordBody};
 use ld_shared::shard::Shard;
@@ -139,6 +140,8 @@ pub enum Effect {
     },
     /// Own other lanes.
     Assign(Box<Shard>),
+    /// Make what these changes make of the plan.
+    Change(Program),
     /// Users may start requests until then.
     Lease(Mono),
     /// The lease is over, and the share is given to others.
@@ -248,6 +251,8 @@ struct Run {
     ready: Ready,
     /// The newest assignment that is in force.
     epoch: Epoch,
+    /// Changes of the load that came before it began here.
+    program: Option<Program>,
     /// Tickets that were asked for and have not come, and pools without any: said again to a master
     /// that is there again.
     wanted: BTreeMap<Pool, u64>,
@@ -523,6 +528,7 @@ impl Membership {
             }
             ToWorker::Arm { run, attempt, t0, shard } if ours(&run) => self.on_arm(now, attempt, t0, shard, effects),
             ToWorker::Assign { run, shard } if ours(&run) => self.on_assign(shard, effects),
+            ToWorker::Program { run, program } if ours(&run) => self.on_program(program, effects),
             ToWorker::Stop { run } if ours(&run) => self.stop_load(now, effects),
             ToWorker::Abort { run } if ours(&run) => self.abort_load(now, effects),
             ToWorker::RunClosed { run } if ours(&run) => self.drop_run(effects),
@@ -564,6 +570,7 @@ impl Membership {
             // late messages of a run that is over here
             ToWorker::Arm { .. }
             | ToWorker::Assign { .. }
+            | ToWorker::Program { .. }
             | ToWorker::Stop { .. }
             | ToWorker::Abort { .. }
             | ToWorker::RunClosed { .. }
@@ -620,11 +627,25 @@ impl Membership {
                 let armed = std::mem::replace(&mut run.stage, Stage::Running { t0 });
                 if let Stage::Armed { shard, .. } = armed {
                     effects.push(Effect::Start { shard, t0 });
+                    effects.extend(run.program.take().map(Effect::Change));
                 }
             }
             effects.push(Effect::Assign(shard));
         }
         effects.push(Effect::Send(ToMaster::Assigned { run: id, epoch }));
+    }
+
+    /// The load changes while it is made.
+    fn on_program(&mut self, program: Program, effects: &mut Vec<Effect>) {
+        let Some(run) = &mut self.run else { return };
+        let (id, changes) = (run.run.clone(), program.changes().len() as u32);
+        match run.stage {
+            // the engine takes it once it runs
+            Stage::Armed { .. } => run.program = Some(program),
+            Stage::Running { .. } => effects.push(Effect::Change(program)),
+            _ => {}
+        }
+        effects.push(Effect::Send(ToMaster::ProgramSet { run: id, changes }));
     }
 
     fn on_goodbye(&mut self, now: Mono, text: &str, effects: &mut Vec<Effect>) {
@@ -666,6 +687,7 @@ impl Membership {
             records: Shipped::default(),
             ready: Ready { on_master_loss: MasterLoss::Stop, is_replaced: false, graceful_stop: Duration::ZERO },
             epoch: Epoch(0),
+            program: None,
             wanted: BTreeMap::new(),
             empty: BTreeSet::new(),
             orphaned: false,
@@ -826,6 +848,7 @@ impl Membership {
                 let armed = std::mem::replace(&mut run.stage, Stage::Running { t0 });
                 if let Stage::Armed { shard, .. } = armed {
                     effects.push(Effect::Start { shard, t0 });
+                    effects.extend(run.program.take().map(Effect::Change));
                 }
             }
             Stage::Running { .. } if run.ready.is_replaced && self.lease.is_some_and(|until| now >= until) => {

@@ -5,9 +5,12 @@
 
 mod moves;
 mod outcome;
+mod live;
 mod rules;
 #[cfg(test)]
 mod tests;
+
+pub use live::ChangeError;
 
 use super::assign::{AssignError, Share, Strength, assign};
 use super::handover::{Part, Tenures};
@@ -20,6 +23,7 @@ use bytes::Bytes;
 use ld_shared::frame::Frame;
 use ld_shared::id::{Digest, Epoch, RunId, SessionId, WorkerName};
 use ld_shared::lanes::LaneSet;
+use ld_shared::load::{Program, What};
 use ld_shared::message::{PREPARE_WITHIN, RunBeat, ToMaster, ToWorker};
 use ld_shared::plan::{AtEnd, Dealing, Plan, Pool};
 use ld_shared::record::RecordBatch;
@@ -91,6 +95,8 @@ pub enum Event {
     },
     /// A worker of this run is there again, over a new connection (it is in the registry).
     Returned(SessionId),
+    /// Somebody changes the load.
+    Change(What, String),
     /// Somebody asked the run to end.
     Stop,
     /// Somebody asked the run to end at once.
@@ -208,6 +214,9 @@ pub struct Coordinator {
     unowned: Part,
     /// Why the run was ended as a failure.
     failed: Option<String>,
+    /// Changes of the load, and the plan with them.
+    program: Program,
+    load: Arc<Plan>,
 }
 
 /// Parts on their way from some workers to others.
@@ -318,7 +327,6 @@ impl Coordinator {
         let participants = BTreeMap::new();
         let watch = Watch::new(&spec.thresholds, spec.plan.warmup);
         Self {
-            spec,
             state,
             began: now,
             participants,
@@ -338,6 +346,9 @@ impl Coordinator {
             handover: None,
             unowned: Part::default(),
             failed: None,
+            program: Program::default(),
+            load: Arc::clone(&spec.plan),
+            spec,
         }
     }
 
@@ -400,6 +411,7 @@ impl Coordinator {
             Event::Message(session, message) => self.on_message(now, session, message, effects),
             Event::Lost { session, until, silent, how } => self.on_lost(now, session, (until, silent, how), effects),
             Event::Returned(session) => self.on_returned(now, session, registry, effects),
+            Event::Change(what, by) => self.on_change(now, what, &by, effects),
             Event::Stop => self.on_stop(now, effects),
             Event::Abort => self.on_abort(now, effects),
             Event::Joined | Event::Tick => {}
@@ -499,6 +511,7 @@ impl Coordinator {
             }
             // messages of another run are late, and a second hello is nothing to us
             ToMaster::Hello(_)
+            | ToMaster::ProgramSet { .. }
             | ToMaster::NeedBlobs { .. }
             | ToMaster::Ready { .. }
             | ToMaster::CannotPrepare { .. }

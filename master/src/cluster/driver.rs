@@ -3,7 +3,7 @@
 //! Everything that decides is in [`Registry`] and [`Coordinator`]; what comes in over gRPC
 //! ([`super::service`]) or from the worker in this process ([`super::local`]) is an [`Input`].
 
-use super::coordinator::{Coordinator, Effect, Event, RunError, Spec};
+use super::coordinator::{ChangeError, Coordinator, Effect, Event, RunError, Spec};
 use super::membership::Registry;
 use super::{ClusterOptions, RunControl, RunOrder};
 use crate::record_file::LineBatch;
@@ -12,6 +12,7 @@ use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 use ld_shared::boot::clock;
 use ld_shared::id::{Digest, RunId, SessionId};
+use ld_shared::load::What;
 use ld_shared::message::{
     BLOB_CHUNK, BeatReply, GONE_AFTER, Hello, Refusal, RefusalCode, Returning, ToMaster, ToWorker,
 };
@@ -40,6 +41,8 @@ pub(super) enum Input {
     Message { connection: ConnectionId, at: Mono, message: ToMaster },
     /// A connection ended: what was seen.
     Closed { connection: ConnectionId, seen: String },
+    /// Change the load of the run.
+    Change { what: What, by: String, reply: oneshot::Sender<Result<(), ChangeError>> },
     /// Start a run.
     Run(Box<RunRequest>),
     /// End the cluster.
@@ -167,6 +170,15 @@ impl Driver {
             }
             Input::Message { connection, at, message } => self.on_message(connection, at, message),
             Input::Closed { connection, seen } => self.on_closed(connection, &seen),
+            Input::Change { what, by, reply } => {
+                let active = self.active.as_ref().ok_or(ChangeError::NotRunning);
+                let allowed = active.and_then(|active| active.coordinator.may_change(what));
+                if allowed.is_ok() {
+                    self.tell(Event::Change(what, by));
+                }
+                // whoever asked may be gone already
+                reply.send(allowed).ok();
+            }
             Input::Run(request) => self.start(*request),
             Input::Close(_) => {}
         }
