@@ -12,6 +12,7 @@ use bytes::Bytes;
 use ld_shared::boot::clock;
 use ld_shared::frame::Odometers;
 use ld_shared::id::{Digest, RunId};
+use ld_shared::load::Program;
 use ld_shared::message::{Beat, LINK_QUEUE, RunBeat, ToMaster, ToWorker};
 use ld_shared::plan::{Plan, Pool, WorkerLoss};
 use ld_shared::shard::Shard;
@@ -32,6 +33,8 @@ pub trait LoadMaker: Sized + Send + 'static {
     fn start(&self, shard: Shard, t0: Mono);
     /// [`Engine::assign`].
     fn assign(&self, shard: Shard);
+    /// [`Engine::change`].
+    fn change(&self, program: &Program);
     /// [`Engine::set_lease`].
     fn set_lease(&self, until: Mono);
     /// [`Engine::lease_lost`].
@@ -63,6 +66,9 @@ impl LoadMaker for Engine {
     }
     fn assign(&self, shard: Shard) {
         self.assign(&shard);
+    }
+    fn change(&self, program: &Program) {
+        self.change(program);
     }
     fn set_lease(&self, until: Mono) {
         self.set_lease(until);

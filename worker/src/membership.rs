@@ -33,7 +33,7 @@ const DRAIN_SLACK: Duration = Duration::from_secs(2);
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 /// How long load goes on without a master after its machine said that nobody listens: several
 /// attempts to reach it lie within.
-const ORPHAN_LEASE: Duration = Duration::from_millis(2_000);
+const ORPHAN_LEASE: Duration = Duration::from_secs(2);
 /// After an abort, how long the engine may take for its last span, and the master to count it.
 const ABORT_WITHIN: Duration = Duration::from_secs(3);
 
@@ -574,13 +574,7 @@ impl Membership {
         }
     }
 
-    fn on_welcome(
-        &mut self,
-        now: Mono,
-        (session, secret): (SessionId, Bytes),
-        name: &str,
-        effects: &mut Vec<Effect>,
-    ) {
+    fn on_welcome(&mut self, now: Mono, (session, secret): (SessionId, Bytes), name: &str, effects: &mut Vec<Effect>) {
         let same = self.home.as_ref().is_some_and(|home| home.session == session);
         self.home = Some(Returning { session, secret });
         self.link = Link::Joined { session };
