@@ -260,6 +260,7 @@ impl Worker {
                 }
             }
             Effect::Lease(until) => {
+                context.truth.believes(self.index, until);
                 process.lease = Some(until);
                 process.with_engine(|engine| engine.set_lease(now.0, until));
             }
