@@ -206,6 +206,8 @@ pub struct Membership {
 enum Absence {
     /// Nothing is heard: cut off, perhaps, while the master gives the share away.
     Silent,
+    /// The connection ended, and the master was not dialled since.
+    Ended,
     /// The connection ended, and whenever it was dialled since, its machine said that nobody listens:
     /// the master's process is gone, and gives nothing away.
     Gone,
@@ -350,7 +352,7 @@ impl Membership {
             Link::Greeting { until } => until.min(self.gives_up_at()),
             Link::Joined { .. } => self.next_beat.min(self.heard.after(self.patience())),
         };
-        let unanswered = self.trying.filter(|_| self.absence == Absence::Gone).map(|since| since.after(ANSWER_WITHIN));
+        let unanswered = self.trying.filter(|_| self.absence != Absence::Silent).map(|since| since.after(ANSWER_WITHIN));
         let link = link.min(unanswered.unwrap_or(Mono(u64::MAX)));
         let run = self.run.as_ref().map(|run| match &run.stage {
             Stage::Armed { t0, shard } => start_at(*t0, shard),
@@ -391,7 +393,7 @@ impl Membership {
         match event {
             Event::Connected => {
                 self.link = Link::Greeting { until: now.after(GREET_WITHIN) };
-                let returning = self.home.clone().filter(|_| self.run.is_some());
+                let returning = self.home.clone().filter(|_| self.run.as_ref().is_some_and(|run| !run.orphaned));
                 let hello = Hello { returning, ..self.options.hello.clone() };
                 effects.push(Effect::Send(ToMaster::Hello(hello)));
             }
@@ -425,9 +427,11 @@ impl Membership {
         let was_joined = matches!(self.link, Link::Joined { .. });
         if was_joined {
             effects.push(Effect::Say(format!("connection to the master {} ended: {seen}", self.options.master)));
-            self.absence = Absence::Gone;
+            self.absence = Absence::Ended;
         } else if !refused {
             self.absence = Absence::Silent;
+        } else if self.absence == Absence::Ended {
+            self.absence = Absence::Gone;
         }
         self.seen = seen;
         self.trying = None;

@@ -2,6 +2,7 @@
 //! suite checks that the result notices.
 
 use ld_shared::frame::Odometers;
+use ld_shared::load::Program;
 use ld_shared::plan::Pool;
 use ld_shared::shard::Shard;
 use ld_shared::snapshot::Snapshot;
@@ -47,6 +48,9 @@ impl LoadMaker for Lossy {
     }
     fn assign(&self, shard: Shard) {
         self.0.assign(&shard);
+    }
+    fn change(&self, program: &Program) {
+        self.0.change(program);
     }
     fn set_lease(&self, until: Mono) {
         self.0.set_lease(until);
