@@ -467,7 +467,7 @@ impl Coordinator {
             return;
         }
         let part = self.watch.part(&frame, sealed_at);
-        let put = self.ledger.put(frame, sealed_at, self.run_now(now));
+        let put = self.ledger.put(&frame, sealed_at, self.run_now(now));
         if let (Put::New, Some(part)) = (&put, part) {
             self.watch.add(part);
         }
@@ -503,7 +503,7 @@ impl Coordinator {
             record.worker = Arc::clone(&worker);
         }
         let lines = std::mem::take(&mut batch.body.lines);
-        let put = self.ledger.put_records(batch);
+        let put = self.ledger.put_records(&batch);
         if put == Put::New && !lines.is_empty() {
             effects.push(Effect::WriteLines(worker, lines));
         }
