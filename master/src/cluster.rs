@@ -1,12 +1,14 @@
 //! The cluster: workers that make load, and the runs over them.
 //!
 //! What decides is pure: [`membership`] (who is there), [`coordinator`] (one run), [`assign`] (who
-//! makes what), [`ledger`] (what was measured), [`loss`] (what nobody will know). The shell is thin:
+//! makes what), [`handover`] (how parts change hands), [`ledger`] (what was measured), [`loss`] (what
+//! nobody will know). The shell is thin:
 //! `driver` (one thread that owns them), `service` (gRPC), `local` (the worker in this process).
 
 pub mod assign;
 pub mod coordinator;
 mod driver;
+pub mod handover;
 pub mod join;
 pub mod ledger;
 mod local;

@@ -73,6 +73,8 @@ impl LoadMaker for Double {
         });
     }
 
+    fn assign(&self, _shard: &Shard) {}
+
     fn set_lease(&self, _until: Mono) {}
 
     fn stop(&self) {
@@ -137,6 +139,8 @@ fn plan(seconds: f64, seed: u64) -> Plan {
         teardown: Vec::new(),
         collect: false,
         details: Vec::new(),
+        on_worker_loss: ld_shared::plan::WorkerLoss::default(),
+        on_master_loss: ld_shared::plan::MasterLoss::default(),
         secrets: None,
     }
 }
@@ -161,7 +165,7 @@ fn listening(expected_workers: u32, wait: Duration) -> ClusterOptions {
 }
 
 fn options(master: String, protocol: u32) -> Options {
-    let hello = Hello { protocol, build: "test".into(), name: "w".into(), cores: 1 };
+    let hello = Hello { protocol, build: "test".into(), name: "w".into(), cores: 1, returning: None };
     Options { hello, capacity: 1_000, stay: false, master_timeout: Duration::from_secs(5), master }
 }
 

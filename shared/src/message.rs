@@ -4,7 +4,7 @@
 //! converts.
 
 use crate::frame::{Frame, Odometers};
-use crate::id::{Digest, RunId, SessionId};
+use crate::id::{Digest, Epoch, RunId, SessionId};
 use crate::plan::Pool;
 use crate::record::RecordBatch;
 use crate::shard::Shard;
@@ -99,6 +99,13 @@ pub enum ToMaster {
         /// That of [`ToWorker::Throttles`].
         number: u64,
     },
+    /// It goes by this assignment.
+    Assigned {
+        /// The run.
+        run: RunId,
+        /// That of the assignment.
+        epoch: Epoch,
+    },
     /// Measurements. Travels on the stream of results.
     Frame {
         /// The frame.
@@ -126,6 +133,17 @@ pub struct Hello {
     pub name: String,
     /// Load cores, at least 1.
     pub cores: u32,
+    /// The session that it had, if it comes back.
+    pub returning: Option<Returning>,
+}
+
+/// A session that comes back over a new connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Returning {
+    /// Which.
+    pub session: SessionId,
+    /// That of its welcome.
+    pub secret: Bytes,
 }
 
 /// A heartbeat.
@@ -212,6 +230,14 @@ pub enum ToWorker {
         /// The start instant on the master's clock.
         t0: Mono,
         /// What to run.
+        shard: Box<Shard>,
+    },
+    /// Other lanes and caps from an instant. Comes first, with those in force, whenever a session
+    /// is attached again to a run that goes on: the worker starts nothing before it.
+    Assign {
+        /// The run.
+        run: RunId,
+        /// What the worker owns from `shard.from` on: all of it, not the difference.
         shard: Box<Shard>,
     },
     /// Start nothing more; open requests may take the plan's `graceful_stop`.

@@ -62,9 +62,39 @@ pub struct Plan {
     /// Series of which service time and lag are kept apart from all others, because a rule asks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub details: Vec<Selector>,
+    /// What becomes of the share of a worker that is lost.
+    #[serde(default)]
+    pub on_worker_loss: WorkerLoss,
+    /// What workers do when their master is gone for good.
+    #[serde(default)]
+    pub on_master_loss: MasterLoss,
     /// Blob with the values of `${secret.NAME}`: the JSON form of [`crate::secrets::SecretBlob`]. Not
     /// in the plan, which is stored.
     pub secrets: Option<Digest>,
+}
+
+/// What becomes of the share of a worker that is lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WorkerLoss {
+    /// The others take it over.
+    #[default]
+    Redistribute,
+    /// Nobody makes it; if the worker comes back, it does.
+    Degrade,
+    /// The test ends.
+    Abort,
+}
+
+/// What workers do when their master is gone for good.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MasterLoss {
+    /// Start nothing more.
+    #[default]
+    Stop,
+    /// Run the plan to its end.
+    Finish,
 }
 
 /// A limit on the rate of requests that share a key. The number means the cluster.

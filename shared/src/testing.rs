@@ -94,6 +94,8 @@ pub(crate) fn bindings_with(
         teardown: Vec::new(),
         collect: false,
         details: Vec::new(),
+        on_worker_loss: crate::plan::WorkerLoss::default(),
+        on_master_loss: crate::plan::MasterLoss::default(),
         secrets: None,
     };
     Bindings::new(&plan, rows)

@@ -120,6 +120,7 @@ fn run(arguments: Arguments) -> std::io::Result<Exit> {
         build: BUILD.into(),
         name: arguments.name.unwrap_or_else(host_name),
         cores: arguments.cores.unwrap_or(all),
+        returning: None,
     };
     let options = Options {
         hello,

@@ -6,7 +6,7 @@
 pub mod grpc;
 
 use crate::engine::{Engine, EngineEvent, EngineSpec};
-use crate::membership::{Effect, Event, Exit, Membership, Options, Ready};
+use crate::membership::{Effect, Event, Exit, Membership, Options, Ready, Unreached};
 use crate::protocol::PrepareError;
 use bytes::Bytes;
 use ld_shared::boot::clock;
@@ -30,6 +30,8 @@ pub trait LoadMaker: Sized + Send + 'static {
     fn prepare(spec: EngineSpec, events: mpsc::UnboundedSender<EngineEvent>) -> Result<Self, PrepareError>;
     /// [`Engine::start`].
     fn start(&self, shard: Shard, t0: Mono);
+    /// [`Engine::assign`].
+    fn assign(&self, shard: &Shard);
     /// [`Engine::set_lease`].
     fn set_lease(&self, until: Mono);
     /// [`Engine::stop`].
@@ -56,6 +58,9 @@ impl LoadMaker for Engine {
     }
     fn start(&self, shard: Shard, t0: Mono) {
         self.start(&shard, t0);
+    }
+    fn assign(&self, shard: &Shard) {
+        self.assign(shard);
     }
     fn set_lease(&self, until: Mono) {
         self.set_lease(until);
@@ -97,8 +102,8 @@ pub struct Channel {
 
 /// A way to the master.
 pub trait Dial {
-    /// Opens a connection, in bounded time. The error says what was seen.
-    fn dial(&mut self) -> impl Future<Output = Result<Channel, String>>;
+    /// Opens a connection, in bounded time.
+    fn dial(&mut self) -> impl Future<Output = Result<Channel, Unreached>>;
 }
 
 /// Runs a worker until it is done. `signals`: each one is a request to end, the second time at once.
@@ -137,7 +142,7 @@ pub async fn run<L: LoadMaker>(options: Options, mut dial: impl Dial, mut signal
                         shell.channel = Some(channel);
                         Event::Connected
                     }
-                    Err(seen) => Event::Disconnected(seen),
+                    Err(why) => Event::Disconnected(why),
                 }
             }
             event = shell.next() => event,
@@ -168,7 +173,7 @@ struct Shell<L> {
 struct Prepared<L> {
     load: L,
     events: mpsc::UnboundedReceiver<EngineEvent>,
-    graceful_stop: Duration,
+    ready: Ready,
 }
 
 /// How the generator fared in the newest span.
@@ -194,11 +199,11 @@ impl<L: LoadMaker> Shell<L> {
                 Some(Ok(message)) => Event::Message(message),
                 Some(Err(seen)) => {
                     self.channel = None;
-                    Event::Disconnected(seen)
+                    Event::Disconnected(Unreached::seen(seen))
                 }
                 None => {
                     self.channel = None;
-                    Event::Disconnected("it was closed".into())
+                    Event::Disconnected(Unreached::seen("it was closed"))
                 }
             },
             event = receive_engine(&mut self.events) => match event {
@@ -221,7 +226,7 @@ impl<L: LoadMaker> Shell<L> {
                     }
                     self.load = Some(prepared.load);
                     self.events = Some(prepared.events);
-                    Event::Prepared(run, Ok(Ready { graceful_stop: prepared.graceful_stop }))
+                    Event::Prepared(run, Ok(prepared.ready))
                 }
                 Ok(late) => {
                     discard(late.load);
@@ -270,6 +275,7 @@ impl<L: LoadMaker> Shell<L> {
             }
             Effect::Say(text) => tracing::info!("{text}"),
             Effect::Start { shard, t0 } => self.with_load(|load| load.start(*shard, t0)),
+            Effect::Assign(shard) => self.with_load(|load| load.assign(&shard)),
             Effect::StopLoad => self.with_load(LoadMaker::stop),
             Effect::AbortLoad => self.with_load(LoadMaker::abort),
             Effect::Grant(pool, tickets, exhausted) => self.with_load(|load| load.grant(pool, tickets, exhausted)),
@@ -294,7 +300,8 @@ impl<L: LoadMaker> Shell<L> {
         let full = self.channel.as_ref().is_some_and(|channel| channel.up.try_send(message).is_err());
         if full && must {
             self.channel = None;
-            return Some(Event::Disconnected(format!("more than {LINK_QUEUE} messages wait to be sent")));
+            let seen = format!("more than {LINK_QUEUE} messages wait to be sent");
+            return Some(Event::Disconnected(Unreached::seen(seen)));
         }
         None
     }
@@ -307,10 +314,11 @@ impl<L: LoadMaker> Shell<L> {
                 .map_err(|error| format!("its release does not understand the plan: {error}"))
                 .and_then(|plan| {
                     let graceful_stop = Duration::from_nanos(plan.graceful_stop.0);
+                    let ready = Ready { on_master_loss: plan.on_master_loss, graceful_stop };
                     let (sender, events) = mpsc::unbounded_channel();
                     let spec = EngineSpec { plan: Arc::new(plan), blobs: Arc::new(blobs), cores };
                     let load = L::prepare(spec, sender).map_err(|error| error.to_string())?;
-                    Ok(Prepared { load, events, graceful_stop })
+                    Ok(Prepared { load, events, ready })
                 });
             // the shell is gone only when the process ends
             drop(done.blocking_send((run, result)));

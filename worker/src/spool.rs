@@ -16,6 +16,11 @@ const MOST_WAITING: usize = 60;
 #[derive(Debug, Default)]
 pub struct Spool {
     waiting: VecDeque<(Box<FrameBody>, RunTime)>,
+    /// Offered and not acknowledged, by ascending numbers: they are offered again, unchanged, to a
+    /// master that is there again.
+    unacknowledged: VecDeque<(Box<FrameBody>, RunTime)>,
+    /// So many of those have been offered over the present connection.
+    repeated: usize,
     offered: u64,
     acknowledged: u64,
     finished: bool,
@@ -36,17 +41,31 @@ impl Spool {
 
     /// The next frame to offer, with its number, if the window is open.
     pub fn offer(&mut self) -> Option<(u64, Box<FrameBody>, RunTime)> {
-        if self.offered - self.acknowledged >= FRAME_WINDOW as u64 {
+        if let Some((body, sealed_at)) = self.unacknowledged.get(self.repeated) {
+            self.repeated += 1;
+            return Some((self.acknowledged + self.repeated as u64, body.clone(), *sealed_at));
+        }
+        if self.unacknowledged.len() >= FRAME_WINDOW {
             return None;
         }
         let (body, sealed_at) = self.waiting.pop_front()?;
         self.offered += 1;
+        self.unacknowledged.push_back((body.clone(), sealed_at));
+        self.repeated += 1;
         Some((self.offered, body, sealed_at))
+    }
+
+    /// There is a new connection: what was not acknowledged is offered again.
+    pub fn reconnect(&mut self) {
+        self.repeated = 0;
     }
 
     /// The master counted every frame up to `seq`.
     pub fn acknowledge(&mut self, seq: u64) {
-        self.acknowledged = self.acknowledged.max(seq.min(self.offered));
+        let more = seq.min(self.offered).saturating_sub(self.acknowledged);
+        self.acknowledged += more;
+        self.unacknowledged.drain(..more as usize);
+        self.repeated = self.repeated.saturating_sub(more as usize);
     }
 
     /// Whether frames wait to be offered.
@@ -94,6 +113,9 @@ mod tests {
                 offered.push(seq);
             }
             assert!(spool.offered - spool.acknowledged <= FRAME_WINDOW as u64);
+            spool.reconnect();
+            let again: Vec<u64> = std::iter::from_fn(|| spool.offer()).map(|(seq, ..)| seq).collect();
+            assert_eq!(again, (spool.acknowledged + 1..=spool.offered).collect::<Vec<_>>());
             spool.acknowledge(spool.offered);
         }
         assert_eq!((sum, next_second), (500, 500));

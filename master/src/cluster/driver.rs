@@ -12,7 +12,9 @@ use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 use ld_shared::boot::clock;
 use ld_shared::id::{Digest, RunId, SessionId};
-use ld_shared::message::{BLOB_CHUNK, BeatReply, LEASE, Refusal, RefusalCode, ToMaster, ToWorker};
+use ld_shared::message::{
+    BLOB_CHUNK, BeatReply, GONE_AFTER, Hello, Refusal, RefusalCode, Returning, ToMaster, ToWorker,
+};
 use ld_shared::time::Mono;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -90,13 +92,15 @@ pub(super) struct Driver {
     registry: Registry,
     connections: BTreeMap<ConnectionId, Connection>,
     active: Option<Active>,
+    /// Proofs of the sessions that may come back to the run.
+    secrets: BTreeMap<SessionId, Bytes>,
     effects: Vec<Effect>,
 }
 
 impl Driver {
     pub(super) fn new(options: ClusterOptions) -> Self {
         let (registry, connections) = (Registry::default(), BTreeMap::new());
-        Self { options, registry, connections, active: None, effects: Vec::new() }
+        Self { options, registry, connections, active: None, secrets: BTreeMap::new(), effects: Vec::new() }
     }
 
     /// Runs until the cluster is closed or its handle is gone.
@@ -170,15 +174,19 @@ impl Driver {
     }
 
     fn on_message(&mut self, id: ConnectionId, at: Mono, message: ToMaster) {
-        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let Some(connection) = self.connections.get(&id) else { return };
         let session = connection.session.as_ref().map(|(session, _)| *session);
         match (message, session) {
+            (ToMaster::Hello(hello), None) if self.is_returning(&hello) => self.take_back(id, at, &hello),
             (ToMaster::Hello(hello), None) => match self.registry.join(at, &hello) {
                 Ok((session, name)) => {
                     let secret = Bytes::copy_from_slice(
                         &[uuid::Uuid::new_v4().into_bytes(), uuid::Uuid::new_v4().into_bytes()].concat(),
                     );
-                    connection.session = Some((session, secret.clone()));
+                    if let Some(connection) = self.connections.get_mut(&id) {
+                        connection.session = Some((session, secret.clone()));
+                    }
+                    self.secrets.insert(session, secret.clone());
                     tracing::info!(worker = %name, cores = hello.cores, "worker joined");
                     self.send(session, ToWorker::Welcome { session, secret, name: name.to_string() });
                     self.tell(Event::Joined);
@@ -199,6 +207,7 @@ impl Driver {
             (ToMaster::Goodbye { text }, Some(session)) => {
                 self.tell(Event::Message(session, ToMaster::Goodbye { text }));
                 self.registry.leave(session);
+                self.secrets.remove(&session);
                 self.connections.remove(&id);
             }
             (message, Some(session)) => self.tell(Event::Message(session, message)),
@@ -216,18 +225,42 @@ impl Driver {
         }
     }
 
+    /// Whether a worker had a part in the run that goes on, and proves that it is the same.
+    fn is_returning(&self, hello: &Hello) -> bool {
+        let Some(Returning { session, secret }) = &hello.returning else { return false };
+        let takes_part = self.active.as_ref().is_some_and(|active| active.coordinator.may_return(*session));
+        takes_part && self.secrets.get(session) == Some(secret)
+    }
+
+    /// A worker of the run is there again over another connection, which replaces the one it had.
+    fn take_back(&mut self, id: ConnectionId, at: Mono, hello: &Hello) {
+        let Some(Returning { session, secret }) = hello.returning.clone() else { return };
+        self.connections.retain(|_, c| c.session.as_ref().is_none_or(|(s, _)| *s != session));
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        connection.session = Some((session, secret.clone()));
+        let name = self.registry.rejoin(at, session, hello);
+        tracing::info!(worker = %name, "worker is back");
+        self.send(session, ToWorker::Welcome { session, secret, name: name.to_string() });
+        self.tell(Event::Returned(session));
+    }
+
     fn on_closed(&mut self, id: ConnectionId, seen: &str) {
         let Some(connection) = self.connections.remove(&id) else { return };
-        if let Some((session, _)) = connection.session {
-            self.lose(session, clock::mono(), format!("its connection ended ({seen})"));
+        let Some((session, _)) = connection.session else { return };
+        let how = format!("its connection ended ({seen})");
+        // the end of a connection is no proof that load has stopped: it may come back within its lease
+        if self.active.as_ref().is_some_and(|active| active.coordinator.may_return(session)) {
+            self.registry.disconnect(session, clock::mono(), how);
+        } else {
+            self.lose(session, (clock::mono(), false), how);
         }
     }
 
-    fn lose(&mut self, session: SessionId, until: Mono, how: String) {
+    fn lose(&mut self, session: SessionId, (until, silent): (Mono, bool), how: String) {
         if let Some(member) = self.registry.member(session) {
             tracing::warn!(worker = %member.name, "worker lost: {how}");
-            self.tell(Event::Lost { session, until, how });
-            self.registry.leave(session);
+            self.tell(Event::Lost { session, until, silent, how });
+            self.registry.lose(session);
         }
         self.connections.retain(|_, c| c.session.as_ref().is_none_or(|(s, _)| *s != session));
     }
@@ -260,6 +293,7 @@ impl Driver {
             allow_missing: order.allow_missing_workers,
             thresholds: order.thresholds.clone(),
             local: self.options.bind.is_none(),
+            one_worker: order.any_worker,
         };
         let coordinator = Coordinator::new(clock::mono(), spec);
         let blobs = Arc::new(blobs);
@@ -268,11 +302,10 @@ impl Driver {
     }
 
     fn tick(&mut self, now: Mono) {
-        for session in self.registry.gone(now) {
-            let how = format!("nothing was heard of it for {:?}", ld_shared::message::GONE_AFTER);
-            // silent: it may have gone on until its lease ended
-            let until = self.registry.member(session).map_or(now, |member| member.answered.after(LEASE));
-            self.lose(session, until.min(now), how);
+        for (session, until, how) in self.registry.gone(now) {
+            let silent = how.is_none();
+            let how = how.unwrap_or_else(|| format!("nothing was heard of it for {GONE_AFTER:?}"));
+            self.lose(session, (until, silent), how);
         }
         if let Some(active) = &mut self.active {
             // nobody waits for the result any more: the handle's future was dropped
@@ -305,7 +338,7 @@ impl Driver {
                     Effect::Send(session, message) => self.send(session, message),
                     Effect::SendBlobs(session, digests) => self.send_blobs(session, digests),
                     Effect::WriteLines(worker, lines) => self.write_lines(worker, lines),
-                    Effect::Hangup(session, why) => self.lose(session, clock::mono(), why),
+                    Effect::Hangup(session, why) => self.lose(session, (clock::mono(), true), why),
                     Effect::Closed => self.finish(),
                 }
             }
@@ -314,6 +347,8 @@ impl Driver {
 
     fn finish(&mut self) {
         let Some(mut active) = self.active.take() else { return };
+        let gone = self.registry.forget_lost();
+        self.secrets.retain(|session, _| !gone.contains(session));
         let progress = active.coordinator.progress(clock::mono(), &self.registry);
         active.request.progress.send_replace(Arc::new(progress));
         let started_at = active.started_at(clock::mono());
@@ -344,7 +379,7 @@ impl Driver {
             _ => &connection.out,
         };
         if out.try_send(message).is_err() {
-            self.lose(session, clock::mono(), "it reads nothing of what it is sent".into());
+            self.lose(session, (clock::mono(), true), "it reads nothing of what it is sent".into());
         }
     }
 

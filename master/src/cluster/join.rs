@@ -24,6 +24,7 @@ pub async fn join(master: String, cores: usize, requests: mpsc::Receiver<()>) ->
         build: concat!("ld-master ", env!("CARGO_PKG_VERSION")).into(),
         name: ld_worker::cli::host_name(),
         cores: cores as u32,
+        returning: None,
     };
     let options =
         Options { hello, capacity: load_files(), stay: false, master_timeout: MASTER_TIMEOUT, master: master.clone() };

@@ -61,6 +61,8 @@ pub(crate) fn plan() -> Plan {
         teardown: Vec::new(),
         collect: false,
         details: Vec::new(),
+        on_worker_loss: ld_shared::plan::WorkerLoss::default(),
+        on_master_loss: ld_shared::plan::MasterLoss::default(),
         secrets: None,
     }
 }

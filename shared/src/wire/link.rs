@@ -4,7 +4,7 @@ use super::frame::{odometers_from_wire, odometers_to_wire};
 use super::{WireError, batch_from_wire, batch_to_wire, frame_from_wire, frame_to_wire, length, v1};
 use crate::id::{Digest, Epoch, RunId, SessionId};
 use crate::lanes::LaneSet;
-use crate::message::{Beat, BeatReply, ClockReport, Hello, Refusal, RefusalCode, RunBeat, ToMaster, ToWorker};
+use crate::message::{Beat, BeatReply, ClockReport, Hello, Refusal, RefusalCode, Returning, RunBeat, ToMaster, ToWorker};
 use crate::plan::Pool;
 use crate::shard::Shard;
 use crate::throttle::{PARTS, ThrottleShare, ThrottleUse};
@@ -21,6 +21,7 @@ pub fn control_to_master(message: &ToMaster) -> Option<v1::FromWorker> {
             build: hello.build.clone(),
             name: hello.name.clone(),
             cores: hello.cores,
+            returning: hello.returning.as_ref().map(|r| v1::Attach { session: r.session.0, secret: r.secret.clone() }),
         }),
         ToMaster::NeedBlobs { run, digests } => {
             M::NeedBlobs(v1::NeedBlobs { run: run.to_string(), digests: texts(digests) })
@@ -61,6 +62,7 @@ pub fn control_to_master(message: &ToMaster) -> Option<v1::FromWorker> {
         ToMaster::ThrottlesSet { run, number } => {
             M::ThrottlesSet(v1::ThrottlesSet { run: run.to_string(), number: *number })
         }
+        ToMaster::Assigned { run, epoch } => M::Assigned(v1::Assigned { run: run.to_string(), epoch: epoch.0 }),
         ToMaster::Frame { .. } | ToMaster::Records(_) => return None,
     };
     Some(v1::FromWorker { message: Some(message) })
@@ -91,6 +93,9 @@ pub fn control_from_worker(message: v1::FromWorker) -> Result<ToMaster, WireErro
             build: hello.build,
             name: hello.name,
             cores: hello.cores,
+            returning: hello
+                .returning
+                .map(|attach| Returning { session: SessionId(attach.session), secret: attach.secret }),
         }),
         M::NeedBlobs(need) => ToMaster::NeedBlobs { run: run(need.run), digests: digests(need.digests)? },
         M::Ready(ready) => ToMaster::Ready { run: run(ready.run), cores: ready.cores, capacity: ready.capacity },
@@ -110,6 +115,7 @@ pub fn control_from_worker(message: v1::FromWorker) -> Result<ToMaster, WireErro
         }
         M::Goodbye(goodbye) => ToMaster::Goodbye { text: goodbye.text },
         M::PoolEmpty(empty) => ToMaster::PoolEmpty { run: run(empty.run), pool: pool_from(empty.pool)? },
+        M::Assigned(assigned) => ToMaster::Assigned { run: run(assigned.run), epoch: Epoch(assigned.epoch) },
         M::ThrottlesSet(set) => ToMaster::ThrottlesSet { run: run(set.run), number: set.number },
     })
 }
@@ -150,6 +156,9 @@ pub fn control_to_worker(message: &ToWorker) -> Option<v1::FromMaster> {
         }),
         ToWorker::Arm { run, attempt, t0, shard } => {
             M::Arm(v1::Arm { run: run.to_string(), attempt: *attempt, t0_ns: t0.0, shard: Some(shard_to(shard)) })
+        }
+        ToWorker::Assign { run, shard } => {
+            M::Assign(v1::Assign { run: run.to_string(), shard: Some(shard_to(shard)) })
         }
         ToWorker::Stop { run } => M::Stop(name(run)),
         ToWorker::Abort { run } => M::Abort(name(run)),
@@ -217,6 +226,10 @@ pub fn control_from_master(message: v1::FromMaster) -> Result<ToWorker, WireErro
             attempt: arm.attempt,
             t0: Mono(arm.t0_ns),
             shard: Box::new(shard_from(arm.shard.ok_or(WireError::Missing("shard"))?)?),
+        },
+        M::Assign(assign) => ToWorker::Assign {
+            run: run(assign.run),
+            shard: Box::new(shard_from(assign.shard.ok_or(WireError::Missing("shard"))?)?),
         },
         M::Stop(name) => ToWorker::Stop { run: run(name.run) },
         M::Abort(name) => ToWorker::Abort { run: run(name.run) },
@@ -383,7 +396,14 @@ mod tests {
             throttles: vec![ThrottleUse { passed: 4, waiting: 5 }],
         };
         let messages = [
-            ToMaster::Hello(Hello { protocol: 1, build: "b".into(), name: "w".into(), cores: 2 }),
+            ToMaster::Hello(Hello { protocol: 1, build: "b".into(), name: "w".into(), cores: 2, returning: None }),
+            ToMaster::Hello(Hello {
+                protocol: 1,
+                build: "b".into(),
+                name: "w".into(),
+                cores: 2,
+                returning: Some(Returning { session: SessionId(5), secret: Bytes::from_static(b"s") }),
+            }),
             ToMaster::NeedBlobs { run: run.clone(), digests: vec![Digest::of(b"x")] },
             ToMaster::Ready { run: run.clone(), cores: 2, capacity: 3 },
             ToMaster::CannotPrepare { run: run.clone(), text: "why".into() },
@@ -398,7 +418,8 @@ mod tests {
             ToMaster::WantTickets { run: run.clone(), pool: Pool::Iterations, want: 3 },
             ToMaster::WantTickets { run: run.clone(), pool: Pool::Source(0), want: 3 },
             ToMaster::PoolEmpty { run: run.clone(), pool: Pool::Source(2) },
-            ToMaster::ThrottlesSet { run, number: 6 },
+            ToMaster::ThrottlesSet { run: run.clone(), number: 6 },
+            ToMaster::Assigned { run, epoch: Epoch(8) },
             ToMaster::Goodbye { text: "bye".into() },
         ];
         for message in messages {
@@ -429,7 +450,8 @@ mod tests {
             refused(RefusalCode::Closing),
             ToWorker::Prepare { run: run.clone(), plan: digest.clone(), blobs: vec![digest.clone()] },
             ToWorker::Blob { digest, total: 9, offset: 4, data: Bytes::from_static(b"abc") },
-            ToWorker::Arm { run: run.clone(), attempt: 1, t0: Mono(9), shard: Box::new(shard) },
+            ToWorker::Arm { run: run.clone(), attempt: 1, t0: Mono(9), shard: Box::new(shard.clone()) },
+            ToWorker::Assign { run: run.clone(), shard: Box::new(shard) },
             ToWorker::Stop { run: run.clone() },
             ToWorker::Abort { run: run.clone() },
             ToWorker::RunClosed { run: run.clone() },

@@ -1,6 +1,7 @@
 //! A connection to a master over gRPC: one TCP connection, two streams.
 
 use super::{Channel, Dial};
+use crate::membership::Unreached;
 use ld_proto::v1::cluster_client::ClusterClient;
 use ld_shared::message::{FRAME_WINDOW, LINK_QUEUE, RECORD_WINDOW, ToMaster, ToWorker};
 use ld_shared::wire::{self, MAX_MESSAGE};
@@ -26,19 +27,24 @@ pub struct GrpcDial {
 }
 
 impl Dial for GrpcDial {
-    async fn dial(&mut self) -> Result<Channel, String> {
+    async fn dial(&mut self) -> Result<Channel, Unreached> {
         let connected = tokio::time::timeout(DIAL_WITHIN, connect(&self.master)).await;
-        connected.map_err(|_| format!("{} did not answer within {DIAL_WITHIN:?}", self.master))?
+        let late = |_| Unreached::seen(format!("{} did not answer within {DIAL_WITHIN:?}", self.master));
+        connected.map_err(late)?
     }
 }
 
-async fn connect(master: &str) -> Result<Channel, String> {
-    let tcp = TcpStream::connect(master).await.map_err(|error| error.to_string())?;
-    tcp.set_nodelay(true).map_err(|error| error.to_string())?;
+async fn connect(master: &str) -> Result<Channel, Unreached> {
+    let unreached = |error: io::Error| {
+        let refused = error.kind() == io::ErrorKind::ConnectionRefused;
+        Unreached { refused, seen: error.to_string() }
+    };
+    let tcp = TcpStream::connect(master).await.map_err(unreached)?;
+    tcp.set_nodelay(true).map_err(unreached)?;
     let endpoint = Endpoint::from_static("http://master")
         .initial_stream_window_size(64 * 1024)
         .initial_connection_window_size(1024 * 1024);
-    let transport = endpoint.connect_with_connector(Once(Some(tcp))).await.map_err(|error| describe(&error))?;
+    let transport = endpoint.connect_with_connector(Once(Some(tcp))).await.map_err(|error| Unreached::seen(describe(&error)))?;
     let mut client =
         ClusterClient::new(transport).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE);
 

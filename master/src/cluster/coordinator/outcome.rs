@@ -1,8 +1,7 @@
 //! What a closed run measured.
 
-use super::super::assign::own_due;
 use super::super::ledger::SessionLedger;
-use super::super::loss::{Known, bound};
+use super::super::loss::{Known, bound, due};
 use super::{Coordinator, Participant, RunError, Stage, State};
 use crate::run::{Ending, Event, Loss, Measured, WorkerResult};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -37,11 +36,14 @@ impl Coordinator {
             for (second, row) in fate.nobody {
                 self.ledger.add_row(second, &row);
             }
+            losses.extend(self.absences(&participant));
             losses.extend(fate.loss);
             workers.push(self.worker(session, &participant, &fate.odometers));
         }
         let everybody_lost = self.participants.values().all(|p| matches!(p.stage, Stage::Lost { .. }));
-        let ending = if everybody_lost && self.stopped_at.is_none() {
+        let ending = if let Some(failed) = self.failed.clone() {
+            Ending::Failed(failed)
+        } else if everybody_lost && self.stopped_at.is_none() {
             let names: Vec<String> = self.participants.values().map(|p| p.name.to_string()).collect();
             Ending::Failed(format!("all workers were lost: {}", names.join(", ")))
         } else if self.stopped_by_rule {
@@ -121,16 +123,18 @@ impl Coordinator {
         let ledger = self.ledger.session(session).cloned().unwrap_or_default();
         let mut fate = Fate { odometers: ledger.odometers, ..Fate::default() };
         match &participant.stage {
-            Stage::Lost { until, how, .. } => self.settle_lost(participant, &ledger, (*until, how, end), &mut fate),
+            Stage::Lost { until, how, .. } if participant.tenures.newest().is_some() => self.settle_lost(participant, &ledger, (*until, how, end), &mut fate),
             Stage::Left { at } => {
                 // its share was nobody's from its last start on
                 let from = ledger.sealed_at.min(*at).min(end);
                 self.settle_nobody(participant, (from, end), &mut fate);
                 let reason = "it left before the end; its share was not taken over".to_owned();
+                let to = taken_over(participant, from).unwrap_or(end);
+                let reason = if to < end { "it left before the end".to_owned() } else { reason };
                 let planned = planned(&fate);
-                fate.loss = Some(loss(participant, (from, end), (planned, 0), 0, reason));
+                fate.loss = Some(loss(participant, (from, to), (planned, 0), 0, reason));
             }
-            Stage::Asked | Stage::Ready(_) | Stage::Armed(_) | Stage::Finished => {}
+            Stage::Asked | Stage::Ready | Stage::Armed(_) | Stage::Finished | Stage::Lost { .. } => {}
         }
         fate
     }
@@ -165,8 +169,7 @@ impl Coordinator {
             top_rate: participant.top_rate,
             users: ledger.users_max.max(participant.beat.as_ref().map_or(0, |beat| beat.users)),
         };
-        let Some(share) = &participant.share else { return };
-        let total = bound(plan, &share.lanes, &known);
+        let total = bound(plan, &participant.tenures, &known);
         // what is certain belongs to its phase, the rest to the phase in which it could have begun
         let mut rest = total;
         fate.odometers = newest;
@@ -188,7 +191,7 @@ impl Coordinator {
         let before_plan_end = until < end;
         // arrivals between the report and `until` are in doubt: they count as started
         for (from, to, phase) in phases(plan.warmup, RunTime(0), until) {
-            let own: u64 = plan.scenarios.iter().map(|s| own_due(plan, s, &share.lanes, from, to)).sum();
+            let own = due(plan, &participant.tenures, from, to);
             let odometer = &mut fate.odometers.phases[phase.index()];
             let dropped: u64 = odometer.dropped.iter().sum();
             if own > odometer.iterations + dropped {
@@ -199,12 +202,16 @@ impl Coordinator {
         if before_plan_end {
             self.settle_nobody(participant, (until, end), fate);
         }
-        let to = if before_plan_end { end } else { until };
+        let taken_over = taken_over(participant, until).filter(|from| *from < end);
+        let to = if before_plan_end { taken_over.unwrap_or(end) } else { until };
         let planned = planned(fate);
         let certain = known.started.saturating_sub(known.settled);
+        let then = taken_over.map_or_else(
+            || "its share was not taken over".to_owned(),
+            |from| format!("its share was taken over at {:.1} s", from.as_secs()),
+        );
         let reason = format!(
-            "{how}; {certain} of the requests it had started by its last report are unaccounted for; \
-             its share was not taken over"
+            "{how}; {certain} of the requests it had started by its last report are unaccounted for; {then}"
         );
         fate.loss = Some(loss(participant, (until, to), (planned, 0), total, reason));
     }
@@ -212,7 +219,6 @@ impl Coordinator {
     /// Arrivals that are due in a span in which nobody owned the lanes.
     fn settle_nobody(&self, participant: &Participant, (from, to): (RunTime, RunTime), fate: &mut Fate) {
         let plan = &self.spec.plan;
-        let Some(share) = &participant.share else { return };
         if !plan.scenarios.iter().any(|s| matches!(s.load, Load::Open(_))) {
             return;
         }
@@ -221,7 +227,7 @@ impl Coordinator {
             let mut at = from;
             while at < to {
                 let next = RunTime((at.0 / SECOND + 1) * SECOND).min(to);
-                let due: u64 = plan.scenarios.iter().map(|s| own_due(plan, s, &share.lanes, at, next)).sum();
+                let due = due(plan, &participant.tenures, at, next);
                 let odometer = &mut fate.odometers.phases[phase.index()];
                 odometer.due += due;
                 odometer.dropped[reason] += due;
@@ -231,6 +237,19 @@ impl Coordinator {
                 at = next;
             }
         }
+    }
+
+    /// Spans in which a worker was lost before it came back and delivered what it had measured: its own
+    /// counters say what nobody started.
+    fn absences(&self, participant: &Participant) -> Vec<Loss> {
+        let spans = participant.absences.iter().map(|absence| {
+            let to = taken_over(participant, absence.from).map_or(absence.to, |taken| taken.min(absence.to));
+            let planned = due(&self.spec.plan, &participant.tenures, absence.from, to);
+            let back = absence.to.as_secs();
+            let reason = format!("{}; it came back at {back:.1} s with what it had measured", absence.how);
+            loss(participant, (absence.from, to), (planned, 0), 0, reason)
+        });
+        spans.collect()
     }
 
     fn worker(&self, session: SessionId, participant: &Participant, odometers: &Odometers) -> WorkerResult {
@@ -265,6 +284,11 @@ struct Fate {
     /// Starts that nobody made, by second.
     nobody: Vec<(u32, Row)>,
     loss: Option<Loss>,
+}
+
+/// When others took over what a worker owned at `from`.
+fn taken_over(participant: &Participant, from: RunTime) -> Option<RunTime> {
+    participant.tenures.next_after(from)
 }
 
 fn planned(fate: &Fate) -> u64 {
