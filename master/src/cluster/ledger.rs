@@ -245,6 +245,17 @@ impl Ledger {
         }
     }
 
+    /// Takes up records that were kept, and up to which priorities (successes, failures) they are.
+    pub fn restore_records(&mut self, records: &[Record], cuts: [u64; 2]) {
+        self.offer_records(records);
+        self.samplers.iter_mut().zip(cuts).for_each(|(sampler, cut)| sampler.restore(cut));
+    }
+
+    /// The lowest priorities (successes, failures) that were let go: every record below is kept.
+    pub fn record_cuts(&self) -> [u64; 2] {
+        [self.samplers[0].cut(), self.samplers[1].cut()]
+    }
+
     /// Nothing more comes of a session's records.
     pub fn end_records(&mut self, session: SessionId) {
         if let Some(session) = self.sessions.get_mut(&session) {
@@ -260,6 +271,11 @@ impl Ledger {
     /// Records with priorities (successes, failures) at or above these are not wanted any more.
     pub fn record_limits(&self) -> [u64; 2] {
         [self.samplers[0].limit(), self.samplers[1].limit()]
+    }
+
+    /// Every session's part.
+    pub fn sessions(&self) -> impl Iterator<Item = (SessionId, &SessionLedger)> {
+        self.sessions.iter().map(|(session, ledger)| (*session, ledger))
     }
 
     /// One session's part.
