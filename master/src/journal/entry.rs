@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Something that must be known after a restart.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Entry {
     /// What the run is. Always the first; its blobs travel beside it.
     Order(Box<Order>, BTreeMap<Digest, Bytes>),

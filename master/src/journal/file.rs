@@ -56,7 +56,7 @@ pub enum FileError {
 
 /// An open journal. Nobody else has it open.
 #[derive(Debug)]
-pub struct JournalFile {
+pub(super) struct JournalFile {
     connection: SqliteConnection,
     ledger_at: i64,
     /// Held until the connection is closed.
@@ -65,7 +65,7 @@ pub struct JournalFile {
 
 impl JournalFile {
     /// Makes the file in `folder`, which is made too.
-    pub async fn create(folder: &Path) -> Result<Self, FileError> {
+    pub(super) async fn create(folder: &Path) -> Result<Self, FileError> {
         let locked = Locked::create(folder).map_err(|error| FileError::Folder(error.to_string()))?;
         let failed = |source| FileError::Sqlite { what: "cannot make it", source };
         let mut connection = connect(&locked, true).await.map_err(failed)?;
@@ -76,7 +76,7 @@ impl JournalFile {
     }
 
     /// Opens and reads a file that is there.
-    pub async fn open(locked: Locked) -> Result<(Self, Image), FileError> {
+    pub(super) async fn open(locked: Locked) -> Result<(Self, Image), FileError> {
         let failed = |source| FileError::Sqlite { what: "cannot read it", source };
         let mut connection = connect(&locked, false).await.map_err(failed)?;
         let image = read(&mut connection).await.map_err(failed)?;
@@ -88,7 +88,7 @@ impl JournalFile {
     }
 
     /// One transaction, on the disk when this returns.
-    pub async fn write(&mut self, write: &Write) -> Result<(), FileError> {
+    pub(super) async fn write(&mut self, write: &Write) -> Result<(), FileError> {
         self.transaction(write).await.map_err(|source| FileError::Sqlite { what: "cannot write to it", source })
     }
 
@@ -144,12 +144,12 @@ impl JournalFile {
     }
 
     /// Not every acknowledged frame is in it.
-    pub fn mark_incomplete(&self) {
+    pub(super) fn mark_incomplete(&self) {
         self.locked.mark_incomplete();
     }
 
     /// Its folder's lock, with the file closed.
-    pub async fn close(self) -> Locked {
+    pub(super) async fn close(self) -> Locked {
         // everything is committed
         drop(self.connection.close().await);
         self.locked

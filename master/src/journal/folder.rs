@@ -4,10 +4,9 @@
 //! The lock is a file beside the journal and not the journal itself: SQLite's own locks on a file end
 //! when the process closes any handle of it.
 
-use super::book::Image;
 use super::disk::{DiskJournal, Ready, Wake};
 use super::entry::{Control, Entry};
-use super::file::{FileError, JournalFile};
+use super::file::FileError;
 use super::recovered::Recovered;
 use ld_shared::id::{Digest, RunId};
 use std::fs::{self, File, TryLockError};
@@ -270,8 +269,8 @@ impl Locked {
 
 /// Reads a journal's content, for tests of what is in it.
 #[cfg(test)]
-pub(super) async fn image(folder: &Folder, run: &RunId) -> Image {
-    let (file, image) = JournalFile::open(folder.lock(run).unwrap()).await.unwrap();
+pub(super) async fn image(folder: &Folder, run: &RunId) -> super::book::Image {
+    let (file, image) = super::file::JournalFile::open(folder.lock(run).unwrap()).await.unwrap();
     drop(file.close().await);
     image
 }
