@@ -7,7 +7,7 @@ use ld_master::run::{Ending, Measured, Progress};
 use ld_shared::boot::clock;
 use ld_shared::frame::{FrameBody, Odometers};
 use ld_shared::id::Digest;
-use ld_shared::load::{Closed, Load, Profile};
+use ld_shared::load::{Closed, Load, Profile, Program};
 use ld_shared::message::{Hello, PROTOCOL_VERSION};
 use ld_shared::plan::{Connections, HttpVersion, Mode, Plan, Pool, ScenarioPlan, StatusCheck, TlsPlan};
 use ld_shared::record::RecordPolicy;
@@ -73,9 +73,13 @@ impl LoadMaker for Double {
         });
     }
 
-    fn assign(&self, _shard: &Shard) {}
+    fn assign(&self, _shard: Shard) {}
+
+    fn change(&self, _program: &Program) {}
 
     fn set_lease(&self, _until: Mono) {}
+
+    fn lease_lost(&self) {}
 
     fn stop(&self) {
         self.stop.cancel();

@@ -2,7 +2,7 @@
 
 use crate::engine::Engine;
 use crate::limits::load_files;
-use crate::link::{self, grpc::GrpcDial};
+use crate::link::{self, LoadMaker, grpc::GrpcDial};
 use crate::membership::{Exit, Options};
 use clap::{ArgAction, Parser, ValueEnum};
 use ld_shared::boot::signal::Signals;
@@ -78,6 +78,11 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 /// Runs `ld-worker` with the process's arguments.
 pub fn main() -> ExitCode {
+    main_with::<Engine>()
+}
+
+/// [`main`] with another maker of load.
+pub fn main_with<L: LoadMaker>() -> ExitCode {
     let arguments = Arguments::parse();
     let format = match arguments.log {
         Log::Text => LogFormat::Text,
@@ -96,7 +101,7 @@ pub fn main() -> ExitCode {
             std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default()
         ));
     }
-    match run(arguments) {
+    match run::<L>(arguments) {
         Ok(Exit::Done(text)) => {
             tracing::info!("{text}");
             ExitCode::SUCCESS
@@ -113,7 +118,7 @@ fn fail(text: &str) -> ExitCode {
     ExitCode::from(3)
 }
 
-fn run(arguments: Arguments) -> std::io::Result<Exit> {
+fn run<L: LoadMaker>(arguments: Arguments) -> std::io::Result<Exit> {
     let all = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as u32;
     let hello = Hello {
         protocol: PROTOCOL_VERSION,
@@ -142,7 +147,7 @@ fn run(arguments: Arguments) -> std::io::Result<Exit> {
                 }
             }
         });
-        Ok(link::run::<Engine>(options, GrpcDial { master: arguments.master }, requests).await)
+        Ok(link::run::<L>(options, GrpcDial { master: arguments.master }, requests).await)
     });
     // a task that still waits, for example for a name look-up, must not hold the process
     runtime.shutdown_background();

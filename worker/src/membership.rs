@@ -33,7 +33,7 @@ const DRAIN_SLACK: Duration = Duration::from_secs(2);
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 /// How long load goes on without a master after its machine said that nobody listens: several
 /// attempts to reach it lie within.
-const ORPHAN_LEASE: Duration = Duration::from_millis(2_000);
+const ORPHAN_LEASE: Duration = Duration::from_secs(2);
 /// After an abort, how long the engine may take for its last span, and the master to count it.
 const ABORT_WITHIN: Duration = Duration::from_secs(3);
 
@@ -98,6 +98,8 @@ impl Unreached {
 pub struct Ready {
     /// What to do when the master is gone for good.
     pub on_master_loss: MasterLoss,
+    /// Its share goes to others if it is lost: then the target must not see its users twice.
+    pub is_replaced: bool,
     /// How long open requests may take at the end.
     pub graceful_stop: Duration,
 }
@@ -139,6 +141,8 @@ pub enum Effect {
     Assign(Box<Shard>),
     /// Users may start requests until then.
     Lease(Mono),
+    /// The lease is over, and the share is given to others.
+    LeaseLost,
     /// Let the engine drain.
     StopLoad,
     /// Cut the engine off.
@@ -352,9 +356,16 @@ impl Membership {
         });
         let ending = match self.ending {
             Ending::Aborted { until } => until,
+            _ if self.lease_may_end() => self.lease.unwrap_or(Mono(u64::MAX)),
             Ending::Not | Ending::Asked { .. } | Ending::Abandoned => Mono(u64::MAX),
         };
         link.min(run.unwrap_or(Mono(u64::MAX))).min(ending)
+    }
+
+    /// Whether the end of the lease is to be said.
+    fn lease_may_end(&self) -> bool {
+        let running = |run: &Run| run.ready.is_replaced && matches!(run.stage, Stage::Running { .. });
+        self.lease.is_some() && self.run.as_ref().is_some_and(running)
     }
 
     /// How long a connection may be silent. Never shorter than a lease, or a busy master would be given
@@ -463,7 +474,18 @@ impl Membership {
                 effects.push(Effect::StopLoad);
             }
             Stage::Draining { .. } | Stage::Spent { .. } => {}
-            Stage::Fetching { .. } | Stage::Preparing | Stage::Ready | Stage::Armed { .. } => self.drop_run(effects),
+            Stage::Armed { t0, .. } => self.start_nothing(t0, effects),
+            Stage::Fetching { .. } | Stage::Preparing | Stage::Ready => self.drop_run(effects),
+        }
+    }
+
+    /// The run ends before it began here: the master is told, and waits for nothing.
+    fn start_nothing(&mut self, t0: Mono, effects: &mut Vec<Effect>) {
+        if let Some(run) = &mut self.run {
+            run.stage = Stage::Spent { t0 };
+            run.spool.put(Box::new(FrameBody { last: true, ..FrameBody::default() }), RunTime(0));
+            effects.push(Effect::DropLoad);
+            self.offer(effects);
         }
     }
 
@@ -475,7 +497,8 @@ impl Membership {
                 effects.push(Effect::AbortLoad);
             }
             Stage::Draining { aborted: true, .. } | Stage::Spent { .. } => {}
-            Stage::Fetching { .. } | Stage::Preparing | Stage::Ready | Stage::Armed { .. } => self.drop_run(effects),
+            Stage::Armed { t0, .. } => self.start_nothing(t0, effects),
+            Stage::Fetching { .. } | Stage::Preparing | Stage::Ready => self.drop_run(effects),
         }
     }
 
@@ -551,13 +574,7 @@ impl Membership {
         }
     }
 
-    fn on_welcome(
-        &mut self,
-        now: Mono,
-        (session, secret): (SessionId, Bytes),
-        name: &str,
-        effects: &mut Vec<Effect>,
-    ) {
+    fn on_welcome(&mut self, now: Mono, (session, secret): (SessionId, Bytes), name: &str, effects: &mut Vec<Effect>) {
         let same = self.home.as_ref().is_some_and(|home| home.session == session);
         self.home = Some(Returning { session, secret });
         self.link = Link::Joined { session };
@@ -647,7 +664,7 @@ impl Membership {
             stage,
             spool: Spool::default(),
             records: Shipped::default(),
-            ready: Ready { on_master_loss: MasterLoss::Stop, graceful_stop: Duration::ZERO },
+            ready: Ready { on_master_loss: MasterLoss::Stop, is_replaced: false, graceful_stop: Duration::ZERO },
             epoch: Epoch(0),
             wanted: BTreeMap::new(),
             empty: BTreeSet::new(),
@@ -780,6 +797,10 @@ impl Membership {
     fn advance(&mut self, now: Mono, effects: &mut Vec<Effect>) {
         self.advance_run(now, effects);
         self.advance_link(now, effects);
+        if self.ending == Ending::Abandoned && self.absence == Absence::Silent {
+            // whoever finishes alone does so while it is certain that the master's process is gone
+            self.lose_run(now, effects);
+        }
         let delivered = self.run.as_ref().is_none_or(Run::is_delivered);
         match self.ending {
             Ending::Asked { made_load } if delivered => self.leave(made_load, effects),
@@ -806,6 +827,10 @@ impl Membership {
                 if let Stage::Armed { shard, .. } = armed {
                     effects.push(Effect::Start { shard, t0 });
                 }
+            }
+            Stage::Running { .. } if run.ready.is_replaced && self.lease.is_some_and(|until| now >= until) => {
+                self.lease = None;
+                effects.push(Effect::LeaseLost);
             }
             Stage::Draining { until, aborted, .. } if now >= *until => {
                 if *aborted {
@@ -872,7 +897,8 @@ impl Membership {
         }
         self.ending = Ending::Abandoned;
         let Some(run) = &mut self.run else { return };
-        if run.ready.on_master_loss == MasterLoss::Finish && self.absence == Absence::Gone {
+        let makes_load = matches!(run.stage, Stage::Running { .. } | Stage::Draining { .. });
+        if run.ready.on_master_loss == MasterLoss::Finish && self.absence == Absence::Gone && makes_load {
             run.orphaned = true;
             effects.push(Effect::Say(format!("{}: the test is run to its end", self.lost_master())));
         } else {

@@ -499,14 +499,7 @@ impl Coordinator {
             ToMaster::Goodbye { text } => {
                 self.ledger.end_records(session);
                 if participant.stage == Stage::Finished {
-                    let at = self.run_now(now);
-                    let planned_end = at >= self.spec.plan.end() || self.stopped_at.is_some();
-                    if !planned_end && let Some(participant) = self.participants.get_mut(&session) {
-                        participant.stage = Stage::Left { at };
-                        let name = participant.name.to_string();
-                        self.note(now, format!("worker {name} left: {text}"), &name);
-                        self.on_gone(now, session, effects);
-                    }
+                    self.on_left(now, session, &text, effects);
                 } else {
                     let how = format!("it left without its last frame: {text}");
                     self.on_lost(now, session, (now, false, how), effects);
@@ -592,6 +585,17 @@ impl Coordinator {
         }
     }
 
+    /// A worker has delivered everything and is gone: if that is before the end, others take over.
+    fn on_left(&mut self, now: Mono, session: SessionId, text: &str, effects: &mut Vec<Effect>) {
+        let at = self.run_now(now);
+        let planned_end = at >= self.spec.plan.end() || self.stopped_at.is_some();
+        let Some(participant) = self.participants.get_mut(&session).filter(|_| !planned_end) else { return };
+        participant.stage = Stage::Left { at };
+        let name = participant.name.to_string();
+        self.note(now, format!("worker {name} left: {text}"), &name);
+        self.on_gone(now, session, effects);
+    }
+
     fn on_lost(
         &mut self,
         now: Mono,
@@ -618,6 +622,9 @@ impl Coordinator {
         } else if !matches!(participant.stage, Stage::Finished | Stage::Left { .. } | Stage::Lost { .. }) {
             // joined in mid-run and owns nothing yet
             self.participants.remove(&session);
+        } else if participant.stage == Stage::Finished && self.spec.plan.iterations.is_none() {
+            // it ended before the test did, and its goodbye was lost with its connection
+            self.on_left(now, session, &how, effects);
         }
     }
 
@@ -756,7 +763,6 @@ impl Coordinator {
             self.close(now, None, effects);
         }
     }
-
 
     fn gather(&mut self, now: Mono, until: Mono, registry: &Registry, effects: &mut Vec<Effect>) {
         let expected = self.spec.expected.max(1);

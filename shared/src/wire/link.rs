@@ -4,7 +4,9 @@ use super::frame::{odometers_from_wire, odometers_to_wire};
 use super::{WireError, batch_from_wire, batch_to_wire, frame_from_wire, frame_to_wire, length, v1};
 use crate::id::{Digest, Epoch, RunId, SessionId};
 use crate::lanes::LaneSet;
-use crate::message::{Beat, BeatReply, ClockReport, Hello, Refusal, RefusalCode, Returning, RunBeat, ToMaster, ToWorker};
+use crate::message::{
+    Beat, BeatReply, ClockReport, Hello, Refusal, RefusalCode, Returning, RunBeat, ToMaster, ToWorker,
+};
 use crate::plan::Pool;
 use crate::shard::Shard;
 use crate::throttle::{PARTS, ThrottleShare, ThrottleUse};
@@ -157,9 +159,7 @@ pub fn control_to_worker(message: &ToWorker) -> Option<v1::FromMaster> {
         ToWorker::Arm { run, attempt, t0, shard } => {
             M::Arm(v1::Arm { run: run.to_string(), attempt: *attempt, t0_ns: t0.0, shard: Some(shard_to(shard)) })
         }
-        ToWorker::Assign { run, shard } => {
-            M::Assign(v1::Assign { run: run.to_string(), shard: Some(shard_to(shard)) })
-        }
+        ToWorker::Assign { run, shard } => M::Assign(v1::Assign { run: run.to_string(), shard: Some(shard_to(shard)) }),
         ToWorker::Stop { run } => M::Stop(name(run)),
         ToWorker::Abort { run } => M::Abort(name(run)),
         ToWorker::RunClosed { run } => M::RunClosed(name(run)),

@@ -268,6 +268,15 @@ impl Protocol for Http {
             *session = Session::default();
         }
     }
+
+    fn hang_up(&self, session: &mut Session) {
+        // its cookies stay
+        session.kept.clear();
+        session.links.clear();
+        if let Some(Some(pool)) = self.pool.get() {
+            pool.close_idle();
+        }
+    }
 }
 
 impl Http {

@@ -137,7 +137,7 @@ impl Coordinator {
             return;
         }
         let name = participant.name.to_string();
-        participant.tenures.change(epoch, from, Part { caps: vec![0; part.caps.len()], ..Part::default() });
+        participant.tenures.end(epoch, from);
         let takers = self.hand_out(part, from, effects);
         let what = if takers.is_empty() {
             format!("nobody can take {name}'s share over")
@@ -205,11 +205,8 @@ impl Coordinator {
         }
         let Some(participant) = self.participants.get(&session) else { return };
         let (run, shard) = (self.spec.run.clone(), Box::new(self.shard(session, participant)));
-        let message = if starts {
-            ToWorker::Arm { run, attempt: 0, t0, shard }
-        } else {
-            ToWorker::Assign { run, shard }
-        };
+        let message =
+            if starts { ToWorker::Arm { run, attempt: 0, t0, shard } } else { ToWorker::Assign { run, shard } };
         effects.push(Effect::Send(session, message));
     }
 
