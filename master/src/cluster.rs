@@ -20,6 +20,7 @@ pub mod throttles;
 
 pub use coordinator::{ChangeError, RunError};
 
+use crate::journal::JournalOrder;
 use crate::record_file::LineSink;
 use crate::run::{Measured, Progress};
 use bytes::Bytes;
@@ -72,6 +73,8 @@ pub struct RunOrder {
     pub any_worker: bool,
     /// Where every request of the main phase goes, if the plan asks for that.
     pub lines: Option<LineSink>,
+    /// Its journal; `None`: it dies with the process.
+    pub journal: Option<JournalOrder>,
 }
 
 /// How a run can be ended early. Cancelling is final.
@@ -149,7 +152,7 @@ impl Cluster {
             let worker = worker.map_err(ClusterError::Thread)?;
             threads.push(std::thread::spawn(move || drop(worker.join())));
         }
-        let to_service = inputs.clone();
+        let (to_service, own) = (inputs.clone(), inputs.downgrade());
         let coordinator = std::thread::Builder::new().name("ld-coordinator".into()).spawn(move || {
             runtime.block_on(async move {
                 let stop = CancellationToken::new();
@@ -166,7 +169,7 @@ impl Cluster {
                         }
                     })
                 });
-                Driver::new(options).run(received).await;
+                Driver::new(options, own).run(received).await;
                 stop.cancel();
                 if let Some(service) = service {
                     // streams of workers that do not go are cut

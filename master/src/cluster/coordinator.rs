@@ -18,6 +18,7 @@ use super::ledger::{Ledger, Put};
 use super::membership::Registry;
 use super::rule_watch::Watch;
 use super::throttles::Dealer;
+use crate::journal::Entry;
 use crate::run::{Event as RunEvent, Progress};
 use bytes::Bytes;
 use ld_shared::frame::Frame;
@@ -116,6 +117,8 @@ pub enum Effect {
     WriteLines(Arc<str>, Bytes),
     /// End the connection of a worker that breaks the contract.
     Hangup(SessionId, String),
+    /// Journal what was counted: what follows depends on it.
+    Journal(Box<Entry>),
     /// The run is over: take its result.
     Closed,
 }
@@ -440,7 +443,12 @@ impl Coordinator {
         Some(t0.after(Duration::from_nanos(end)).after(CLOSE_WITHIN))
     }
 
-    fn note(&mut self, now: Mono, what: impl Into<String>, by: &str) {
+    /// What people and policies did so far.
+    pub fn events(&self) -> &[RunEvent] {
+        &self.events
+    }
+
+    pub(super) fn note(&mut self, now: Mono, what: impl Into<String>, by: &str) {
         // people and policies act a few times a run; should anything ever flood this, it stays bounded
         if self.events.len() < 1_000 {
             let event = RunEvent { at_s: self.run_now(now).as_secs(), what: what.into(), by: by.into() };
@@ -534,9 +542,12 @@ impl Coordinator {
             return;
         }
         let part = self.watch.part(&frame, sealed_at);
-        let put = self.ledger.put(frame, sealed_at, self.run_now(now));
+        let put = self.ledger.put(&frame, sealed_at, self.run_now(now));
         if let (Put::New, Some(part)) = (&put, part) {
             self.watch.add(part);
+        }
+        if put == Put::New {
+            effects.push(Effect::Journal(Box::new(Entry::Frame { frame: Box::new(frame), sealed_at })));
         }
         match put {
             Put::New | Put::Duplicate => {
@@ -571,9 +582,12 @@ impl Coordinator {
             record.worker = Arc::clone(&worker);
         }
         let lines = std::mem::take(&mut batch.body.lines);
-        let put = self.ledger.put_records(batch);
-        if put == Put::New && !lines.is_empty() {
-            effects.push(Effect::WriteLines(worker, lines));
+        let put = self.ledger.put_records(&batch);
+        if put == Put::New {
+            effects.push(Effect::Journal(Box::new(Entry::Records(Box::new(batch)))));
+            if !lines.is_empty() {
+                effects.push(Effect::WriteLines(worker, lines));
+            }
         }
         match put {
             Put::New | Put::Duplicate => {
