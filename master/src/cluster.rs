@@ -20,7 +20,7 @@ pub mod throttles;
 
 pub use coordinator::{ChangeError, RunError};
 
-use crate::journal::JournalOrder;
+use crate::journal::{JournalOrder, Unfinished};
 use crate::record_file::LineSink;
 use crate::run::{Measured, Progress};
 use bytes::Bytes;
@@ -57,7 +57,7 @@ pub struct ClusterOptions {
 }
 
 /// What to run.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct RunOrder {
     /// The plan.
     pub plan: Arc<Plan>,
@@ -75,6 +75,8 @@ pub struct RunOrder {
     pub lines: Option<LineSink>,
     /// Its journal; `None`: it dies with the process.
     pub journal: Option<JournalOrder>,
+    /// The run of another master that is taken up instead of a new one.
+    pub resumes: Option<Box<Unfinished>>,
 }
 
 /// How a run can be ended early. Cancelling is final.
