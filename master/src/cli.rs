@@ -12,10 +12,11 @@ mod session;
 use crate::cluster::{Cluster, ClusterOptions};
 use crate::command::{Commands, with_causes};
 use crate::console::Console;
+use crate::data_dir::DataDir;
 use crate::run::verdict::exit;
 use crate::schema;
 use crate::script::Strictness;
-use crate::store::history::{self, History};
+use crate::store::history::History;
 use crate::target::{self, TargetArgs};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use ld_shared::boot::signal::Signals;
@@ -312,7 +313,12 @@ const DEFAULT_BIND: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::
 impl Global {
     /// Where runs are kept; `None` if neither a flag nor the environment says.
     fn history(&self) -> Option<History> {
-        self.data_dir.clone().or_else(|| history::default_folder(environment)).map(History::new)
+        self.data_dir().map(|dir| History::new(dir.root().to_owned()))
+    }
+
+    /// The folder of what outlives the process; `None` if neither a flag nor the environment says.
+    fn data_dir(&self) -> Option<DataDir> {
+        self.data_dir.clone().map(DataDir::new).or_else(|| DataDir::of_user(environment))
     }
 
     /// Load cores of this process: none if workers are expected, for they make the load.
