@@ -26,7 +26,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// Version of the program and of the protocol that it speaks with workers.
-const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), ", worker protocol 1");
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), ", worker protocol 2");
 
 const EXAMPLES: &str = "\
 Examples:

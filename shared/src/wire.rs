@@ -5,10 +5,15 @@
 //! odometers) is checked by the ledger.
 
 mod frame;
+mod greeting;
 mod link;
 mod records;
 
 pub use frame::{frame_from_wire, frame_to_wire};
+pub use greeting::{
+    Challenge, Greeting, Proof, challenge_from_master, challenge_to_worker, hello_from_worker, hello_to_master,
+    proof_from_master, proof_from_worker, proof_to_master, with_proof,
+};
 pub use ld_proto::v1;
 pub use link::{
     attach_to_master, control_from_master, control_from_worker, control_to_master, control_to_worker,

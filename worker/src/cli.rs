@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (cluster protocol 1)");
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (cluster protocol 2)");
 const BUILD: &str = concat!("ld-worker ", env!("CARGO_PKG_VERSION"));
 const EXAMPLES: &str = "\
 Examples:

@@ -551,13 +551,7 @@ impl Membership {
         }
     }
 
-    fn on_welcome(
-        &mut self,
-        now: Mono,
-        (session, secret): (SessionId, Bytes),
-        name: &str,
-        effects: &mut Vec<Effect>,
-    ) {
+    fn on_welcome(&mut self, now: Mono, (session, secret): (SessionId, Bytes), name: &str, effects: &mut Vec<Effect>) {
         let same = self.home.as_ref().is_some_and(|home| home.session == session);
         self.home = Some(Returning { session, secret });
         self.link = Link::Joined { session };

@@ -310,12 +310,7 @@ impl User {
     }
 
     /// One exchange, and what became of it.
-    async fn exchange(
-        &mut self,
-        task: &Task,
-        intended: Option<u64>,
-        keep: &Ticket,
-    ) -> (Fate, Result<Reply, Failure>) {
+    async fn exchange(&mut self, task: &Task, intended: Option<u64>, keep: &Ticket) -> (Fate, Result<Reply, Failure>) {
         let want = want(task, keep);
         let session = self.sessions[task.protocol].get_or_insert_with(|| task.users.session());
         self.probe.arm(intended, task.timeout, self.purpose);

@@ -743,7 +743,6 @@ impl Coordinator {
         }
     }
 
-
     fn gather(&mut self, now: Mono, until: Mono, registry: &Registry, effects: &mut Vec<Effect>) {
         let expected = self.spec.expected.max(1);
         if registry.len() < expected {

@@ -1,9 +1,7 @@
 //! Who is there: every worker from its welcome until it leaves or falls silent. Pure: no clock.
 
 use ld_shared::id::{SessionId, WorkerName};
-use ld_shared::message::{
-    ClockReport, GONE_AFTER, Hello, LATE_AFTER, LEASE, PROTOCOL_VERSION, Refusal, RefusalCode,
-};
+use ld_shared::message::{ClockReport, GONE_AFTER, Hello, LATE_AFTER, LEASE, PROTOCOL_VERSION, Refusal, RefusalCode};
 use ld_shared::time::Mono;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -57,7 +55,8 @@ impl Registry {
         self.joined += 1;
         let session = SessionId(self.joined);
         let name = self.free_name(&hello.name);
-        let member = Member { name: name.clone(), cores: hello.cores.max(1), clock: None, answered: now, disconnected: None };
+        let member =
+            Member { name: name.clone(), cores: hello.cores.max(1), clock: None, answered: now, disconnected: None };
         self.members.insert(session, member);
         Ok((session, name))
     }

@@ -158,11 +158,7 @@ impl Core {
     }
 
     /// Waits for `work`, for the end of the user (whose tenure it is), or for any change.
-    pub(crate) async fn wait<T>(
-        &self,
-        work: Pin<&mut impl Future<Output = T>>,
-        tenure: Option<&Tenure>,
-    ) -> Waited<T> {
+    pub(crate) async fn wait<T>(&self, work: Pin<&mut impl Future<Output = T>>, tenure: Option<&Tenure>) -> Waited<T> {
         let told = self.holding().told();
         // the end of a tenure is known before it comes; most have none
         let until = tenure.map_or(u64::MAX, Tenure::until);

@@ -58,7 +58,9 @@ mod tests {
             let mut dealing = Dealing::new(cores);
             let dealt = dealing.deal(&LaneSet::full());
             for from in (0..LANES).step_by(cores * 10) {
-                let near = |lanes: &Vec<u16>| lanes.iter().filter(|l| (from..from + cores * 10).contains(&usize::from(**l))).count();
+                let near = |lanes: &Vec<u16>| {
+                    lanes.iter().filter(|l| (from..from + cores * 10).contains(&usize::from(**l))).count()
+                };
                 let near: Vec<usize> = dealt.iter().map(near).collect();
                 assert!(near.iter().max().unwrap() - near.iter().min().unwrap() <= 1, "{near:?}");
             }

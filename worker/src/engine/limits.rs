@@ -77,7 +77,10 @@ impl Limits {
     pub(crate) fn set_lease(&self, until: u64, now: u64) {
         let before = self.lease.fetch_max(until, Ordering::AcqRel);
         if before < now && now < until {
-            self.gates.iter().enumerate().for_each(|(core, _)| self.tell(core, 0, Change::Gap { from: before, to: now }));
+            self.gates
+                .iter()
+                .enumerate()
+                .for_each(|(core, _)| self.tell(core, 0, Change::Gap { from: before, to: now }));
         }
         self.renew();
     }

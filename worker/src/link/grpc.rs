@@ -44,7 +44,8 @@ async fn connect(master: &str) -> Result<Channel, Unreached> {
     let endpoint = Endpoint::from_static("http://master")
         .initial_stream_window_size(64 * 1024)
         .initial_connection_window_size(1024 * 1024);
-    let transport = endpoint.connect_with_connector(Once(Some(tcp))).await.map_err(|error| Unreached::seen(describe(&error)))?;
+    let transport =
+        endpoint.connect_with_connector(Once(Some(tcp))).await.map_err(|error| Unreached::seen(describe(&error)))?;
     let mut client =
         ClusterClient::new(transport).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE);
 

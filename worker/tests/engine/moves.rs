@@ -66,9 +66,8 @@ impl Target {
 /// are below `numbers`.
 fn numbered(target: &Target, worker: &str, load: &Value, seconds: f64, numbers: usize) -> EngineSpec {
     let mut plan = plan(target.address, load, seconds);
-    let task = |what: &str| {
-        serde_json::from_value(task(target.address, &format!("/{worker}/{what}?${{csv.n.i}}"))).unwrap()
-    };
+    let task =
+        |what: &str| serde_json::from_value(task(target.address, &format!("/{worker}/{what}?${{csv.n.i}}"))).unwrap();
     plan.scenarios[0].tasks = vec![task("work")];
     plan.scenarios[0].wait_time = Some((0.02, 0.02));
     if load.get("closed").is_some() {
@@ -288,7 +287,10 @@ async fn a_lease_that_comes_back_finds_its_work() {
     assert_eq!(open.due, 400);
     // due without a lease: between 0.5 s and 1.2 s
     assert!((138..=160).contains(&open.dropped[2]), "{open:?}");
-    assert_eq!(frames.iter().map(|f| f.counts.rows.values().map(|r| r.dropped[2]).sum::<u64>()).sum::<u64>(), open.dropped[2]);
+    assert_eq!(
+        frames.iter().map(|f| f.counts.rows.values().map(|r| r.dropped[2]).sum::<u64>()).sum::<u64>(),
+        open.dropped[2]
+    );
     let (users, _) = users.end().await;
     assert_eq!((users.due, users.iterations), (users.iterations, users.requests_started));
     let login = target.seen("/users/login");

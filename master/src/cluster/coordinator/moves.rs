@@ -205,11 +205,8 @@ impl Coordinator {
         }
         let Some(participant) = self.participants.get(&session) else { return };
         let (run, shard) = (self.spec.run.clone(), Box::new(self.shard(session, participant)));
-        let message = if starts {
-            ToWorker::Arm { run, attempt: 0, t0, shard }
-        } else {
-            ToWorker::Assign { run, shard }
-        };
+        let message =
+            if starts { ToWorker::Arm { run, attempt: 0, t0, shard } } else { ToWorker::Assign { run, shard } };
         effects.push(Effect::Send(session, message));
     }
 

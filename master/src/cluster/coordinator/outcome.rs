@@ -123,7 +123,9 @@ impl Coordinator {
         let ledger = self.ledger.session(session).cloned().unwrap_or_default();
         let mut fate = Fate { odometers: ledger.odometers, ..Fate::default() };
         match &participant.stage {
-            Stage::Lost { until, how, .. } if participant.tenures.newest().is_some() => self.settle_lost(participant, &ledger, (*until, how, end), &mut fate),
+            Stage::Lost { until, how, .. } if participant.tenures.newest().is_some() => {
+                self.settle_lost(participant, &ledger, (*until, how, end), &mut fate)
+            }
             Stage::Left { at } => {
                 // its share was nobody's from its last start on
                 let from = ledger.sealed_at.min(*at).min(end);
@@ -210,9 +212,8 @@ impl Coordinator {
             || "its share was not taken over".to_owned(),
             |from| format!("its share was taken over at {:.1} s", from.as_secs()),
         );
-        let reason = format!(
-            "{how}; {certain} of the requests it had started by its last report are unaccounted for; {then}"
-        );
+        let reason =
+            format!("{how}; {certain} of the requests it had started by its last report are unaccounted for; {then}");
         fate.loss = Some(loss(participant, (until, to), (planned, 0), total, reason));
     }
 

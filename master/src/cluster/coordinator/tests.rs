@@ -54,7 +54,8 @@ impl World {
     }
 
     fn join(&mut self) {
-        let hello = Hello { protocol: PROTOCOL_VERSION, build: "t".into(), name: "w".into(), cores: 1, returning: None };
+        let hello =
+            Hello { protocol: PROTOCOL_VERSION, build: "t".into(), name: "w".into(), cores: 1, returning: None };
         let (session, _) = self.registry.join(self.now, &hello).unwrap();
         self.sent.insert(session, (0, 0));
         self.tell(Event::Joined);
@@ -124,7 +125,8 @@ impl World {
 
     fn come_back(&mut self, session: u64) {
         let session = SessionId(session);
-        let hello = Hello { protocol: PROTOCOL_VERSION, build: "t".into(), name: "w".into(), cores: 1, returning: None };
+        let hello =
+            Hello { protocol: PROTOCOL_VERSION, build: "t".into(), name: "w".into(), cores: 1, returning: None };
         if self.coordinator.may_return(session) {
             self.registry.rejoin(self.now, session, &hello);
             self.tell(Event::Returned(session));
@@ -170,7 +172,9 @@ impl World {
                 Stage::Lost { until, .. } => *until,
                 _ => RunTime::MAX,
             };
-            owned.extend(participant.tenures.within(RunTime(0), until).map(|(from, to, lanes)| (from, to, lanes.clone())));
+            owned.extend(
+                participant.tenures.within(RunTime(0), until).map(|(from, to, lanes)| (from, to, lanes.clone())),
+            );
         }
         for (i, (from, to, lanes)) in owned.iter().enumerate() {
             for (other_from, other_to, other) in &owned[i + 1..] {
