@@ -4,6 +4,7 @@
 //! no heartbeat. All decisions are [`Membership`]'s.
 
 pub mod grpc;
+pub mod trust;
 
 use crate::engine::{Engine, EngineEvent, EngineSpec};
 use crate::membership::{Effect, Event, Exit, Membership, Options, Ready, Unreached};
@@ -102,7 +103,7 @@ pub struct Channel {
     /// To the master.
     pub up: mpsc::Sender<ToMaster>,
     /// From the master. Its end, or an error, is the end of the connection.
-    pub down: mpsc::Receiver<Result<ToWorker, String>>,
+    pub down: mpsc::Receiver<Result<ToWorker, Unreached>>,
 }
 
 /// A way to the master.
@@ -202,9 +203,9 @@ impl<L: LoadMaker> Shell<L> {
             biased;
             message = receive(&mut self.channel) => match message {
                 Some(Ok(message)) => Event::Message(message),
-                Some(Err(seen)) => {
+                Some(Err(why)) => {
                     self.channel = None;
-                    Event::Disconnected(Unreached::seen(seen))
+                    Event::Disconnected(why)
                 }
                 None => {
                     self.channel = None;
@@ -346,7 +347,7 @@ fn discard<L: LoadMaker>(load: L) {
     drop(tokio::task::spawn_blocking(move || drop(load)));
 }
 
-async fn receive(channel: &mut Option<Channel>) -> Option<Result<ToWorker, String>> {
+async fn receive(channel: &mut Option<Channel>) -> Option<Result<ToWorker, Unreached>> {
     match channel {
         Some(channel) => channel.down.recv().await,
         None => std::future::pending().await,

@@ -82,6 +82,8 @@ pub enum Event {
 pub struct Unreached {
     /// The master's machine answered that nobody listens there.
     pub refused: bool,
+    /// Trying again cannot help, and `seen` says what can: a worker that makes no load gives up.
+    pub hopeless: bool,
     /// What was seen.
     pub seen: String,
 }
@@ -89,7 +91,7 @@ pub struct Unreached {
 impl Unreached {
     /// Anything but a refusal.
     pub fn seen(seen: impl Into<String>) -> Self {
-        Self { refused: false, seen: seen.into() }
+        Self { refused: false, hopeless: false, seen: seen.into() }
     }
 }
 
@@ -405,7 +407,11 @@ impl Membership {
     /// There is no connection. Load that is being made goes on for as long as its lease; what it
     /// measures waits for the master to be there again.
     fn on_disconnected(&mut self, now: Mono, why: Unreached, effects: &mut Vec<Effect>) {
-        let Unreached { refused, seen } = why;
+        let Unreached { refused, hopeless, seen } = why;
+        if hopeless && self.run.is_none() {
+            effects.push(Effect::Exit(Exit::Failed(seen)));
+            return;
+        }
         let was_joined = matches!(self.link, Link::Joined { .. });
         if was_joined {
             effects.push(Effect::Say(format!("connection to the master {} ended: {seen}", self.options.master)));

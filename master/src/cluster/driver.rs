@@ -11,6 +11,7 @@ use crate::run::{Measured, Progress};
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 use ld_shared::boot::clock;
+use ld_shared::handshake::SessionKey;
 use ld_shared::id::{Digest, RunId, SessionId};
 use ld_shared::message::{
     BLOB_CHUNK, BeatReply, GONE_AFTER, Hello, Refusal, RefusalCode, Returning, ToMaster, ToWorker,
@@ -89,6 +90,7 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
 pub(super) struct Driver {
     options: ClusterOptions,
+    key: SessionKey,
     registry: Registry,
     connections: BTreeMap<ConnectionId, Connection>,
     active: Option<Active>,
@@ -98,9 +100,11 @@ pub(super) struct Driver {
 }
 
 impl Driver {
-    pub(super) fn new(options: ClusterOptions) -> Self {
-        let (registry, connections) = (Registry::default(), BTreeMap::new());
-        Self { options, registry, connections, active: None, secrets: BTreeMap::new(), effects: Vec::new() }
+    pub(super) fn new(options: ClusterOptions, key: SessionKey) -> Self {
+        // the key outlives this master, so numbers must not come again
+        let last = u64::try_from(clock::wall().timestamp_micros()).unwrap_or(0) << 12;
+        let (registry, connections) = (Registry::after(last), BTreeMap::new());
+        Self { options, key, registry, connections, active: None, secrets: BTreeMap::new(), effects: Vec::new() }
     }
 
     /// Runs until the cluster is closed or its handle is gone.
@@ -180,9 +184,7 @@ impl Driver {
             (ToMaster::Hello(hello), None) if self.is_returning(&hello) => self.take_back(id, at, &hello),
             (ToMaster::Hello(hello), None) => match self.registry.join(at, &hello) {
                 Ok((session, name)) => {
-                    let secret = Bytes::copy_from_slice(
-                        &[uuid::Uuid::new_v4().into_bytes(), uuid::Uuid::new_v4().into_bytes()].concat(),
-                    );
+                    let secret = self.key.secret(session);
                     if let Some(connection) = self.connections.get_mut(&id) {
                         connection.session = Some((session, secret.clone()));
                     }

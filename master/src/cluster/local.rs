@@ -51,7 +51,7 @@ impl Dial for LocalDial {
         let (down_in, down) = mpsc::channel(LINK_QUEUE);
         let inputs = self.inputs.clone();
         let opened = inputs.send(Input::Opened { connection: CONNECTION, out }).await;
-        opened.map_err(|_| Unreached { refused: true, seen: "the cluster is closed".into() })?;
+        opened.map_err(|_| Unreached { refused: true, ..Unreached::seen("the cluster is closed") })?;
         tokio::spawn(async move {
             while let Some(message) = from_worker.recv().await {
                 let message = Input::Message { connection: CONNECTION, at: clock::mono(), message };
