@@ -22,6 +22,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use ld_shared::boot::signal::Signals;
 use ld_shared::boot::telemetry::{self, LogFormat};
 use ld_shared::handshake::Token;
+use ld_shared::targets::{TargetList, TargetRule};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -85,6 +86,10 @@ pub(crate) struct Global {
     /// The token that workers must know, in a file; else in `LD_TOKEN`
     #[arg(long, global = true, value_name = "FILE", value_parser = ld_worker::cli::token_file, env = "LD_MASTER_TOKEN_FILE")]
     token_file: Option<Token>,
+    /// The worker in this process dials nothing else: HOST[:PORT], a pattern like *.example.com, an address or a
+    /// network like 10.0.0.0/8. May be given several times
+    #[arg(long = "allow-target", global = true, value_name = "TARGET", value_delimiter = ',', env = "LD_MASTER_ALLOW_TARGET")]
+    allow_targets: Vec<TargetRule>,
     /// Runs are not kept: this is no test of anybody's.
     #[arg(skip)]
     unsaved: bool,
@@ -351,6 +356,7 @@ impl Global {
                 client_ca: self.tls_client_ca.clone(),
                 token: self.token_file.clone().or_else(|| Token::new(&environment("LD_TOKEN")?)),
                 data_dir: self.data_dir(),
+                targets: (!self.allow_targets.is_empty()).then(|| TargetList(self.allow_targets.clone())),
             },
         }
     }

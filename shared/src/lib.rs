@@ -30,6 +30,7 @@ pub mod scope;
 pub mod secrets;
 pub mod shard;
 pub mod snapshot;
+pub mod targets;
 pub mod template;
 #[cfg(test)]
 mod testing;

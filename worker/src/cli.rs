@@ -11,6 +11,7 @@ use ld_shared::boot::signal::Signals;
 use ld_shared::boot::telemetry::{self, LogFormat};
 use ld_shared::handshake::{Fingerprint, Token};
 use ld_shared::message::{Hello, PROTOCOL_VERSION};
+use ld_shared::targets::{TargetList, TargetRule};
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -59,6 +60,13 @@ pub struct Arguments {
     /// The token that the master must know, in a file; else in `LD_TOKEN`.
     #[arg(long, env = "LD_WORKER_TOKEN_FILE", value_name = "FILE", value_parser = token_file)]
     pub token_file: Option<Token>,
+    /// Dials nothing else, whatever the plan says: HOST[:PORT], a pattern like *.example.com, an address or a
+    /// network like 10.0.0.0/8. May be given several times.
+    #[arg(long = "allow-target", env = "LD_WORKER_ALLOW_TARGET", value_name = "TARGET", value_delimiter = ',')]
+    pub allow_targets: Vec<TargetRule>,
+    /// Users, or open iterations of an open model, that it takes part for at most [default: what its open files allow].
+    #[arg(long, env = "LD_WORKER_MAX_USERS", value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub max_users: Option<u64>,
     /// Form of log lines.
     #[arg(long, env = "LD_WORKER_LOG", value_enum, default_value_t = Log::Text)]
     pub log: Log,
@@ -194,10 +202,11 @@ fn run(arguments: Arguments, credentials: Credentials) -> std::io::Result<Exit> 
     };
     let options = Options {
         hello,
-        capacity: load_files(),
+        capacity: load_files().min(arguments.max_users.unwrap_or(u64::MAX)),
         stay: arguments.stay,
         master_timeout: arguments.master_timeout,
         master: arguments.master.clone(),
+        targets: (!arguments.allow_targets.is_empty()).then_some(TargetList(arguments.allow_targets)),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let exit = runtime.block_on(async {

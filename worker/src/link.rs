@@ -16,6 +16,7 @@ use ld_shared::id::{Digest, RunId};
 use ld_shared::message::{Beat, LINK_QUEUE, RunBeat, ToMaster, ToWorker};
 use ld_shared::plan::{Plan, Pool};
 use ld_shared::shard::Shard;
+use ld_shared::targets::TargetList;
 use ld_shared::throttle::ThrottleUse;
 use ld_shared::time::{Mono, RunTime};
 use std::collections::BTreeMap;
@@ -115,8 +116,9 @@ pub trait Dial {
 /// Runs a worker until it is done. `signals`: each one is a request to end, the second time at once.
 pub async fn run<L: LoadMaker>(options: Options, mut dial: impl Dial, mut signals: mpsc::Receiver<()>) -> Exit {
     let cores = options.hello.cores as usize;
+    let targets = options.targets.clone();
     let mut membership = Membership::new(clock::mono(), options);
-    let mut shell = Shell::<L>::new(cores);
+    let mut shell = Shell::<L>::new(cores, targets);
     let mut effects = Vec::new();
     let mut open = None;
     let mut signals_open = true;
@@ -165,6 +167,7 @@ pub async fn run<L: LoadMaker>(options: Options, mut dial: impl Dial, mut signal
 /// The connection and the engine.
 struct Shell<L> {
     cores: usize,
+    targets: Option<TargetList>,
     channel: Option<Channel>,
     load: Option<L>,
     lease: Option<Mono>,
@@ -191,10 +194,10 @@ struct Newest {
 }
 
 impl<L: LoadMaker> Shell<L> {
-    fn new(cores: usize) -> Self {
+    fn new(cores: usize, targets: Option<TargetList>) -> Self {
         let (preparing, prepared) = mpsc::channel(4);
         let newest = Newest::default();
-        Self { cores, channel: None, load: None, lease: None, wanted: None, events: None, prepared, preparing, newest }
+        Self { cores, targets, channel: None, load: None, lease: None, wanted: None, events: None, prepared, preparing, newest }
     }
 
     /// The next thing that happens. Cancel safe.
@@ -313,12 +316,13 @@ impl<L: LoadMaker> Shell<L> {
     }
 
     fn prepare(&self, run: RunId, plan: Digest, mut blobs: BTreeMap<Digest, Bytes>) {
-        let (done, cores) = (self.preparing.clone(), self.cores);
+        let (done, cores, targets) = (self.preparing.clone(), self.cores, self.targets.clone());
         tokio::task::spawn_blocking(move || {
             let json = blobs.remove(&plan).unwrap_or_default();
             let result = serde_json::from_slice::<Plan>(&json)
                 .map_err(|error| format!("its release does not understand the plan: {error}"))
-                .and_then(|plan| {
+                .and_then(|mut plan| {
+                    plan.allow_targets.extend(targets);
                     let graceful_stop = Duration::from_nanos(plan.graceful_stop.0);
                     let ready = Ready { on_master_loss: plan.on_master_loss, graceful_stop };
                     let (sender, events) = mpsc::unbounded_channel();

@@ -12,6 +12,7 @@ use ld_shared::message::{BEAT_EVERY, GONE_AFTER, Hello, LEASE, Returning, ToMast
 use ld_shared::plan::{MasterLoss, Pool};
 use ld_shared::record::{RecordBatch, RecordBody};
 use ld_shared::shard::Shard;
+use ld_shared::targets::TargetList;
 use ld_shared::time::{Mono, RunTime};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
@@ -50,6 +51,8 @@ pub struct Options {
     pub master_timeout: Duration,
     /// The master, as messages name it.
     pub master: String,
+    /// Which targets it dials, whatever a plan allows; `None`: any.
+    pub targets: Option<TargetList>,
 }
 
 /// What happens to a worker.

@@ -15,7 +15,8 @@ use tokio::sync::{mpsc, oneshot};
 const MASTER_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Joins the master at `HOST:PORT` and makes load for it until it says goodbye. Each of `requests`
-/// asks it to end, the second time at once. Of `security` it takes the token and whether there is TLS.
+/// asks it to end, the second time at once. Of `security` it takes the token, the
+/// targets, and whether there is TLS.
 ///
 /// # Errors
 ///
@@ -28,8 +29,14 @@ pub async fn join(master: String, cores: usize, security: &Security, requests: m
         cores: cores as u32,
         returning: None,
     };
-    let options =
-        Options { hello, capacity: load_files(), stay: false, master_timeout: MASTER_TIMEOUT, master: master.clone() };
+    let options = Options {
+        hello,
+        capacity: load_files(),
+        stay: false,
+        master_timeout: MASTER_TIMEOUT,
+        master: master.clone(),
+        targets: security.targets.clone(),
+    };
     let first = Credentials::first_use();
     let tls = first.tls.filter(|_| security.tls != TlsMode::Off);
     let dial = GrpcDial { master, credentials: Credentials { tls, token: security.token.clone() } };

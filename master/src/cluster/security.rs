@@ -2,6 +2,7 @@
 
 use crate::data_dir::DataDir;
 use ld_shared::handshake::{Fingerprint, SessionKey, Token, fresh_nonce};
+use ld_shared::targets::TargetList;
 use rcgen::{CertificateParams, DnType, KeyPair};
 use rustls::RootCertStore;
 use rustls::crypto::aws_lc_rs;
@@ -16,7 +17,7 @@ use tokio_rustls::TlsAcceptor;
 /// Name that the certificate is for, whatever the machine is called.
 const NAME: &str = "loaddensity-master";
 
-/// How the port for workers is to be protected.
+/// How the port for workers is to be protected, and from what targets are.
 #[derive(Clone, Debug, Default)]
 pub struct Security {
     /// Where its certificate comes from.
@@ -27,6 +28,8 @@ pub struct Security {
     pub token: Option<Token>,
     /// Where certificate and key are kept; `None`: for the life of the process.
     pub data_dir: Option<DataDir>,
+    /// Which targets the worker in this process dials, whatever a plan allows; `None`: any.
+    pub targets: Option<TargetList>,
 }
 
 /// Where the certificate comes from.
