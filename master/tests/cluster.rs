@@ -7,7 +7,7 @@ use ld_master::run::{Ending, Measured, Progress};
 use ld_shared::boot::clock;
 use ld_shared::frame::{FrameBody, Odometers};
 use ld_shared::id::Digest;
-use ld_shared::load::{Closed, Load, Profile};
+use ld_shared::load::{Closed, Load, Profile, Program};
 use ld_shared::message::{Hello, PROTOCOL_VERSION};
 use ld_shared::plan::{Connections, HttpVersion, Mode, Plan, Pool, ScenarioPlan, StatusCheck, TlsPlan};
 use ld_shared::record::RecordPolicy;
@@ -77,6 +77,8 @@ impl LoadMaker for Double {
     }
 
     fn assign(&self, _shard: Shard) {}
+
+    fn change(&self, _program: &Program) {}
 
     fn set_lease(&self, _until: Mono) {}
 
@@ -156,7 +158,7 @@ fn order(plan: Plan) -> RunOrder {
     let blob = bytes::Bytes::from(vec![7; 600_000]);
     let blobs = BTreeMap::from([(Digest::of(&blob), blob), (Digest::of(b""), bytes::Bytes::new())]);
     let (thresholds, lines) = (Vec::new(), None);
-    RunOrder { plan: Arc::new(plan), digest, blobs, thresholds, allow_missing_workers: false, any_worker: false, lines }
+    RunOrder { plan: Arc::new(plan), digest, blobs, thresholds, allow_missing_workers: false, any_worker: false, lines, journal: None }
 }
 
 async fn run(cluster: &Cluster, plan: Plan) -> Result<Measured, RunError> {

@@ -7,11 +7,13 @@ mod agenda;
 mod closed;
 mod open;
 mod profile;
+mod program;
 
 pub use agenda::Agenda;
 pub use closed::{Closed, Life};
 pub use open::{ArrivalCursor, ArrivalId, Arrivals, Open};
 pub use profile::{Profile, Segment};
+pub use program::{Intervention, Program, What};
 
 use serde::{Deserialize, Serialize};
 

@@ -6,7 +6,7 @@
 
 use crate::check::{Assertion, Extractor};
 use crate::id::Digest;
-use crate::load::{Load, Open};
+use crate::load::{Load, Open, Program};
 use crate::predicate::Predicate;
 use crate::record::RecordPolicy;
 use crate::sample::Phase;
@@ -376,6 +376,16 @@ impl Plan {
         for scenario in self.scenarios.iter_mut().chain(&mut self.stage) {
             scenario.host = scenario.host.as_deref().map(|host| Template::compile_name(host, bindings).into());
         }
+    }
+
+    /// The plan as a program changes its loads.
+    #[must_use]
+    pub fn with(&self, program: &Program) -> Self {
+        let mut plan = self.clone();
+        for (index, scenario) in (0..).zip(&mut plan.scenarios) {
+            scenario.load = program.load(index, &scenario.load);
+        }
+        plan
     }
 
     /// How many arrivals of an open scenario [`Self::iterations`] leaves, at most.

@@ -25,6 +25,7 @@ pub mod postgres;
 pub mod process;
 pub mod scripted;
 pub mod seed;
+pub mod sim;
 pub mod summary;
 pub mod wait;
 pub mod web;

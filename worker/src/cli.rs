@@ -2,9 +2,9 @@
 
 use crate::engine::Engine;
 use crate::limits::load_files;
-use crate::link;
 use crate::link::grpc::{Credentials, GrpcDial};
 use crate::link::trust::Tls;
+use crate::link::{self, LoadMaker};
 use crate::membership::{Exit, Options};
 use clap::{ArgAction, Parser, ValueEnum};
 use ld_shared::boot::signal::Signals;
@@ -125,6 +125,11 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 /// Runs `ld-worker` with the process's arguments.
 pub fn main() -> ExitCode {
+    main_with::<Engine>()
+}
+
+/// [`main`] with another maker of load.
+pub fn main_with<L: LoadMaker>() -> ExitCode {
     let arguments = Arguments::parse();
     let format = match arguments.log {
         Log::Text => LogFormat::Text,
@@ -150,7 +155,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    match run(arguments, credentials) {
+    match run::<L>(arguments, credentials) {
         Ok(Exit::Done(text)) => {
             tracing::info!("{text}");
             ExitCode::SUCCESS
@@ -191,7 +196,7 @@ fn credentials(arguments: &Arguments) -> Result<Credentials, String> {
     Ok(Credentials { tls: Some(tls), token })
 }
 
-fn run(arguments: Arguments, credentials: Credentials) -> std::io::Result<Exit> {
+fn run<L: LoadMaker>(arguments: Arguments, credentials: Credentials) -> std::io::Result<Exit> {
     let all = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as u32;
     let hello = Hello {
         protocol: PROTOCOL_VERSION,
@@ -221,7 +226,7 @@ fn run(arguments: Arguments, credentials: Credentials) -> std::io::Result<Exit> 
                 }
             }
         });
-        Ok(link::run::<Engine>(options, GrpcDial { master: arguments.master, credentials }, requests).await)
+        Ok(link::run::<L>(options, GrpcDial { master: arguments.master, credentials }, requests).await)
     });
     // a task that still waits, for example for a name look-up, must not hold the process
     runtime.shutdown_background();

@@ -25,13 +25,14 @@ use dealing::Dealing;
 use ld_shared::boot::clock::mono;
 use ld_shared::frame::{FrameBody, Odometers};
 use ld_shared::id::Digest;
+use ld_shared::load::Program;
 use ld_shared::plan::{AtEnd, Dealing as RowDealing, Plan, Pool, SourceRows};
 use ld_shared::record::RecordBody;
 use ld_shared::secrets::{SecretBlob, Secrets};
 use ld_shared::shard::Shard;
 use ld_shared::throttle::ThrottleUse;
 use ld_shared::time::{Mono, RunTime};
-use limits::{Change, Limits};
+use limits::{Change, Limits, Loads};
 use rest::Rest;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -151,6 +152,7 @@ pub struct Engine {
 struct Assigned {
     dealing: Dealing,
     t0: u64,
+    program: Program,
 }
 
 impl Engine {
@@ -204,7 +206,7 @@ impl Engine {
         let shipping = Shipping { shipper, limits: Arc::clone(&shared.record_limits), backlog };
         let aggregator = Aggregator::new(cores, input, events, series, details, pool, shipping);
         threads.push(spawn_thread("aggregator", move || aggregator.run())?);
-        let assigned = Mutex::new(Assigned { dealing: Dealing::new(cores), t0: 0 });
+        let assigned = Mutex::new(Assigned { dealing: Dealing::new(cores), t0: 0, program: Program::default() });
         let engine = Self { shared, orders, odometers, to_aggregator: parts, threads, assigned };
         for _ in 0..cores {
             // a core that panics drops its end of the channel
@@ -269,6 +271,34 @@ impl Engine {
         self.shared.limits.wake(0);
     }
 
+    /// The load is what `program` makes of the plan. To be called after [`Self::start`], any number of
+    /// times, each time with the whole program; what differs from the program before should lie in the
+    /// future. Arrivals keep their numbers, so that each starts once; users that both programs want
+    /// live on. Caps stay.
+    ///
+    /// In a pause iterations that began go on to their end, and no user begins one.
+    pub fn change(&self, program: &Program) {
+        let mut assigned = self.assigned();
+        let Some(from) = program.differs_from(&assigned.program) else { return };
+        let at = assigned.t0.saturating_add(from.0);
+        let plan = self.shared.plan.with(program);
+        let loads = Loads {
+            each: plan.scenarios.iter().map(|scenario| scenario.load.clone()).collect(),
+            most: plan.scenarios.iter().map(|scenario| plan.most_arrivals(scenario)).collect(),
+            pauses: program.pauses(),
+            // whoever set something to 0 may set it to more again
+            waits: !program.changes().is_empty()
+                && plan.scenarios.iter().any(|scenario| scenario.load.profile().tail() <= 0.0),
+        };
+        let loads = Arc::new(loads);
+        self.shared.rest.tell(None, || {
+            for core in 0..self.odometers.len() {
+                self.shared.limits.tell(core, at, Change::Loads { from, loads: Arc::clone(&loads) });
+            }
+        });
+        assigned.program = program.clone();
+    }
+
     fn assigned(&self) -> MutexGuard<'_, Assigned> {
         self.assigned.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -323,6 +353,10 @@ impl Engine {
 
     /// Limits on the rate of requests go by these parts from now on.
     pub fn set_throttles(&self, parts: &[u32]) {
+        // an assignment that takes effect later was made with older ones
+        if let Some((_, shard)) = &mut *self.shared.next_shares() {
+            shard.throttles.iter_mut().zip(parts).for_each(|(share, parts)| share.parts = *parts);
+        }
         self.shared.throttles.set_parts(parts);
     }
 

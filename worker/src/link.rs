@@ -13,8 +13,9 @@ use bytes::Bytes;
 use ld_shared::boot::clock;
 use ld_shared::frame::Odometers;
 use ld_shared::id::{Digest, RunId};
+use ld_shared::load::Program;
 use ld_shared::message::{Beat, LINK_QUEUE, RunBeat, ToMaster, ToWorker};
-use ld_shared::plan::{Plan, Pool};
+use ld_shared::plan::{Plan, Pool, WorkerLoss};
 use ld_shared::shard::Shard;
 use ld_shared::targets::TargetList;
 use ld_shared::throttle::ThrottleUse;
@@ -34,6 +35,8 @@ pub trait LoadMaker: Sized + Send + 'static {
     fn start(&self, shard: Shard, t0: Mono);
     /// [`Engine::assign`].
     fn assign(&self, shard: Shard);
+    /// [`Engine::change`].
+    fn change(&self, program: &Program);
     /// [`Engine::set_lease`].
     fn set_lease(&self, until: Mono);
     /// [`Engine::lease_lost`].
@@ -65,6 +68,9 @@ impl LoadMaker for Engine {
     }
     fn assign(&self, shard: Shard) {
         self.assign(&shard);
+    }
+    fn change(&self, program: &Program) {
+        self.change(program);
     }
     fn set_lease(&self, until: Mono) {
         self.set_lease(until);
@@ -284,6 +290,8 @@ impl<L: LoadMaker> Shell<L> {
             }
             Effect::Say(text) => tracing::info!("{text}"),
             Effect::Start { shard, t0 } => self.with_load(|load| load.start(*shard, t0)),
+            Effect::Change(program) => self.with_load(|load| load.change(&program)),
+            Effect::LeaseLost => self.with_load(LoadMaker::lease_lost),
             Effect::Assign(shard) => self.with_load(|load| load.assign(*shard)),
             Effect::StopLoad => self.with_load(LoadMaker::stop),
             Effect::AbortLoad => self.with_load(LoadMaker::abort),
@@ -324,7 +332,8 @@ impl<L: LoadMaker> Shell<L> {
                 .and_then(|mut plan| {
                     plan.allow_targets.extend(targets);
                     let graceful_stop = Duration::from_nanos(plan.graceful_stop.0);
-                    let ready = Ready { on_master_loss: plan.on_master_loss, graceful_stop };
+                    let is_replaced = plan.on_worker_loss == WorkerLoss::Redistribute;
+                    let ready = Ready { on_master_loss: plan.on_master_loss, is_replaced, graceful_stop };
                     let (sender, events) = mpsc::unbounded_channel();
                     let spec = EngineSpec { plan: Arc::new(plan), blobs: Arc::new(blobs), cores };
                     let load = L::prepare(spec, sender).map_err(|error| error.to_string())?;

@@ -9,6 +9,7 @@ use ld_shared::clock_estimate::ClockEstimate;
 use ld_shared::frame::{Frame, FrameBody, FrameKey};
 use ld_shared::id::{Digest, Epoch, RunId, SessionId};
 use ld_shared::message::{BEAT_EVERY, GONE_AFTER, Hello, LEASE, Returning, ToMaster, ToWorker};
+use ld_shared::load::Program;
 use ld_shared::plan::{MasterLoss, Pool};
 use ld_shared::record::{RecordBatch, RecordBody};
 use ld_shared::shard::Shard;
@@ -34,7 +35,7 @@ const DRAIN_SLACK: Duration = Duration::from_secs(2);
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 /// How long load goes on without a master after its machine said that nobody listens: several
 /// attempts to reach it lie within.
-const ORPHAN_LEASE: Duration = Duration::from_millis(2_000);
+const ORPHAN_LEASE: Duration = Duration::from_secs(2);
 /// After an abort, how long the engine may take for its last span, and the master to count it.
 const ABORT_WITHIN: Duration = Duration::from_secs(3);
 
@@ -103,6 +104,8 @@ impl Unreached {
 pub struct Ready {
     /// What to do when the master is gone for good.
     pub on_master_loss: MasterLoss,
+    /// Its share goes to others if it is lost: then the target must not see its users twice.
+    pub is_replaced: bool,
     /// How long open requests may take at the end.
     pub graceful_stop: Duration,
 }
@@ -142,8 +145,12 @@ pub enum Effect {
     },
     /// Own other lanes.
     Assign(Box<Shard>),
+    /// Make what these changes make of the plan.
+    Change(Program),
     /// Users may start requests until then.
     Lease(Mono),
+    /// The lease is over, and the share is given to others.
+    LeaseLost,
     /// Let the engine drain.
     StopLoad,
     /// Cut the engine off.
@@ -204,6 +211,8 @@ pub struct Membership {
 enum Absence {
     /// Nothing is heard: cut off, perhaps, while the master gives the share away.
     Silent,
+    /// The connection ended, and the master was not dialled since.
+    Ended,
     /// The connection ended, and whenever it was dialled since, its machine said that nobody listens:
     /// the master's process is gone, and gives nothing away.
     Gone,
@@ -249,6 +258,8 @@ struct Run {
     ready: Ready,
     /// The newest assignment that is in force.
     epoch: Epoch,
+    /// Changes of the load that came before it began here.
+    program: Option<Program>,
     /// Tickets that were asked for and have not come, and pools without any: said again to a master
     /// that is there again.
     wanted: BTreeMap<Pool, u64>,
@@ -346,7 +357,7 @@ impl Membership {
             Link::Greeting { until } => until.min(self.gives_up_at()),
             Link::Joined { .. } => self.next_beat.min(self.heard.after(self.patience())),
         };
-        let unanswered = self.trying.filter(|_| self.absence == Absence::Gone).map(|since| since.after(ANSWER_WITHIN));
+        let unanswered = self.trying.filter(|_| self.absence != Absence::Silent).map(|since| since.after(ANSWER_WITHIN));
         let link = link.min(unanswered.unwrap_or(Mono(u64::MAX)));
         let run = self.run.as_ref().map(|run| match &run.stage {
             Stage::Armed { t0, shard } => start_at(*t0, shard),
@@ -357,9 +368,16 @@ impl Membership {
         });
         let ending = match self.ending {
             Ending::Aborted { until } => until,
+            _ if self.lease_may_end() => self.lease.unwrap_or(Mono(u64::MAX)),
             Ending::Not | Ending::Asked { .. } | Ending::Abandoned => Mono(u64::MAX),
         };
         link.min(run.unwrap_or(Mono(u64::MAX))).min(ending)
+    }
+
+    /// Whether the end of the lease is to be said.
+    fn lease_may_end(&self) -> bool {
+        let running = |run: &Run| run.ready.is_replaced && matches!(run.stage, Stage::Running { .. });
+        self.lease.is_some() && self.run.as_ref().is_some_and(running)
     }
 
     /// How long a connection may be silent. Never shorter than a lease, or a busy master would be given
@@ -380,7 +398,7 @@ impl Membership {
         match event {
             Event::Connected => {
                 self.link = Link::Greeting { until: now.after(GREET_WITHIN) };
-                let returning = self.home.clone().filter(|_| self.run.is_some());
+                let returning = self.home.clone().filter(|_| self.run.as_ref().is_some_and(|run| !run.orphaned));
                 let hello = Hello { returning, ..self.options.hello.clone() };
                 effects.push(Effect::Send(ToMaster::Hello(hello)));
             }
@@ -418,9 +436,11 @@ impl Membership {
         let was_joined = matches!(self.link, Link::Joined { .. });
         if was_joined {
             effects.push(Effect::Say(format!("connection to the master {} ended: {seen}", self.options.master)));
-            self.absence = Absence::Gone;
+            self.absence = Absence::Ended;
         } else if !refused {
             self.absence = Absence::Silent;
+        } else if self.absence == Absence::Ended {
+            self.absence = Absence::Gone;
         }
         self.seen = seen;
         self.trying = None;
@@ -472,7 +492,18 @@ impl Membership {
                 effects.push(Effect::StopLoad);
             }
             Stage::Draining { .. } | Stage::Spent { .. } => {}
-            Stage::Fetching { .. } | Stage::Preparing | Stage::Ready | Stage::Armed { .. } => self.drop_run(effects),
+            Stage::Armed { t0, .. } => self.start_nothing(t0, effects),
+            Stage::Fetching { .. } | Stage::Preparing | Stage::Ready => self.drop_run(effects),
+        }
+    }
+
+    /// The run ends before it began here: the master is told, and waits for nothing.
+    fn start_nothing(&mut self, t0: Mono, effects: &mut Vec<Effect>) {
+        if let Some(run) = &mut self.run {
+            run.stage = Stage::Spent { t0 };
+            run.spool.put(Box::new(FrameBody { last: true, ..FrameBody::default() }), RunTime(0));
+            effects.push(Effect::DropLoad);
+            self.offer(effects);
         }
     }
 
@@ -484,7 +515,8 @@ impl Membership {
                 effects.push(Effect::AbortLoad);
             }
             Stage::Draining { aborted: true, .. } | Stage::Spent { .. } => {}
-            Stage::Fetching { .. } | Stage::Preparing | Stage::Ready | Stage::Armed { .. } => self.drop_run(effects),
+            Stage::Armed { t0, .. } => self.start_nothing(t0, effects),
+            Stage::Fetching { .. } | Stage::Preparing | Stage::Ready => self.drop_run(effects),
         }
     }
 
@@ -509,6 +541,7 @@ impl Membership {
             }
             ToWorker::Arm { run, attempt, t0, shard } if ours(&run) => self.on_arm(now, attempt, t0, shard, effects),
             ToWorker::Assign { run, shard } if ours(&run) => self.on_assign(shard, effects),
+            ToWorker::Program { run, program } if ours(&run) => self.on_program(program, effects),
             ToWorker::Stop { run } if ours(&run) => self.stop_load(now, effects),
             ToWorker::Abort { run } if ours(&run) => self.abort_load(now, effects),
             ToWorker::RunClosed { run } if ours(&run) => self.drop_run(effects),
@@ -550,6 +583,7 @@ impl Membership {
             // late messages of a run that is over here
             ToWorker::Arm { .. }
             | ToWorker::Assign { .. }
+            | ToWorker::Program { .. }
             | ToWorker::Stop { .. }
             | ToWorker::Abort { .. }
             | ToWorker::RunClosed { .. }
@@ -606,11 +640,25 @@ impl Membership {
                 let armed = std::mem::replace(&mut run.stage, Stage::Running { t0 });
                 if let Stage::Armed { shard, .. } = armed {
                     effects.push(Effect::Start { shard, t0 });
+                    effects.extend(run.program.take().map(Effect::Change));
                 }
             }
             effects.push(Effect::Assign(shard));
         }
         effects.push(Effect::Send(ToMaster::Assigned { run: id, epoch }));
+    }
+
+    /// The load changes while it is made.
+    fn on_program(&mut self, program: Program, effects: &mut Vec<Effect>) {
+        let Some(run) = &mut self.run else { return };
+        let (id, changes) = (run.run.clone(), program.changes().len() as u32);
+        match run.stage {
+            // the engine takes it once it runs
+            Stage::Armed { .. } => run.program = Some(program),
+            Stage::Running { .. } => effects.push(Effect::Change(program)),
+            _ => {}
+        }
+        effects.push(Effect::Send(ToMaster::ProgramSet { run: id, changes }));
     }
 
     fn on_goodbye(&mut self, now: Mono, text: &str, effects: &mut Vec<Effect>) {
@@ -650,8 +698,9 @@ impl Membership {
             stage,
             spool: Spool::default(),
             records: Shipped::default(),
-            ready: Ready { on_master_loss: MasterLoss::Stop, graceful_stop: Duration::ZERO },
+            ready: Ready { on_master_loss: MasterLoss::Stop, is_replaced: false, graceful_stop: Duration::ZERO },
             epoch: Epoch(0),
+            program: None,
             wanted: BTreeMap::new(),
             empty: BTreeSet::new(),
             orphaned: false,
@@ -783,6 +832,10 @@ impl Membership {
     fn advance(&mut self, now: Mono, effects: &mut Vec<Effect>) {
         self.advance_run(now, effects);
         self.advance_link(now, effects);
+        if self.ending == Ending::Abandoned && self.absence == Absence::Silent {
+            // whoever finishes alone does so while it is certain that the master's process is gone
+            self.lose_run(now, effects);
+        }
         let delivered = self.run.as_ref().is_none_or(Run::is_delivered);
         match self.ending {
             Ending::Asked { made_load } if delivered => self.leave(made_load, effects),
@@ -808,7 +861,12 @@ impl Membership {
                 let armed = std::mem::replace(&mut run.stage, Stage::Running { t0 });
                 if let Stage::Armed { shard, .. } = armed {
                     effects.push(Effect::Start { shard, t0 });
+                    effects.extend(run.program.take().map(Effect::Change));
                 }
+            }
+            Stage::Running { .. } if run.ready.is_replaced && self.lease.is_some_and(|until| now >= until) => {
+                self.lease = None;
+                effects.push(Effect::LeaseLost);
             }
             Stage::Draining { until, aborted, .. } if now >= *until => {
                 if *aborted {
@@ -875,7 +933,8 @@ impl Membership {
         }
         self.ending = Ending::Abandoned;
         let Some(run) = &mut self.run else { return };
-        if run.ready.on_master_loss == MasterLoss::Finish && self.absence == Absence::Gone {
+        let makes_load = matches!(run.stage, Stage::Running { .. } | Stage::Draining { .. });
+        if run.ready.on_master_loss == MasterLoss::Finish && self.absence == Absence::Gone && makes_load {
             run.orphaned = true;
             effects.push(Effect::Say(format!("{}: the test is run to its end", self.lost_master())));
         } else {

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "tests panic")]
 
+#[path = "engine/changes.rs"]
+mod changes;
 #[path = "engine/hooks.rs"]
 mod hooks;
 #[path = "engine/moves.rs"]

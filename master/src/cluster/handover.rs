@@ -27,9 +27,12 @@ impl Part {
     }
 
     /// Cuts the part by weights: every lane and every unit of a cap goes to exactly one of them.
-    /// Weights of zero get nothing, unless all are zero.
+    /// Weights of zero get nothing, unless all are zero. Of no weights there are no parts.
     pub fn cut(&self, weights: &[u32]) -> Vec<Self> {
         let mut parts: Vec<Self> = weights.iter().map(|_| Self::default()).collect();
+        if weights.is_empty() {
+            return parts;
+        }
         let takers: Vec<usize> = (0..weights.len()).filter(|i| weights[*i] > 0).collect();
         let takers = if takers.is_empty() { (0..weights.len()).collect() } else { takers };
         let shares = deal(&takers.iter().map(|i| weights[*i]).collect::<Vec<_>>());
@@ -111,6 +114,13 @@ impl Tenures {
         self.0.push(Tenure { epoch, from, part });
     }
 
+    /// Owns nothing from `from` on, whatever later assignments said: whoever held it is gone.
+    pub fn end(&mut self, epoch: Epoch, from: RunTime) {
+        let caps = self.newest().map_or(0, |tenure| tenure.part.caps.len());
+        self.0.retain(|tenure| tenure.from < from);
+        self.0.push(Tenure { epoch, from, part: Part { caps: vec![0; caps], ..Part::default() } });
+    }
+
     /// What assignment `epoch` took away stays owned: nobody knows whether it came into force.
     pub fn keep(&mut self, epoch: Epoch, part: &Part) {
         self.0.iter_mut().filter(|tenure| tenure.epoch >= epoch).for_each(|tenure| tenure.part.add(part));
@@ -121,6 +131,11 @@ impl Tenures {
         self.0.iter().map(|tenure| tenure.from).find(|from| *from > instant)
     }
 
+    /// Most lanes that were owned at once.
+    pub fn most_lanes(&self) -> usize {
+        self.0.iter().map(|tenure| tenure.part.lanes.len()).max().unwrap_or(0)
+    }
+
     /// What was owned in `[from, to)`, in pieces of one owner each.
     pub fn within(&self, from: RunTime, to: RunTime) -> impl Iterator<Item = (RunTime, RunTime, &LaneSet)> {
         let ends = self.0.iter().skip(1).map(|next| next.from).chain([RunTime::MAX]);
@@ -129,6 +144,23 @@ impl Tenures {
             .map(move |(tenure, end)| (tenure.from.max(from), end.min(to), &tenure.part.lanes))
             .filter(|(from, to, lanes)| from < to && !lanes.is_empty())
     }
+}
+
+/// Lanes that none of them owned, in pieces of `[0, end)`.
+pub fn nobodys<'a>(all: impl Iterator<Item = &'a Tenures> + Clone, end: RunTime) -> Vec<(RunTime, RunTime, LaneSet)> {
+    let changes = all.clone().flat_map(|tenures| tenures.0.iter().map(|tenure| tenure.from));
+    let mut instants: Vec<RunTime> = changes.filter(|at| *at < end).chain([RunTime(0), end]).collect();
+    instants.sort_unstable();
+    instants.dedup();
+    let free = |pair: &[RunTime]| {
+        let (from, to) = (pair[0], pair[1]);
+        let mut owned = LaneSet::empty();
+        all.clone().flat_map(|tenures| tenures.within(from, to)).for_each(|(.., lanes)| owned.extend(lanes));
+        let mut free = LaneSet::full();
+        owned.iter().for_each(|lane| free.remove(lane));
+        (!free.is_empty()).then_some((from, to, free))
+    };
+    instants.windows(2).filter_map(free).collect()
 }
 
 /// How many lanes each is to give up (negative: to get), so that all of them together, `unowned` ones
@@ -204,5 +236,26 @@ mod tests {
         tenures.keep(Epoch(3), &part(9));
         assert_eq!(tenures.part().lanes.iter().collect::<Vec<_>>(), [3, 9]);
         assert_eq!(tenures.within(second(5), second(8)).count(), 0);
+    }
+
+    #[test]
+    fn what_nobody_owns_is_known_to_the_instant() {
+        let lanes = |list: &[u16]| {
+            let mut set = LaneSet::full();
+            list.iter().for_each(|lane| set.remove(*lane));
+            Part { lanes: set, caps: Vec::new() }
+        };
+        let at = |s: u64| RunTime(s * 1_000);
+        let mut one = Tenures::first(lanes(&[1, 2]));
+        let mut other = Tenures::default();
+        let mut rest = LaneSet::empty();
+        rest.insert(1);
+        rest.insert(2);
+        other.change(Epoch(2), at(3), Part { lanes: rest.clone(), caps: Vec::new() });
+        one.change(Epoch(3), at(5), lanes(&[1, 2, 7]));
+        let mut seven = LaneSet::empty();
+        seven.insert(7);
+        let free = nobodys([&one, &other].into_iter(), at(9));
+        assert_eq!(free, [(at(0), at(3), rest), (at(5), at(9), seven)]);
     }
 }

@@ -147,6 +147,14 @@ async fn live(core: Rc<Core>, scenario: Rc<Scenario>, numbers: Numbers, tenure: 
     if core.is_over(now) || core.run_time(now) >= end.at || user.lease().await.is_break() {
         return;
     }
+    while let Some(until) = core.holding().paused_until(core.run_time(mono().0)) {
+        pause(&core, &mut user, until).await;
+        let now = mono().0;
+        end.look(&core, &scenario, core.run_time(now));
+        if core.is_over(now) || tenure.is_over(now) || core.run_time(now) >= end.at {
+            return;
+        }
+    }
     let _owing = Owing::new(&core, &scenario);
     let id = scenario.plan().first_number + number;
     // numbers that no iteration has
@@ -180,6 +188,11 @@ async fn iterate(
         end.look(core, scenario, core.run_time(now));
         if core.is_over(now) || tenure.is_over(now) || core.run_time(now) >= end.at {
             return ControlFlow::Break(());
+        }
+        if let Some(until) = core.holding().paused_until(core.run_time(now)) {
+            pause(core, user, until).await;
+            now = mono().0;
+            continue;
         }
         let mut ticket = None;
         if limited && !is_idle {
@@ -215,6 +228,13 @@ async fn iterate(
         };
         now = rest(core, scenario, user, end, now.saturating_add(pause.as_nanos() as u64)).await;
     }
+}
+
+/// Waits for the end of a pause, at most until something changes.
+async fn pause(core: &Core, user: &mut User, until: RunTime) {
+    let until = until.min(core.shared.plan.end());
+    let left = until.0.saturating_sub(core.run_time(mono().0).0);
+    user.sleep(Duration::from_nanos(left)).await;
 }
 
 /// Waits until `until`, ns of this node's clock, or the user's end; gives the time then.

@@ -142,6 +142,7 @@ impl Core {
             && self.starting.get() == 0
             && self.recorder.users() == 0
             && !self.holding().has_batches()
+            && !self.holding().waits()
             && self.holding().next_arrival().is_none();
         let nothing_comes = now >= self.holding().last_instant();
         idle && nothing_comes || self.shared.ends_by_itself && self.shared.rest.is_over(self.index, idle, word)
@@ -326,7 +327,9 @@ async fn follow(core: Rc<Core>, scenarios: Vec<Rc<Scenario>>, pools: Vec<Rc<open
             }
         }
         if core.holding().is_hung_up(mono().0) {
-            pools.iter().for_each(|pool| pool.dismiss());
+            for pool in &pools {
+                pool.dismiss();
+            }
         }
         let told = core.holding().told();
         let shares = if core.index == 0 { core.shared.take_shares(mono().0) } else { None };

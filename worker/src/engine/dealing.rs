@@ -29,16 +29,17 @@ impl Dealing {
                 None => new.push(lane),
             }
         }
-        let mut total: usize = dealt.iter().map(Vec::len).sum();
-        for lane in new {
+        let known = lanes.len() - new.len();
+        for (total, lane) in (known..).zip(new) {
             let first = (total / self.cores).count_ones() as usize;
             let order = (0..self.cores).map(|turn| (first + turn) % self.cores);
             let core = order.min_by_key(|core| dealt[*core].len()).unwrap_or(0);
             dealt[core].push(lane);
             self.home[usize::from(lane)] = Some(core);
-            total += 1;
         }
-        dealt.iter_mut().for_each(|lanes| lanes.sort_unstable());
+        for lanes in &mut dealt {
+            lanes.sort_unstable();
+        }
         dealt
     }
 }

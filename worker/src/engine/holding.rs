@@ -3,7 +3,7 @@
 //! Changes are taken in before the first start that they concern, by whoever makes it: the core's
 //! own follower of news only wakes those that sleep.
 
-use super::limits::{Change, Limits};
+use super::limits::{Change, Limits, Loads};
 use ld_shared::lanes::LANES;
 use ld_shared::load::{Agenda, ArrivalId, Load};
 use ld_shared::snapshot::DropReason;
@@ -24,7 +24,7 @@ pub(crate) struct Tenure {
     /// Its end, ns of this node's clock; `u64::MAX`: none is known.
     until: Cell<u64>,
     /// Earlier ones of the same lane: while a user of them lives, none of this may begin.
-    before: Vec<Weak<Tenure>>,
+    before: Vec<Weak<Self>>,
 }
 
 impl Tenure {
@@ -83,6 +83,9 @@ pub(crate) struct Holding {
     /// Arrivals, of scenarios of the open model.
     agendas: RefCell<Vec<(usize, Rc<RefCell<Agenda>>)>>,
     loads: RefCell<Vec<Load>>,
+    /// When users begin no iteration, and whether more is to come although nothing may be due.
+    pauses: RefCell<Vec<(RunTime, RunTime)>>,
+    waits: Cell<bool>,
     /// Raised whenever a load changes.
     version: Cell<u64>,
     /// When the lease was over, latest last; ns of this node's clock.
@@ -106,6 +109,8 @@ impl Holding {
             lanes: RefCell::new((0, Arc::from([]))),
             agendas: RefCell::default(),
             loads: RefCell::default(),
+            pauses: RefCell::default(),
+            waits: Cell::new(false),
             version: Cell::new(0),
             gaps: RefCell::default(),
             gap_end: Cell::new(0),
@@ -169,6 +174,7 @@ impl Holding {
         for (at, change) in changes {
             match change {
                 Change::Lanes { from, lanes } => self.set_lanes(at, from, &lanes),
+                Change::Loads { from, loads } => self.set_loads(from, &loads),
                 Change::Gap { from, to } => {
                     let mut gaps = self.gaps.borrow_mut();
                     if gaps.len() == MOST_GAPS {
@@ -211,6 +217,29 @@ impl Holding {
         if !batch.lanes.is_empty() {
             self.batches.borrow_mut().push(Rc::new(batch));
         }
+    }
+
+    fn set_loads(&self, from: RunTime, new: &Loads) {
+        for (scenario, agenda) in self.agendas.borrow().iter() {
+            if let (Some(Load::Open(load)), Some(most)) = (new.each.get(*scenario), new.most.get(*scenario)) {
+                agenda.borrow_mut().change(from, Arc::new(load.clone()), *most);
+            }
+        }
+        self.loads.replace(new.each.clone());
+        self.pauses.replace(new.pauses.clone());
+        self.waits.set(new.waits);
+        self.version.set(self.version.get() + 1);
+    }
+
+    /// The end of the pause that is on at `now`, if there is one.
+    pub(crate) fn paused_until(&self, now: RunTime) -> Option<RunTime> {
+        let pauses = self.pauses.borrow();
+        pauses.iter().find(|(from, to)| *from <= now && now < *to).map(|(_, to)| *to)
+    }
+
+    /// Whether more may come although nothing is due by what is known.
+    pub(crate) fn waits(&self) -> bool {
+        self.waits.get()
     }
 
     /// The lanes that the core holds in the end, by all that it was told.

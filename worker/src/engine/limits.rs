@@ -5,6 +5,7 @@
 //! core has not taken in. So a core that stood still never starts what it no longer owns, however
 //! its tasks wake up.
 
+use ld_shared::load::Load;
 use ld_shared::time::RunTime;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,10 +17,24 @@ use tokio::sync::Notify;
 pub(crate) enum Change {
     /// It has these lanes, ascending, from then on.
     Lanes { from: RunTime, lanes: Arc<[u16]> },
+    /// The loads are others from then on.
+    Loads { from: RunTime, loads: Arc<Loads> },
     /// The lease was over between these instants of this node's clock, and is no more.
     Gap { from: u64, to: u64 },
     /// The lease is over, and others will do the work: idle connections are not needed.
     HangUp,
+}
+
+/// The loads of all scenarios, as a program changed them.
+#[derive(Debug)]
+pub(crate) struct Loads {
+    pub(crate) each: Vec<Load>,
+    /// How many arrivals of each scenario count, if not all.
+    pub(crate) most: Vec<Option<u64>>,
+    /// When nothing new starts.
+    pub(crate) pauses: Vec<(RunTime, RunTime)>,
+    /// Nothing may be due for now although more will come.
+    pub(crate) waits: bool,
 }
 
 /// Until when starts are allowed. Checked at every start, against the reading that becomes `started`.

@@ -125,7 +125,7 @@ impl GrpcDial {
         let control = client.control(ReceiverStream::new(out)).await;
         let mut control = control.map_err(|status| self.seen(&status))?.into_inner();
         let first = control.message().await.map_err(|status| self.seen(&status))?.ok_or_else(gone)?;
-        let Some(challenge) = wire::challenge_from_master(&first) else { return Ok((control, first)) };
+        let Some(challenge) = wire::challenge_from_master(&first) else { return refused(control, first) };
         let challenge = challenge.map_err(|error| Unreached::seen(error.to_string()))?;
         let transcript = Transcript { worker, master: challenge.nonce, certificate, version: hello.protocol };
         let token = self.credentials.token.as_ref().map(Token::secret);
@@ -139,18 +139,16 @@ impl GrpcDial {
         };
         up.send(wire::proof_to_master(proof)).await.map_err(|_| gone())?;
         let second = control.message().await.map_err(|status| self.seen(&status))?.ok_or_else(gone)?;
-        if let Some(proof) = wire::proof_from_master(&second) {
-            if token.is_some_and(|token| !transcript.is_proof(Role::Master, token, proof)) {
-                return Err(
-                    self.distrusted("it does not know this worker's token: somebody may stand between them", true)
-                );
-            }
-            if self.credentials.tls.as_ref().is_some_and(|tls| tls.trust(certificate)) {
-                tracing::info!(
-                    "trusting the master's certificate {certificate} for as long as this process lives, because it is \
-                     the first; to name it: --ca-fingerprint {certificate}"
-                );
-            }
+        let Some(proof) = wire::proof_from_master(&second) else { return refused(control, second) };
+        if token.is_some_and(|token| !transcript.is_proof(Role::Master, token, proof)) {
+            let text = "it does not know this worker's token: somebody may stand between them";
+            return Err(self.distrusted(text, true));
+        }
+        if self.credentials.tls.as_ref().is_some_and(|tls| tls.trust(certificate)) {
+            tracing::info!(
+                "trusting the master's certificate {certificate} for as long as this process lives, because it is \
+                 the first; to name it: --ca-fingerprint {certificate}"
+            );
         }
         Ok((control, second))
     }
@@ -182,6 +180,15 @@ type Client = ClusterClient<tonic::transport::Channel>;
 type Control = tonic::Streaming<wire::v1::FromMaster>;
 type ToShell = mpsc::Sender<Result<ToWorker, Unreached>>;
 type Io = tokio_util::either::Either<TcpStream, TlsStream<TcpStream>>;
+
+/// The only message that may come before the handshake is over is a refusal: a welcome without proof
+/// lets nobody in.
+fn refused(control: Control, message: wire::v1::FromMaster) -> Result<(Control, wire::v1::FromMaster), Unreached> {
+    match wire::control_from_master(message.clone()) {
+        Ok(ToWorker::Refused(_)) => Ok((control, message)),
+        _ => Err(Unreached::seen("it does not keep to the handshake of cluster.proto")),
+    }
+}
 
 /// Splits what the shell says over the two streams.
 async fn send(

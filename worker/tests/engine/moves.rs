@@ -11,21 +11,21 @@ const MS: u64 = 1_000_000;
 
 /// One request as the target saw it.
 #[derive(Clone, Debug)]
-struct Seen {
+pub(super) struct Seen {
     path: String,
-    began: Mono,
+    pub(super) began: Mono,
     ended: Mono,
 }
 
 /// A target that answers after a delay and keeps a log; and how many connections are open.
 #[derive(Clone)]
-struct Target {
+pub(super) struct Target {
     address: SocketAddr,
     log: Arc<Mutex<Vec<Seen>>>,
-    open: Arc<AtomicU64>,
+    pub(super) open: Arc<AtomicU64>,
 }
 
-fn target(delay: Duration) -> Target {
+pub(super) fn target(delay: Duration) -> Target {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let target = Target { address: listener.local_addr().unwrap(), log: Arc::default(), open: Arc::default() };
     let made = target.clone();
@@ -54,7 +54,7 @@ fn target(delay: Duration) -> Target {
 }
 
 impl Target {
-    fn seen(&self, prefix: &str) -> Vec<Seen> {
+    pub(super) fn seen(&self, prefix: &str) -> Vec<Seen> {
         let log = self.log.lock().unwrap();
         let mut seen: Vec<Seen> = log.iter().filter(|seen| seen.path.starts_with(prefix)).cloned().collect();
         seen.sort_by_key(|seen| seen.began);
@@ -64,7 +64,7 @@ impl Target {
 
 /// A plan whose requests tell the worker's name and the number of the arrival or user: numbers
 /// are below `numbers`.
-fn numbered(target: &Target, worker: &str, load: &Value, seconds: f64, numbers: usize) -> EngineSpec {
+pub(super) fn numbered(target: &Target, worker: &str, load: &Value, seconds: f64, numbers: usize) -> EngineSpec {
     let mut plan = plan(target.address, load, seconds);
     let task =
         |what: &str| serde_json::from_value(task(target.address, &format!("/{worker}/{what}?${{csv.n.i}}"))).unwrap();
@@ -86,7 +86,7 @@ fn numbered(target: &Target, worker: &str, load: &Value, seconds: f64, numbers: 
     EngineSpec { plan: Arc::new(plan), blobs: Arc::new(BTreeMap::from([(blob, rows.into())])), cores: 2 }
 }
 
-fn number(seen: &Seen) -> usize {
+pub(super) fn number(seen: &Seen) -> usize {
     seen.path.split_once('?').unwrap().1.parse().unwrap()
 }
 
@@ -102,7 +102,7 @@ fn shard(lanes: &LaneSet, from: u64) -> Shard {
 }
 
 /// One worker's engine at work, from run time 0 = `t0`.
-struct Worker {
+pub(super) struct Worker {
     engine: Option<Engine>,
     frames: tokio::task::JoinHandle<Vec<FrameBody>>,
     t0: Mono,
@@ -128,7 +128,7 @@ impl Worker {
         Self { engine: Some(engine), frames, t0 }
     }
 
-    async fn start(spec: EngineSpec, t0: Mono, lanes: &LaneSet) -> Self {
+    pub(super) async fn start(spec: EngineSpec, t0: Mono, lanes: &LaneSet) -> Self {
         let worker = Self::new(spec, t0).await;
         assert!(mono() < t0, "the machine is too slow for this test");
         worker.lease(u64::MAX / MS);
@@ -136,7 +136,7 @@ impl Worker {
         worker
     }
 
-    fn engine(&self) -> &Engine {
+    pub(super) fn engine(&self) -> &Engine {
         self.engine.as_ref().unwrap()
     }
 
@@ -145,17 +145,17 @@ impl Worker {
         self.engine().set_lease(Mono(self.t0.0.saturating_add(ms.saturating_mul(MS))));
     }
 
-    fn assign(&self, lanes: &LaneSet, from: u64) {
+    pub(super) fn assign(&self, lanes: &LaneSet, from: u64) {
         self.engine().assign(&shard(lanes, from));
     }
 
     /// Waits for so many ms of run time.
-    async fn until(&self, ms: u64) {
+    pub(super) async fn until(&self, ms: u64) {
         tokio::time::sleep(self.t0.after(Duration::from_millis(ms)).since(mono())).await;
     }
 
     /// The counters at the end, and the frames.
-    async fn end(mut self) -> (PhaseOdometer, Vec<FrameBody>) {
+    pub(super) async fn end(mut self) -> (PhaseOdometer, Vec<FrameBody>) {
         let frames = tokio::time::timeout(Duration::from_secs(20), &mut self.frames).await.unwrap().unwrap();
         let engine = self.engine.take();
         tokio::task::spawn_blocking(move || drop(engine)).await.unwrap();
@@ -165,7 +165,7 @@ impl Worker {
     }
 }
 
-fn soon() -> Mono {
+pub(super) fn soon() -> Mono {
     mono().after(Duration::from_millis(1_500))
 }
 
@@ -279,7 +279,7 @@ async fn a_lease_that_comes_back_finds_its_work() {
         worker.engine().start(&shard(&LaneSet::full(), 0), t0);
     }
     users.until(1_000).await;
-    assert_eq!(target.open.load(Ordering::SeqCst) as usize, 6 + target.seen("/open").len().min(1), "they wait");
+    assert!(target.open.load(Ordering::SeqCst) > 6, "they wait");
     users.until(1_200).await;
     arrivals.lease(60_000);
     users.lease(60_000);
@@ -351,10 +351,10 @@ async fn the_end_waits_for_word_of_the_lease() {
 #[tokio::test]
 async fn a_worker_may_join_late() {
     let target = target(Duration::from_millis(2));
-    let t0 = Mono(mono().0 - 7_200 * MS);
-    let worker = Worker::new(numbered(&target, "a", &open(100, 100), 10.0, 1_000), t0).await;
+    let t0 = Mono(mono().0 - 3_200 * MS);
+    let worker = Worker::new(numbered(&target, "a", &open(100, 100), 6.0, 600), t0).await;
     worker.lease(60_000);
-    let users = Worker::new(numbered(&target, "users", &closed(10), 10.0, 10), t0).await;
+    let users = Worker::new(numbered(&target, "users", &closed(10), 6.0, 10), t0).await;
     users.lease(60_000);
     // preparing took its time
     let from = mono().since(t0).as_millis() as u64 + 300;
@@ -365,9 +365,9 @@ async fn a_worker_may_join_late() {
     worker.until(late + 200).await;
     worker.assign(&LaneSet::full(), late);
     let (odometer, frames) = worker.end().await;
-    let due = |from: u64, to: u64| (0..1_000).filter(|i| (from..to).contains(&(i * 10))).count() as u64;
-    let half = (0..1_000).filter(|i| (from..late).contains(&(i * 10)) && i % 2 == 1).count() as u64;
-    assert_eq!(odometer.due, half + due(late, 10_000), "{odometer:?}");
+    let due = |from: u64, to: u64| (0..600).filter(|i| (from..to).contains(&(i * 10))).count() as u64;
+    let half = (0..600).filter(|i| (from..late).contains(&(i * 10)) && i % 2 == 1).count() as u64;
+    assert_eq!(odometer.due, half + due(late, 6_000), "{odometer:?}");
     assert_eq!(odometer.dropped.iter().sum::<u64>(), 0, "late by less than a second: {odometer:?}");
     assert_eq!(u64::from(frames[0].from_second), (from - 300) / 1_000);
     assert!(frames.windows(2).all(|two| two[0].to_second == two[1].from_second));

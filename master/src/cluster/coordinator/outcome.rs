@@ -1,5 +1,7 @@
 //! What a closed run measured.
 
+use super::super::assign::own_due;
+use super::super::handover::nobodys;
 use super::super::ledger::SessionLedger;
 use super::super::loss::{Known, bound, due};
 use super::{Coordinator, Participant, RunError, Stage, State};
@@ -25,12 +27,12 @@ impl Coordinator {
         let ran = closed_at.since(t0);
         let end = self.starting_ended(ran.into());
         let mut odometers = Odometers::default();
-        let mut lost = [0; Phase::COUNT];
+        let mut lost_by_phase = [0; Phase::COUNT];
         let (mut workers, mut losses) = (Vec::new(), Vec::new());
         for (session, participant) in self.participants.clone() {
             let fate = self.fate(session, &participant, end);
             odometers.add(&fate.odometers);
-            for (sum, part) in lost.iter_mut().zip(fate.lost) {
+            for (sum, part) in lost_by_phase.iter_mut().zip(fate.lost) {
                 *sum += part;
             }
             for (second, row) in fate.nobody {
@@ -40,7 +42,14 @@ impl Coordinator {
             losses.extend(fate.loss);
             workers.push(self.worker(session, &participant, &fate.odometers));
         }
-        let everybody_lost = self.participants.values().all(|p| matches!(p.stage, Stage::Lost { .. }));
+        let fate = self.nobodys(end);
+        odometers.add(&fate.odometers);
+        for (second, row) in fate.nobody {
+            self.ledger.add_row(second, &row);
+        }
+        let lost = |p: &Participant| matches!(p.stage, Stage::Lost { .. });
+        let gone = |p: &Participant| lost(p) || matches!(p.stage, Stage::Left { .. });
+        let everybody_lost = self.participants.values().all(gone) && self.participants.values().any(lost);
         let ending = if let Some(failed) = self.failed.clone() {
             Ending::Failed(failed)
         } else if everybody_lost && self.stopped_at.is_none() {
@@ -59,6 +68,7 @@ impl Coordinator {
         Ok(Measured {
             run: self.spec.run.clone(),
             plan: self.spec.plan.clone(),
+            program: self.program.clone(),
             plan_digest: self.spec.digest.clone(),
             mode: if self.spec.local { "local" } else { "cluster" },
             started_at: wall - TimeDelta::nanoseconds(ran.as_nanos() as i64),
@@ -69,8 +79,8 @@ impl Coordinator {
             timeline,
             blocks: self.ledger.blocks().clone(),
             odometers,
-            lost: lost.iter().sum(),
-            lost_by_phase: lost,
+            lost: lost_by_phase.iter().sum(),
+            lost_by_phase,
             workers,
             losses,
             events: self.events.iter().cloned().chain(shortage).collect(),
@@ -129,14 +139,16 @@ impl Coordinator {
             Stage::Left { at } => {
                 // its share was nobody's from its last start on
                 let from = ledger.sealed_at.min(*at).min(end);
-                self.settle_nobody(participant, (from, end), &mut fate);
+                self.settle_unstarted(participant, from, &mut fate);
+                self.settle_nobody((from, end), |from, to| due(&self.load, &participant.tenures, from, to), &mut fate);
                 let reason = "it left before the end; its share was not taken over".to_owned();
                 let to = taken_over(participant, from).unwrap_or(end);
                 let reason = if to < end { "it left before the end".to_owned() } else { reason };
                 let planned = planned(&fate);
                 fate.loss = Some(loss(participant, (from, to), (planned, 0), 0, reason));
             }
-            Stage::Asked | Stage::Ready | Stage::Armed(_) | Stage::Finished | Stage::Lost { .. } => {}
+            Stage::Finished => self.settle_unstarted(participant, end, &mut fate),
+            Stage::Asked | Stage::Ready | Stage::Armed(_) | Stage::Lost { .. } => {}
         }
         fate
     }
@@ -148,7 +160,7 @@ impl Coordinator {
         (until, how, end): (RunTime, &str, RunTime),
         fate: &mut Fate,
     ) {
-        let plan = &self.spec.plan;
+        let plan = &self.load;
         let until = until.min(last_start(plan));
         let started = |o: &Odometers| o.of_requests().iter().map(|p| p.requests_started).sum::<u64>();
         let iterations =
@@ -168,7 +180,7 @@ impl Coordinator {
             iterations: iterations(&newest),
             reported_at,
             until,
-            top_rate: participant.top_rate,
+            top_rate: self.top_rate(participant),
             users: ledger.users_max.max(participant.beat.as_ref().map_or(0, |beat| beat.users)),
         };
         let total = bound(plan, &participant.tenures, &known);
@@ -202,7 +214,7 @@ impl Coordinator {
             odometer.due = odometer.iterations + dropped;
         }
         if before_plan_end {
-            self.settle_nobody(participant, (until, end), fate);
+            self.settle_nobody((until, end), |from, to| due(plan, &participant.tenures, from, to), fate);
         }
         let taken_over = taken_over(participant, until).filter(|from| *from < end);
         let to = if before_plan_end { taken_over.unwrap_or(end) } else { until };
@@ -217,9 +229,22 @@ impl Coordinator {
         fate.loss = Some(loss(participant, (until, to), (planned, 0), total, reason));
     }
 
+    /// Highest rate of starts of a worker: what it has shown, and what others have by as many lanes. One
+    /// that fell silent early has shown too little.
+    fn top_rate(&self, participant: &Participant) -> f64 {
+        let by_lane = |p: &Participant| p.top_rate / p.tenures.most_lanes().max(1) as f64;
+        let others = self.participants.values().map(by_lane).fold(0.0, f64::max);
+        participant.top_rate.max(others * participant.tenures.most_lanes() as f64)
+    }
+
     /// Arrivals that are due in a span in which nobody owned the lanes.
-    fn settle_nobody(&self, participant: &Participant, (from, to): (RunTime, RunTime), fate: &mut Fate) {
-        let plan = &self.spec.plan;
+    fn settle_nobody(
+        &self,
+        (from, to): (RunTime, RunTime),
+        due: impl Fn(RunTime, RunTime) -> u64,
+        fate: &mut Fate,
+    ) {
+        let plan = &self.load;
         if !plan.scenarios.iter().any(|s| matches!(s.load, Load::Open(_))) {
             return;
         }
@@ -228,7 +253,7 @@ impl Coordinator {
             let mut at = from;
             while at < to {
                 let next = RunTime((at.0 / SECOND + 1) * SECOND).min(to);
-                let due = due(plan, &participant.tenures, at, next);
+                let due = due(at, next);
                 let odometer = &mut fate.odometers.phases[phase.index()];
                 odometer.due += due;
                 odometer.dropped[reason] += due;
@@ -240,12 +265,44 @@ impl Coordinator {
         }
     }
 
+    /// Arrivals that were due on lanes while they had no owner at all.
+    fn nobodys(&self, end: RunTime) -> Fate {
+        let plan = &self.load;
+        let mut fate = Fate::default();
+        for (from, to, lanes) in nobodys(self.participants.values().map(|p| &p.tenures), end) {
+            let due = |from, to| plan.scenarios.iter().map(|s| own_due(plan, s, &lanes, from, to)).sum();
+            self.settle_nobody((from, to), due, &mut fate);
+        }
+        fate
+    }
+
+    /// Arrivals that a worker owned until `sealed` and has not counted: due when it had stopped starting
+    /// and not yet sealed its last span, or on lanes that it was given when it had finished.
+    fn settle_unstarted(&self, participant: &Participant, sealed: RunTime, fate: &mut Fate) {
+        let plan = &self.load;
+        // in the closed model iterations are due when they start
+        if plan.scenarios.iter().any(|s| matches!(s.load, Load::Closed(_))) {
+            return;
+        }
+        let reason = DropReason::NoOwner.index();
+        for (from, to, phase) in phases(plan.warmup, RunTime(0), sealed) {
+            let own = due(plan, &participant.tenures, from, to);
+            let odometer = &mut fate.odometers.phases[phase.index()];
+            let missing = own.saturating_sub(odometer.due);
+            odometer.due += missing;
+            odometer.dropped[reason] += missing;
+            let mut row = Row::default();
+            row.dropped[reason] = missing;
+            fate.nobody.push((to.second(), row));
+        }
+    }
+
     /// Spans in which a worker was lost before it came back and delivered what it had measured: its own
     /// counters say what nobody started.
     fn absences(&self, participant: &Participant) -> Vec<Loss> {
         let spans = participant.absences.iter().map(|absence| {
             let to = taken_over(participant, absence.from).map_or(absence.to, |taken| taken.min(absence.to));
-            let planned = due(&self.spec.plan, &participant.tenures, absence.from, to);
+            let planned = due(&self.load, &participant.tenures, absence.from, to);
             let back = absence.to.as_secs();
             let reason = format!("{}; it came back at {back:.1} s with what it had measured", absence.how);
             loss(participant, (absence.from, to), (planned, 0), 0, reason)

@@ -45,6 +45,9 @@ fn open() -> impl Strategy<Value = Open> {
 }
 
 proptest! {
+    // each case walks thousands of arrivals
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     /// Whatever moves when between whom, and whenever the word of it comes before its instant: all
     /// holders together start the unsplit list.
     #[test]
