@@ -159,7 +159,7 @@ impl App {
             return Err(CommandError { exit_code: exit::ENDED_BY_USER, ..skipped });
         }
         let file = test.records_file.as_deref().map(|path| self.record_file(path)).transpose()?;
-        if let Some((message, help)) = test.plan.secrets.as_ref().and_then(|_| open_to_others(cluster.bound_addr())) {
+        if let Some((message, help)) = test.plan.secrets.as_ref().and_then(|_| open_to_others(cluster.options())) {
             let refused = CommandError::failed("LoadDensityTestException", message).with_help(help);
             return Err(CommandError { exit_code: exit::REFUSED, ..refused });
         }

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 use journaling::{Beginning, Journaling};
 use ld_shared::boot::clock;
+use ld_shared::handshake::SessionKey;
 use ld_shared::id::{Digest, RunId, SessionId};
 use ld_shared::load::What;
 use ld_shared::message::{
@@ -102,6 +103,7 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
 pub(super) struct Driver {
     options: ClusterOptions,
+    key: SessionKey,
     registry: Registry,
     connections: BTreeMap<ConnectionId, Connection>,
     active: Option<Active>,
@@ -116,9 +118,21 @@ pub(super) struct Driver {
 }
 
 impl Driver {
-    pub(super) fn new(options: ClusterOptions, inputs: mpsc::WeakSender<Input>) -> Self {
-        let (registry, connections) = (Registry::default(), BTreeMap::new());
-        Self { options, registry, connections, active: None, early: Vec::new(), opened: clock::mono(), secrets: BTreeMap::new(), effects: Vec::new(), inputs }
+    pub(super) fn new(options: ClusterOptions, key: SessionKey, inputs: mpsc::WeakSender<Input>) -> Self {
+        // the key outlives this master, so numbers must not come again
+        let last = u64::try_from(clock::wall().timestamp_micros()).unwrap_or(0) << 12;
+        Self {
+            options,
+            key,
+            registry: Registry::after(last),
+            connections: BTreeMap::new(),
+            active: None,
+            secrets: BTreeMap::new(),
+            early: Vec::new(),
+            opened: clock::mono(),
+            effects: Vec::new(),
+            inputs,
+        }
     }
 
     /// Runs until the cluster is closed or its handle is gone.
@@ -214,9 +228,7 @@ impl Driver {
             (ToMaster::Hello(hello), None) if self.is_early(at, &hello) => self.early.push((id, at, hello)),
             (ToMaster::Hello(hello), None) => match self.registry.join(at, &hello) {
                 Ok((session, name)) => {
-                    let secret = Bytes::copy_from_slice(
-                        &[uuid::Uuid::new_v4().into_bytes(), uuid::Uuid::new_v4().into_bytes()].concat(),
-                    );
+                    let secret = self.key.secret(session);
                     if let Some(connection) = self.connections.get_mut(&id) {
                         connection.session = Some((session, secret.clone()));
                     }
