@@ -8,7 +8,7 @@ mod frame;
 mod link;
 mod records;
 
-pub use frame::{frame_from_wire, frame_to_wire};
+pub use frame::{frame_from_bytes, frame_from_wire, frame_to_bytes, frame_to_wire};
 pub use ld_proto::v1;
 pub use link::{
     attach_to_master, control_from_master, control_from_worker, control_to_master, control_to_worker,
