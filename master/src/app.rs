@@ -6,6 +6,7 @@ use crate::cluster::{Cluster, RunControl, RunError, RunOrder};
 use crate::command::start_test::{Compiled, CsvSource};
 use crate::command::{Command, CommandError, Commands, Outside};
 use crate::console::Console;
+use crate::journal::JournalOrder;
 use crate::live;
 use crate::record_file::RecordFile;
 use crate::report::Findings;
@@ -18,7 +19,7 @@ use crate::store::history::History;
 use crate::table;
 use ld_shared::boot::signal::Signals;
 use ld_shared::boot::task;
-use ld_shared::id::Digest;
+use ld_shared::id::{Digest, RunId};
 use ld_shared::plan::Plan;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
@@ -55,6 +56,8 @@ pub struct State {
     pub all: Vec<Arc<Run>>,
     /// Files of all requests that tests of this process have written.
     record_files: BTreeSet<PathBuf>,
+    /// Tests that were begun.
+    tests: u32,
     /// Signals that were the normal end of an open-ended test.
     signals_spent: u32,
 }
@@ -186,6 +189,7 @@ impl App {
         let result = RunResult::of(std::slice::from_ref(&run), run.verdict.clone());
         self.console.print(&table::end_table(&result, self.console.width()));
         self.remember(&run).await;
+        self.forget_journal(&run.measured.run).await;
         Ok(run)
     }
 
@@ -207,6 +211,7 @@ impl App {
             allow_missing_workers: test.allow_missing_workers,
             any_worker: false,
             lines: file.map(RecordFile::sink),
+            journal: self.journal_order(test),
         };
         let outcome = self.run_plan(cluster, order, known).await;
         if test.plan.test_time.is_none() && self.signals.count() == known + 1 {
@@ -228,6 +233,29 @@ impl App {
         };
         self.console.clear_line();
         outcome
+    }
+
+    /// How the load of a test is journaled: below the folder in which runs are kept.
+    fn journal_order(&self, test: &Compiled) -> Option<JournalOrder> {
+        let folder = self.history.as_ref()?.journals();
+        let (label, nth) = {
+            let mut state = self.state();
+            state.tests += 1;
+            (state.label.clone(), state.tests)
+        };
+        // what a seed is drawn for, and how secrets are enciphered, differs each time
+        let plan = Plan { seed: 0, secrets: None, ..(*test.plan).clone() };
+        let command = serde_json::json!([label, nth, Digest::of(&plan.to_json()).0]);
+        let command = Digest::of(command.to_string().as_bytes());
+        Some(JournalOrder { folder, command, label, given: Some(Arc::clone(&test.plan)) })
+    }
+
+    /// The result is kept elsewhere, or has been shown: its journal has done its duty.
+    async fn forget_journal(&self, run: &RunId) {
+        let Some(history) = &self.history else { return };
+        if let Err(error) = history.journals().remove_closed(run).await {
+            tracing::warn!(%run, "its journal is left: {error}");
+        }
     }
 
     /// Keeps a run for later. A store that cannot be written changes nothing of what was measured.

@@ -18,13 +18,15 @@ pub mod rule_watch;
 mod service;
 pub mod throttles;
 
-pub use coordinator::RunError;
+pub use coordinator::{ChangeError, RunError};
 
+use crate::journal::JournalOrder;
 use crate::record_file::LineSink;
 use crate::run::{Measured, Progress};
 use bytes::Bytes;
 use driver::{Driver, Input, RunRequest};
 use ld_shared::id::Digest;
+use ld_shared::load::What;
 use ld_shared::plan::Plan;
 use ld_shared::threshold::Threshold;
 use ld_worker::engine::Engine;
@@ -71,6 +73,8 @@ pub struct RunOrder {
     pub any_worker: bool,
     /// Where every request of the main phase goes, if the plan asks for that.
     pub lines: Option<LineSink>,
+    /// Its journal; `None`: it dies with the process.
+    pub journal: Option<JournalOrder>,
 }
 
 /// How a run can be ended early. Cancelling is final.
@@ -148,7 +152,7 @@ impl Cluster {
             let worker = worker.map_err(ClusterError::Thread)?;
             threads.push(std::thread::spawn(move || drop(worker.join())));
         }
-        let to_service = inputs.clone();
+        let (to_service, own) = (inputs.clone(), inputs.downgrade());
         let coordinator = std::thread::Builder::new().name("ld-coordinator".into()).spawn(move || {
             runtime.block_on(async move {
                 let stop = CancellationToken::new();
@@ -165,7 +169,7 @@ impl Cluster {
                         }
                     })
                 });
-                Driver::new(options).run(received).await;
+                Driver::new(options, own).run(received).await;
                 stop.cancel();
                 if let Some(service) = service {
                     // streams of workers that do not go are cut
@@ -199,6 +203,15 @@ impl Cluster {
         let request = Box::new(RunRequest { order, control, progress, reply });
         self.inputs.send(Input::Run(request)).await.map_err(|_| RunError::Closed)?;
         answer.await.map_err(|_| RunError::Closed)?
+    }
+
+    /// Changes the load of the run that goes on: users, rate, pause. It holds half a second from now,
+    /// on every worker at one instant, and stands in the result's events as done `by` somebody.
+    pub async fn change(&self, what: What, by: &str) -> Result<(), ChangeError> {
+        let (reply, answer) = oneshot::channel();
+        let input = Input::Change { what, by: by.to_owned(), reply };
+        self.inputs.send(input).await.map_err(|_| ChangeError::NotRunning)?;
+        answer.await.map_err(|_| ChangeError::NotRunning)?
     }
 
     /// Says goodbye to the workers, so that they end (unless `--stay`), and closes the port.

@@ -15,6 +15,7 @@ pub mod doctor;
 pub mod executor;
 pub mod format;
 pub mod import;
+pub mod journal;
 pub mod lint;
 pub mod live;
 pub mod package;

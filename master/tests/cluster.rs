@@ -155,7 +155,7 @@ fn order(plan: Plan) -> RunOrder {
     let blob = bytes::Bytes::from(vec![7; 600_000]);
     let blobs = BTreeMap::from([(Digest::of(&blob), blob), (Digest::of(b""), bytes::Bytes::new())]);
     let (thresholds, lines) = (Vec::new(), None);
-    RunOrder { plan: Arc::new(plan), digest, blobs, thresholds, allow_missing_workers: false, any_worker: false, lines }
+    RunOrder { plan: Arc::new(plan), digest, blobs, thresholds, allow_missing_workers: false, any_worker: false, lines, journal: None }
 }
 
 async fn run(cluster: &Cluster, plan: Plan) -> Result<Measured, RunError> {

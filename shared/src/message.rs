@@ -5,6 +5,7 @@
 
 use crate::frame::{Frame, Odometers};
 use crate::id::{Digest, Epoch, RunId, SessionId};
+use crate::load::Program;
 use crate::plan::Pool;
 use crate::record::RecordBatch;
 use crate::shard::Shard;
@@ -105,6 +106,13 @@ pub enum ToMaster {
         run: RunId,
         /// That of the assignment.
         epoch: Epoch,
+    },
+    /// Its load is what so many changes make of the plan.
+    ProgramSet {
+        /// The run.
+        run: RunId,
+        /// How many changes there are.
+        changes: u32,
     },
     /// Measurements. Travels on the stream of results.
     Frame {
@@ -239,6 +247,13 @@ pub enum ToWorker {
         run: RunId,
         /// What the worker owns from `shard.from` on: all of it, not the difference.
         shard: Box<Shard>,
+    },
+    /// The load is the plan's with these changes: all of them, not the newest.
+    Program {
+        /// The run.
+        run: RunId,
+        /// They.
+        program: Program,
     },
     /// Start nothing more; open requests may take the plan's `graceful_stop`.
     Stop {

@@ -353,6 +353,10 @@ impl Engine {
 
     /// Limits on the rate of requests go by these parts from now on.
     pub fn set_throttles(&self, parts: &[u32]) {
+        // an assignment that takes effect later was made with older ones
+        if let Some((_, shard)) = &mut *self.shared.next_shares() {
+            shard.throttles.iter_mut().zip(parts).for_each(|(share, parts)| share.parts = *parts);
+        }
         self.shared.throttles.set_parts(parts);
     }
 

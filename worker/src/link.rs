@@ -286,6 +286,7 @@ impl<L: LoadMaker> Shell<L> {
             }
             Effect::Say(text) => tracing::info!("{text}"),
             Effect::Start { shard, t0 } => self.with_load(|load| load.start(*shard, t0)),
+            Effect::Change(program) => self.with_load(|load| load.change(&program)),
             Effect::LeaseLost => self.with_load(LoadMaker::lease_lost),
             Effect::Assign(shard) => self.with_load(|load| load.assign(*shard)),
             Effect::StopLoad => self.with_load(LoadMaker::stop),

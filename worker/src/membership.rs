@@ -9,6 +9,7 @@ use ld_shared::clock_estimate::ClockEstimate;
 use ld_shared::frame::{Frame, FrameBody, FrameKey};
 use ld_shared::id::{Digest, Epoch, RunId, SessionId};
 use ld_shared::message::{BEAT_EVERY, GONE_AFTER, Hello, LEASE, Returning, ToMaster, ToWorker};
+use ld_shared::load::Program;
 use ld_shared::plan::{MasterLoss, Pool};
 use ld_shared::record::{RecordBatch, RecordBody};
 use ld_shared::shard::Shard;
@@ -33,7 +34,7 @@ const DRAIN_SLACK: Duration = Duration::from_secs(2);
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 /// How long load goes on without a master after its machine said that nobody listens: several
 /// attempts to reach it lie within.
-const ORPHAN_LEASE: Duration = Duration::from_millis(2_000);
+const ORPHAN_LEASE: Duration = Duration::from_secs(2);
 /// After an abort, how long the engine may take for its last span, and the master to count it.
 const ABORT_WITHIN: Duration = Duration::from_secs(3);
 
@@ -139,6 +140,8 @@ pub enum Effect {
     },
     /// Own other lanes.
     Assign(Box<Shard>),
+    /// Make what these changes make of the plan.
+    Change(Program),
     /// Users may start requests until then.
     Lease(Mono),
     /// The lease is over, and the share is given to others.
@@ -203,6 +206,8 @@ pub struct Membership {
 enum Absence {
     /// Nothing is heard: cut off, perhaps, while the master gives the share away.
     Silent,
+    /// The connection ended, and the master was not dialled since.
+    Ended,
     /// The connection ended, and whenever it was dialled since, its machine said that nobody listens:
     /// the master's process is gone, and gives nothing away.
     Gone,
@@ -248,6 +253,8 @@ struct Run {
     ready: Ready,
     /// The newest assignment that is in force.
     epoch: Epoch,
+    /// Changes of the load that came before it began here.
+    program: Option<Program>,
     /// Tickets that were asked for and have not come, and pools without any: said again to a master
     /// that is there again.
     wanted: BTreeMap<Pool, u64>,
@@ -345,7 +352,7 @@ impl Membership {
             Link::Greeting { until } => until.min(self.gives_up_at()),
             Link::Joined { .. } => self.next_beat.min(self.heard.after(self.patience())),
         };
-        let unanswered = self.trying.filter(|_| self.absence == Absence::Gone).map(|since| since.after(ANSWER_WITHIN));
+        let unanswered = self.trying.filter(|_| self.absence != Absence::Silent).map(|since| since.after(ANSWER_WITHIN));
         let link = link.min(unanswered.unwrap_or(Mono(u64::MAX)));
         let run = self.run.as_ref().map(|run| match &run.stage {
             Stage::Armed { t0, shard } => start_at(*t0, shard),
@@ -386,7 +393,7 @@ impl Membership {
         match event {
             Event::Connected => {
                 self.link = Link::Greeting { until: now.after(GREET_WITHIN) };
-                let returning = self.home.clone().filter(|_| self.run.is_some());
+                let returning = self.home.clone().filter(|_| self.run.as_ref().is_some_and(|run| !run.orphaned));
                 let hello = Hello { returning, ..self.options.hello.clone() };
                 effects.push(Effect::Send(ToMaster::Hello(hello)));
             }
@@ -420,9 +427,11 @@ impl Membership {
         let was_joined = matches!(self.link, Link::Joined { .. });
         if was_joined {
             effects.push(Effect::Say(format!("connection to the master {} ended: {seen}", self.options.master)));
-            self.absence = Absence::Gone;
+            self.absence = Absence::Ended;
         } else if !refused {
             self.absence = Absence::Silent;
+        } else if self.absence == Absence::Ended {
+            self.absence = Absence::Gone;
         }
         self.seen = seen;
         self.trying = None;
@@ -523,6 +532,7 @@ impl Membership {
             }
             ToWorker::Arm { run, attempt, t0, shard } if ours(&run) => self.on_arm(now, attempt, t0, shard, effects),
             ToWorker::Assign { run, shard } if ours(&run) => self.on_assign(shard, effects),
+            ToWorker::Program { run, program } if ours(&run) => self.on_program(program, effects),
             ToWorker::Stop { run } if ours(&run) => self.stop_load(now, effects),
             ToWorker::Abort { run } if ours(&run) => self.abort_load(now, effects),
             ToWorker::RunClosed { run } if ours(&run) => self.drop_run(effects),
@@ -564,6 +574,7 @@ impl Membership {
             // late messages of a run that is over here
             ToWorker::Arm { .. }
             | ToWorker::Assign { .. }
+            | ToWorker::Program { .. }
             | ToWorker::Stop { .. }
             | ToWorker::Abort { .. }
             | ToWorker::RunClosed { .. }
@@ -620,11 +631,25 @@ impl Membership {
                 let armed = std::mem::replace(&mut run.stage, Stage::Running { t0 });
                 if let Stage::Armed { shard, .. } = armed {
                     effects.push(Effect::Start { shard, t0 });
+                    effects.extend(run.program.take().map(Effect::Change));
                 }
             }
             effects.push(Effect::Assign(shard));
         }
         effects.push(Effect::Send(ToMaster::Assigned { run: id, epoch }));
+    }
+
+    /// The load changes while it is made.
+    fn on_program(&mut self, program: Program, effects: &mut Vec<Effect>) {
+        let Some(run) = &mut self.run else { return };
+        let (id, changes) = (run.run.clone(), program.changes().len() as u32);
+        match run.stage {
+            // the engine takes it once it runs
+            Stage::Armed { .. } => run.program = Some(program),
+            Stage::Running { .. } => effects.push(Effect::Change(program)),
+            _ => {}
+        }
+        effects.push(Effect::Send(ToMaster::ProgramSet { run: id, changes }));
     }
 
     fn on_goodbye(&mut self, now: Mono, text: &str, effects: &mut Vec<Effect>) {
@@ -666,6 +691,7 @@ impl Membership {
             records: Shipped::default(),
             ready: Ready { on_master_loss: MasterLoss::Stop, is_replaced: false, graceful_stop: Duration::ZERO },
             epoch: Epoch(0),
+            program: None,
             wanted: BTreeMap::new(),
             empty: BTreeSet::new(),
             orphaned: false,
@@ -826,6 +852,7 @@ impl Membership {
                 let armed = std::mem::replace(&mut run.stage, Stage::Running { t0 });
                 if let Stage::Armed { shard, .. } = armed {
                     effects.push(Effect::Start { shard, t0 });
+                    effects.extend(run.program.take().map(Effect::Change));
                 }
             }
             Stage::Running { .. } if run.ready.is_replaced && self.lease.is_some_and(|until| now >= until) => {

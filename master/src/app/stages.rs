@@ -157,6 +157,7 @@ fn order(plan: Plan, test: &Compiled) -> RunOrder {
         allow_missing_workers: test.allow_missing_workers,
         any_worker: false,
         lines: None,
+        journal: None,
     }
 }
 

@@ -5,9 +5,12 @@
 
 mod moves;
 mod outcome;
+mod live;
 mod rules;
 #[cfg(test)]
 mod tests;
+
+pub use live::ChangeError;
 
 use super::assign::{AssignError, Share, Strength, assign};
 use super::handover::{Part, Tenures};
@@ -15,11 +18,13 @@ use super::ledger::{Ledger, Put};
 use super::membership::Registry;
 use super::rule_watch::Watch;
 use super::throttles::Dealer;
+use crate::journal::Entry;
 use crate::run::{Event as RunEvent, Progress};
 use bytes::Bytes;
 use ld_shared::frame::Frame;
 use ld_shared::id::{Digest, Epoch, RunId, SessionId, WorkerName};
 use ld_shared::lanes::LaneSet;
+use ld_shared::load::{Program, What};
 use ld_shared::message::{PREPARE_WITHIN, RunBeat, ToMaster, ToWorker};
 use ld_shared::plan::{AtEnd, Dealing, Plan, Pool};
 use ld_shared::record::RecordBatch;
@@ -91,6 +96,8 @@ pub enum Event {
     },
     /// A worker of this run is there again, over a new connection (it is in the registry).
     Returned(SessionId),
+    /// Somebody changes the load.
+    Change(What, String),
     /// Somebody asked the run to end.
     Stop,
     /// Somebody asked the run to end at once.
@@ -110,6 +117,8 @@ pub enum Effect {
     WriteLines(Arc<str>, Bytes),
     /// End the connection of a worker that breaks the contract.
     Hangup(SessionId, String),
+    /// Journal what was counted: what follows depends on it.
+    Journal(Box<Entry>),
     /// The run is over: take its result.
     Closed,
 }
@@ -208,6 +217,9 @@ pub struct Coordinator {
     unowned: Part,
     /// Why the run was ended as a failure.
     failed: Option<String>,
+    /// Changes of the load, and the plan with them.
+    program: Program,
+    load: Arc<Plan>,
 }
 
 /// Parts on their way from some workers to others.
@@ -318,7 +330,6 @@ impl Coordinator {
         let participants = BTreeMap::new();
         let watch = Watch::new(&spec.thresholds, spec.plan.warmup);
         Self {
-            spec,
             state,
             began: now,
             participants,
@@ -338,6 +349,9 @@ impl Coordinator {
             handover: None,
             unowned: Part::default(),
             failed: None,
+            program: Program::default(),
+            load: Arc::clone(&spec.plan),
+            spec,
         }
     }
 
@@ -400,6 +414,7 @@ impl Coordinator {
             Event::Message(session, message) => self.on_message(now, session, message, effects),
             Event::Lost { session, until, silent, how } => self.on_lost(now, session, (until, silent, how), effects),
             Event::Returned(session) => self.on_returned(now, session, registry, effects),
+            Event::Change(what, by) => self.on_change(now, what, &by, effects),
             Event::Stop => self.on_stop(now, effects),
             Event::Abort => self.on_abort(now, effects),
             Event::Joined | Event::Tick => {}
@@ -428,7 +443,12 @@ impl Coordinator {
         Some(t0.after(Duration::from_nanos(end)).after(CLOSE_WITHIN))
     }
 
-    fn note(&mut self, now: Mono, what: impl Into<String>, by: &str) {
+    /// What people and policies did so far.
+    pub fn events(&self) -> &[RunEvent] {
+        &self.events
+    }
+
+    pub(super) fn note(&mut self, now: Mono, what: impl Into<String>, by: &str) {
         // people and policies act a few times a run; should anything ever flood this, it stays bounded
         if self.events.len() < 1_000 {
             let event = RunEvent { at_s: self.run_now(now).as_secs(), what: what.into(), by: by.into() };
@@ -499,6 +519,7 @@ impl Coordinator {
             }
             // messages of another run are late, and a second hello is nothing to us
             ToMaster::Hello(_)
+            | ToMaster::ProgramSet { .. }
             | ToMaster::NeedBlobs { .. }
             | ToMaster::Ready { .. }
             | ToMaster::CannotPrepare { .. }
@@ -521,9 +542,12 @@ impl Coordinator {
             return;
         }
         let part = self.watch.part(&frame, sealed_at);
-        let put = self.ledger.put(frame, sealed_at, self.run_now(now));
+        let put = self.ledger.put(&frame, sealed_at, self.run_now(now));
         if let (Put::New, Some(part)) = (&put, part) {
             self.watch.add(part);
+        }
+        if put == Put::New {
+            effects.push(Effect::Journal(Box::new(Entry::Frame { frame: Box::new(frame), sealed_at })));
         }
         match put {
             Put::New | Put::Duplicate => {
@@ -558,9 +582,12 @@ impl Coordinator {
             record.worker = Arc::clone(&worker);
         }
         let lines = std::mem::take(&mut batch.body.lines);
-        let put = self.ledger.put_records(batch);
-        if put == Put::New && !lines.is_empty() {
-            effects.push(Effect::WriteLines(worker, lines));
+        let put = self.ledger.put_records(&batch);
+        if put == Put::New {
+            effects.push(Effect::Journal(Box::new(Entry::Records(Box::new(batch)))));
+            if !lines.is_empty() {
+                effects.push(Effect::WriteLines(worker, lines));
+            }
         }
         match put {
             Put::New | Put::Duplicate => {

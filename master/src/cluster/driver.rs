@@ -3,15 +3,19 @@
 //! Everything that decides is in [`Registry`] and [`Coordinator`]; what comes in over gRPC
 //! ([`super::service`]) or from the worker in this process ([`super::local`]) is an [`Input`].
 
-use super::coordinator::{Coordinator, Effect, Event, RunError, Spec};
+mod journaling;
+
+use super::coordinator::{ChangeError, Coordinator, Effect, Event, RunError, Spec};
 use super::membership::Registry;
 use super::{ClusterOptions, RunControl, RunOrder};
 use crate::record_file::LineBatch;
 use crate::run::{Measured, Progress};
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
+use journaling::{Beginning, Journaling};
 use ld_shared::boot::clock;
 use ld_shared::id::{Digest, RunId, SessionId};
+use ld_shared::load::What;
 use ld_shared::message::{
     BLOB_CHUNK, BeatReply, GONE_AFTER, Hello, Refusal, RefusalCode, Returning, ToMaster, ToWorker,
 };
@@ -40,6 +44,10 @@ pub(super) enum Input {
     Message { connection: ConnectionId, at: Mono, message: ToMaster },
     /// A connection ended: what was seen.
     Closed { connection: ConnectionId, seen: String },
+    /// Change the load of the run.
+    Change { what: What, by: String, reply: oneshot::Sender<Result<(), ChangeError>> },
+    /// The journal has more on the disk, or failed.
+    Committed,
     /// Start a run.
     Run(Box<RunRequest>),
     /// End the cluster.
@@ -68,6 +76,8 @@ struct Active {
     started_at: Option<DateTime<Utc>>,
     stopping: bool,
     aborting: bool,
+    /// `None`: nothing of it is journaled.
+    journaling: Option<Journaling>,
 }
 
 impl Active {
@@ -95,12 +105,14 @@ pub(super) struct Driver {
     /// Proofs of the sessions that may come back to the run.
     secrets: BTreeMap<SessionId, Bytes>,
     effects: Vec<Effect>,
+    /// Its own inputs, for the journal's thread.
+    inputs: mpsc::WeakSender<Input>,
 }
 
 impl Driver {
-    pub(super) fn new(options: ClusterOptions) -> Self {
+    pub(super) fn new(options: ClusterOptions, inputs: mpsc::WeakSender<Input>) -> Self {
         let (registry, connections) = (Registry::default(), BTreeMap::new());
-        Self { options, registry, connections, active: None, secrets: BTreeMap::new(), effects: Vec::new() }
+        Self { options, registry, connections, active: None, secrets: BTreeMap::new(), effects: Vec::new(), inputs }
     }
 
     /// Runs until the cluster is closed or its handle is gone.
@@ -167,7 +179,17 @@ impl Driver {
             }
             Input::Message { connection, at, message } => self.on_message(connection, at, message),
             Input::Closed { connection, seen } => self.on_closed(connection, &seen),
+            Input::Change { what, by, reply } => {
+                let active = self.active.as_ref().ok_or(ChangeError::NotRunning);
+                let allowed = active.and_then(|active| active.coordinator.may_change(what));
+                if allowed.is_ok() {
+                    self.tell(Event::Change(what, by));
+                }
+                // whoever asked may be gone already
+                reply.send(allowed).ok();
+            }
             Input::Run(request) => self.start(*request),
+            Input::Committed => self.on_committed(),
             Input::Close(_) => {}
         }
         self.carry_out();
@@ -266,9 +288,11 @@ impl Driver {
     }
 
     fn tell(&mut self, event: Event) {
+        self.journal_event(&event);
         if let Some(active) = &mut self.active {
             active.coordinator.on(clock::mono(), event, &self.registry, &mut self.effects);
         }
+        self.journal_outcome();
     }
 
     fn start(&mut self, request: RunRequest) {
@@ -295,9 +319,12 @@ impl Driver {
             local: self.options.bind.is_none(),
             one_worker: order.any_worker,
         };
+        let beginning = Beginning { spec: &spec, blobs: &order.blobs, inputs: self.inputs.clone() };
+        let journaling = order.journal.clone().map(|order| Journaling::new(order, beginning));
         let coordinator = Coordinator::new(clock::mono(), spec);
         let blobs = Arc::new(blobs);
-        self.active = Some(Active { coordinator, request, blobs, started_at: None, stopping: false, aborting: false });
+        let (started_at, stopping, aborting) = (None, false, false);
+        self.active = Some(Active { coordinator, request, blobs, started_at, stopping, aborting, journaling });
         self.tell(Event::Tick);
     }
 
@@ -322,6 +349,7 @@ impl Driver {
             }
         }
         self.tell(Event::Tick);
+        self.on_committed();
         self.carry_out();
         if let Some(active) = &mut self.active {
             active.started_at(now);
@@ -334,14 +362,22 @@ impl Driver {
         // a hang-up loses a worker, which may have effects of its own
         while !self.effects.is_empty() {
             for effect in std::mem::take(&mut self.effects) {
-                match effect {
-                    Effect::Send(session, message) => self.send(session, message),
-                    Effect::SendBlobs(session, digests) => self.send_blobs(session, digests),
-                    Effect::WriteLines(worker, lines) => self.write_lines(worker, lines),
-                    Effect::Hangup(session, why) => self.lose(session, (clock::mono(), true), why),
-                    Effect::Closed => self.finish(),
+                if let Some(effect) = self.journaled(effect) {
+                    self.act(effect);
                 }
             }
+        }
+    }
+
+    fn act(&mut self, effect: Effect) {
+        match effect {
+            Effect::Send(session, message) => self.send(session, message),
+            Effect::SendBlobs(session, digests) => self.send_blobs(session, digests),
+            Effect::WriteLines(worker, lines) => self.write_lines(worker, lines),
+            Effect::Hangup(session, why) => self.lose(session, (clock::mono(), true), why),
+            Effect::Closed => self.finish(),
+            // it was journaled when it came
+            Effect::Journal(_) => {}
         }
     }
 
@@ -356,6 +392,13 @@ impl Driver {
         if let (Ok(measured), Some(started_at)) = (&mut measured, started_at) {
             measured.started_at = started_at;
         }
+        if measured.is_err()
+            && let Some(journaling) = active.journaling.take()
+        {
+            journaling.discard();
+        }
+        // closed before the result is there: then it can be removed
+        drop(active.journaling.take());
         // nobody waits: the future of the run was dropped
         drop(active.request.reply.send(measured));
     }

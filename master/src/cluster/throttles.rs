@@ -118,9 +118,11 @@ impl Dealer {
         self.holders.entry(session).or_insert(Holder { parts, sent: None, demand: Demand::default() });
     }
 
-    /// Parts of every limit that a worker has confirmed.
+    /// Parts of every limit that a worker has by what it was sent last, confirmed or not: whatever it is
+    /// sent now, it reads afterwards.
     pub fn parts(&self, session: SessionId) -> Vec<u32> {
-        self.holders.get(&session).map_or_else(|| vec![0; self.rates.len()], |holder| holder.parts.clone())
+        let Some(holder) = self.holders.get(&session) else { return vec![0; self.rates.len()] };
+        holder.sent.as_ref().map_or(&holder.parts, |(_, parts)| parts).clone()
     }
 
     /// What a worker was sent and has not confirmed, to be sent again.

@@ -87,6 +87,7 @@ pub(crate) fn measured() -> Measured {
     let unmarked = total.clone();
     Measured {
         run: RunId("019aa000-0000-7000-8000-000000000001".into()),
+        program: ld_shared::load::Program::default(),
         plan_digest: Digest::of(&plan.to_json()),
         plan,
         mode: "cluster",

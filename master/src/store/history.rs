@@ -2,6 +2,7 @@
 //! requests, so that any two can be compared later.
 
 use super::{Entry, Missing, Store, StoreError, open};
+use crate::journal;
 use crate::report::Findings;
 use crate::run::Run;
 use crate::run::result::RunResult;
@@ -27,6 +28,11 @@ impl History {
     /// In `folder`, which is made if it is not there.
     pub fn new(folder: PathBuf) -> Self {
         Self { folder }
+    }
+
+    /// Where journals of runs under way are: beside it.
+    pub fn journals(&self) -> journal::Folder {
+        journal::Folder::new(self.folder.clone())
     }
 
     /// Its store's file.

@@ -4,6 +4,7 @@ use super::frame::{odometers_from_wire, odometers_to_wire};
 use super::{WireError, batch_from_wire, batch_to_wire, frame_from_wire, frame_to_wire, length, v1};
 use crate::id::{Digest, Epoch, RunId, SessionId};
 use crate::lanes::LaneSet;
+use crate::load::{Intervention, Program, What};
 use crate::message::{
     Beat, BeatReply, ClockReport, Hello, Refusal, RefusalCode, Returning, RunBeat, ToMaster, ToWorker,
 };
@@ -65,6 +66,9 @@ pub fn control_to_master(message: &ToMaster) -> Option<v1::FromWorker> {
             M::ThrottlesSet(v1::ThrottlesSet { run: run.to_string(), number: *number })
         }
         ToMaster::Assigned { run, epoch } => M::Assigned(v1::Assigned { run: run.to_string(), epoch: epoch.0 }),
+        ToMaster::ProgramSet { run, changes } => {
+            M::ProgramSet(v1::ProgramSet { run: run.to_string(), changes: *changes })
+        }
         ToMaster::Frame { .. } | ToMaster::Records(_) => return None,
     };
     Some(v1::FromWorker { message: Some(message) })
@@ -118,6 +122,7 @@ pub fn control_from_worker(message: v1::FromWorker) -> Result<ToMaster, WireErro
         M::Goodbye(goodbye) => ToMaster::Goodbye { text: goodbye.text },
         M::PoolEmpty(empty) => ToMaster::PoolEmpty { run: run(empty.run), pool: pool_from(empty.pool)? },
         M::Assigned(assigned) => ToMaster::Assigned { run: run(assigned.run), epoch: Epoch(assigned.epoch) },
+        M::ProgramSet(set) => ToMaster::ProgramSet { run: run(set.run), changes: set.changes },
         M::ThrottlesSet(set) => ToMaster::ThrottlesSet { run: run(set.run), number: set.number },
     })
 }
@@ -160,6 +165,10 @@ pub fn control_to_worker(message: &ToWorker) -> Option<v1::FromMaster> {
             M::Arm(v1::Arm { run: run.to_string(), attempt: *attempt, t0_ns: t0.0, shard: Some(shard_to(shard)) })
         }
         ToWorker::Assign { run, shard } => M::Assign(v1::Assign { run: run.to_string(), shard: Some(shard_to(shard)) }),
+        ToWorker::Program { run, program } => M::Program(v1::Program {
+            run: run.to_string(),
+            changes: program.changes().iter().map(change_to).collect(),
+        }),
         ToWorker::Stop { run } => M::Stop(name(run)),
         ToWorker::Abort { run } => M::Abort(name(run)),
         ToWorker::RunClosed { run } => M::RunClosed(name(run)),
@@ -231,6 +240,9 @@ pub fn control_from_master(message: v1::FromMaster) -> Result<ToWorker, WireErro
             run: run(assign.run),
             shard: Box::new(shard_from(assign.shard.ok_or(WireError::Missing("shard"))?)?),
         },
+        M::Program(program) => {
+            ToWorker::Program { run: run(program.run), program: program_from(program.changes)? }
+        }
         M::Stop(name) => ToWorker::Stop { run: run(name.run) },
         M::Abort(name) => ToWorker::Abort { run: run(name.run) },
         M::RunClosed(name) => ToWorker::RunClosed { run: run(name.run) },
@@ -273,6 +285,33 @@ pub fn results_from_master(message: v1::ResultsFromMaster) -> Result<ToWorker, W
             record_limits: [ack.success_record_limit, ack.failure_record_limit],
         },
     })
+}
+
+fn change_to(change: &Intervention) -> v1::Change {
+    use v1::change::What as W;
+    let what = match change.what {
+        What::SetUsers { scenario, users } => W::SetUsers(v1::SetUsers { scenario, users }),
+        What::SetRate { scenario, rate } => W::SetRate(v1::SetRate { scenario, rate }),
+        What::Pause => W::Pause(v1::Pause {}),
+        What::Resume => W::Resume(v1::Resume {}),
+    };
+    v1::Change { at_ns: change.at.0, what: Some(what) }
+}
+
+fn program_from(changes: Vec<v1::Change>) -> Result<Program, WireError> {
+    use v1::change::What as W;
+    length("changes", changes.len(), changes.len() <= 10_000, "at most 10000")?;
+    let mut program = Program::default();
+    for change in changes {
+        let what = match change.what.ok_or(WireError::Missing("what a change changes"))? {
+            W::SetUsers(set) => What::SetUsers { scenario: set.scenario, users: set.users },
+            W::SetRate(set) => What::SetRate { scenario: set.scenario, rate: set.rate },
+            W::Pause(_) => What::Pause,
+            W::Resume(_) => What::Resume,
+        };
+        program.push(RunTime(change.at_ns), what);
+    }
+    Ok(program)
 }
 
 fn run(run: String) -> RunId {
@@ -419,7 +458,8 @@ mod tests {
             ToMaster::WantTickets { run: run.clone(), pool: Pool::Source(0), want: 3 },
             ToMaster::PoolEmpty { run: run.clone(), pool: Pool::Source(2) },
             ToMaster::ThrottlesSet { run: run.clone(), number: 6 },
-            ToMaster::Assigned { run, epoch: Epoch(8) },
+            ToMaster::Assigned { run: run.clone(), epoch: Epoch(8) },
+            ToMaster::ProgramSet { run, changes: 3 },
             ToMaster::Goodbye { text: "bye".into() },
         ];
         for message in messages {
@@ -440,6 +480,11 @@ mod tests {
             max_in_flight: vec![5, 6],
             throttles: vec![ThrottleShare { parts: 7, burst: 8, first: 9 }],
         };
+        let mut program = Program::default();
+        program.push(RunTime(1), What::SetUsers { scenario: 1, users: 7 });
+        program.push(RunTime(2), What::SetRate { scenario: 0, rate: 2.5 });
+        program.push(RunTime(3), What::Pause);
+        program.push(RunTime(4), What::Resume);
         let refused = |code| ToWorker::Refused(Refusal { code, text: "t".into(), retry: true });
         let reply = BeatReply { number: 1, sent_at: Mono(2), received_at: Mono(3), replied_at: Mono(4) };
         let messages = [
@@ -452,6 +497,7 @@ mod tests {
             ToWorker::Blob { digest, total: 9, offset: 4, data: Bytes::from_static(b"abc") },
             ToWorker::Arm { run: run.clone(), attempt: 1, t0: Mono(9), shard: Box::new(shard.clone()) },
             ToWorker::Assign { run: run.clone(), shard: Box::new(shard) },
+            ToWorker::Program { run: run.clone(), program },
             ToWorker::Stop { run: run.clone() },
             ToWorker::Abort { run: run.clone() },
             ToWorker::RunClosed { run: run.clone() },

@@ -9,6 +9,7 @@ use super::world::{Context, Happening};
 use ld_shared::frame::Frame;
 use ld_shared::id::RunId;
 use ld_shared::message::{Beat, Hello, PROTOCOL_VERSION, RunBeat, ToMaster, ToWorker};
+use ld_shared::plan::WorkerLoss;
 use ld_shared::time::{Mono, RunTime, SECOND};
 use ld_worker::membership::{Effect, Event, Membership, Options, Ready, Unreached};
 use std::collections::VecDeque;
@@ -165,7 +166,8 @@ impl Worker {
         }
         process.engine = Some(engine);
         let graceful_stop = Duration::from_nanos(setup.plan.graceful_stop.0);
-        let ready = Ready { on_master_loss: setup.plan.on_master_loss, graceful_stop };
+        let is_replaced = setup.plan.on_worker_loss == WorkerLoss::Redistribute;
+        let ready = Ready { on_master_loss: setup.plan.on_master_loss, is_replaced, graceful_stop };
         self.feed(setup, context, Event::Prepared(run, Ok(ready)));
     }
 
@@ -258,6 +260,7 @@ impl Worker {
                 }
             }
             Effect::Lease(until) => {
+                context.truth.believes(self.index, until);
                 process.lease = Some(until);
                 process.with_engine(|engine| engine.set_lease(now.0, until));
             }
@@ -272,7 +275,8 @@ impl Worker {
                     engine.set_limits(&parts, &mut context.truth);
                 }
             }
-            Effect::RecordLimits(_) | Effect::RecordsAcknowledged(_) => {}
+            // connections of idle users are not modelled
+            Effect::RecordLimits(_) | Effect::RecordsAcknowledged(_) | Effect::LeaseLost | Effect::Change(_) => {}
             Effect::Say(text) => context.note(|| format!("worker {}: {text}", self.index)),
             Effect::Exit(exit) => {
                 context.note(|| format!("worker {} exits: {exit:?}", self.index));

@@ -167,7 +167,7 @@ impl World {
             seed,
             rng: KeyedRng::new(seed, 3, 0),
             net: Net::new(setup.workers, setup.delay, KeyedRng::new(seed, 4, 0)),
-            truth: Truth::new(setup.clocks.clone(), &setup.plan),
+            truth: Truth::new(setup.clocks.clone(), &setup.plan, setup.delay),
             sabotage,
             clocks: setup.clocks.clone(),
             master_lives: true,

@@ -15,6 +15,7 @@ use ld_shared::shard::Shard;
 use ld_shared::throttle::ThrottleShare;
 use ld_shared::time::{Mono, RunTime};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A lost worker's part is owned anew so long after it was given away: its new owners know by then.
@@ -151,7 +152,7 @@ impl Coordinator {
     /// Returns who takes something.
     fn hand_out(&mut self, part: Part, from: RunTime, effects: &mut Vec<Effect>) -> Vec<String> {
         let Some(t0) = self.t0() else { return Vec::new() };
-        let plan = self.spec.plan.clone();
+        let plan = Arc::clone(&self.load);
         // a ready one makes load from its first part on
         let takes = |p: &Participant| p.makes_load() || p.stage == Stage::Ready;
         let sessions: Vec<SessionId> = self.participants.iter().filter(|(_, p)| takes(p)).map(|(s, _)| *s).collect();
@@ -205,9 +206,12 @@ impl Coordinator {
         }
         let Some(participant) = self.participants.get(&session) else { return };
         let (run, shard) = (self.spec.run.clone(), Box::new(self.shard(session, participant)));
+        let changed = starts && !self.program.changes().is_empty();
+        let program = changed.then(|| ToWorker::Program { run: run.clone(), program: self.program.clone() });
         let message =
             if starts { ToWorker::Arm { run, attempt: 0, t0, shard } } else { ToWorker::Assign { run, shard } };
         effects.push(Effect::Send(session, message));
+        effects.extend(program.map(|program| Effect::Send(session, program)));
     }
 
     /// Evens parts out when somebody has too little, or when there is a part that nobody owns: asks
@@ -290,7 +294,7 @@ impl Coordinator {
             let Some(participant) = self.participants.get(session).filter(|_| !more.is_empty()) else { continue };
             let mut part = participant.tenures.part();
             part.add(&more);
-            let needed = fixed_need(&self.spec.plan, &part.lanes);
+            let needed = fixed_need(&self.load, &part.lanes);
             if needed > participant.strength.capacity {
                 rest.add(&more);
                 continue;
@@ -350,6 +354,9 @@ impl Coordinator {
             let message = if aborted { ToWorker::Abort { run } } else { ToWorker::Stop { run } };
             effects.push(Effect::Send(session, message));
         }
+        if !self.program.changes().is_empty() {
+            effects.push(Effect::Send(session, ToWorker::Program { run: run(), program: self.program.clone() }));
+        }
         let shard = Box::new(self.shard(session, participant));
         effects.push(Effect::Send(session, ToWorker::Assign { run: run(), shard }));
         if let Some(order) = self.throttles.unconfirmed(session) {
@@ -360,7 +367,7 @@ impl Coordinator {
     }
 
     /// Run time so long from now, and as much later as clocks may differ.
-    fn soon(&self, now: Mono, after: Duration) -> RunTime {
+    pub(super) fn soon(&self, now: Mono, after: Duration) -> RunTime {
         let error = self.participants.values().map(|p| p.clock.error).max().unwrap_or(0);
         RunTime(self.run_now(now).0 + after.as_nanos() as u64 + error)
     }
