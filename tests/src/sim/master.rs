@@ -233,7 +233,7 @@ impl Master {
                             self.send(context, session, blob);
                         }
                     }
-                    Effect::WriteLines(..) => {}
+                    Effect::WriteLines(..) | Effect::Journal(_) => {}
                     // every worker of the model keeps the contract
                     Effect::Hangup(session, why) => {
                         context.truth.check(false, || format!("B2: session {session} is hung up on: {why}"));
