@@ -296,7 +296,9 @@ impl Truth {
             for seq in 1..=most {
                 let key = FrameKey { run: measured.run.clone(), session, seq };
                 let Some(frame) = self.offered.get(&key) else {
-                    self.check(false, || format!("B2: frame {seq} of session {session} was acknowledged, never offered"));
+                    self.check(false, || {
+                        format!("B2: frame {seq} of session {session} was acknowledged, never offered")
+                    });
                     continue;
                 };
                 for (sum, phase) in sum.iter_mut().zip(&frame.body.counts.phases) {
@@ -358,7 +360,10 @@ impl Truth {
             let planned = plan.scenarios.iter().map(|s| own_due(plan, s, &full, RunTime(0), plan.end()));
             let (planned, due): (u64, u64) = (planned.sum(), load.iter().map(|odometer| odometer.due).sum());
             self.check(due == planned, || {
-                format!("A1: {due} arrivals were due, {planned} are planned; losses {:?}, {:?}", measured.losses, measured.events)
+                format!(
+                    "A1: {due} arrivals were due, {planned} are planned; losses {:?}, {:?}",
+                    measured.losses, measured.events
+                )
             });
         }
         if !measured.workers.iter().any(|worker| worker.state == "lost") {
