@@ -216,6 +216,8 @@ impl Engine {
                 arrivals.cap = arrivals.cap.min(*cap);
             }
         }
+        let caps: Vec<u64> = self.arrivals.iter().map(|a| a.as_ref().map_or(0, |a| a.cap)).collect();
+        truth.caps(self.who, &caps);
         let at = t0.saturating_add(shard.from.0);
         self.next_caps = Some((at, shard.max_in_flight.clone()));
         self.at(at.max(now), Act::Caps);
