@@ -24,7 +24,7 @@ pub mod throttles;
 pub use coordinator::{ChangeError, RunError};
 pub use security::{Security, SecurityError, TlsMode};
 
-use crate::journal::JournalOrder;
+use crate::journal::{JournalOrder, Unfinished};
 use crate::record_file::LineSink;
 use crate::run::{Measured, Progress};
 use bytes::Bytes;
@@ -65,7 +65,7 @@ pub struct ClusterOptions {
 }
 
 /// What to run.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct RunOrder {
     /// The plan.
     pub plan: Arc<Plan>,
@@ -83,6 +83,8 @@ pub struct RunOrder {
     pub lines: Option<LineSink>,
     /// Its journal; `None`: it dies with the process.
     pub journal: Option<JournalOrder>,
+    /// The run of another master that is taken up instead of a new one.
+    pub resumes: Option<Box<Unfinished>>,
 }
 
 /// How a run can be ended early. Cancelling is final.
@@ -168,7 +170,12 @@ impl Cluster {
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ClusterError::Thread)?;
         let mut threads = Vec::new();
         if let Some(cores) = options.local_cores {
-            let worker = local::spawn::<L>(cores, ld_worker::limits::load_files(), options.security.targets.clone(), inputs.clone());
+            let worker = local::spawn::<L>(
+                cores,
+                ld_worker::limits::load_files(),
+                options.security.targets.clone(),
+                inputs.clone(),
+            );
             let worker = worker.map_err(ClusterError::Thread)?;
             threads.push(std::thread::spawn(move || drop(worker.join())));
         }

@@ -111,6 +111,18 @@ impl Registry {
         name
     }
 
+    /// A worker of a run that was taken up is expected back, as if it had been heard of now.
+    pub fn expect(&mut self, now: Mono, session: SessionId, name: WorkerName, cores: u32) {
+        self.joined = self.joined.max(session.0);
+        let member = Member { name, cores, clock: None, answered: now, disconnected: None };
+        self.members.insert(session, member);
+    }
+
+    /// Numbers up to `session` are taken.
+    pub fn reserve(&mut self, session: SessionId) {
+        self.joined = self.joined.max(session.0);
+    }
+
     /// Whoever is lost cannot come back any more.
     pub fn forget_lost(&mut self) -> Vec<SessionId> {
         std::mem::take(&mut self.lost).into_keys().collect()

@@ -201,7 +201,9 @@ impl Truth {
 
     fn check_limits(&mut self) {
         let in_force = |(clock, process): (&Clock, &Process)| {
-            (clock.mono(self.now).0 < process.believed).then(|| process.running.clone().map(|(_, parts)| parts)).flatten()
+            (clock.mono(self.now).0 < process.believed)
+                .then(|| process.running.clone().map(|(_, parts)| parts))
+                .flatten()
         };
         let held: Vec<Vec<u32>> = self.clocks.iter().zip(&self.processes).filter_map(in_force).collect();
         let limits = held.iter().map(Vec::len).max().unwrap_or(0);
@@ -296,7 +298,9 @@ impl Truth {
             for seq in 1..=most {
                 let key = FrameKey { run: measured.run.clone(), session, seq };
                 let Some(frame) = self.offered.get(&key) else {
-                    self.check(false, || format!("B2: frame {seq} of session {session} was acknowledged, never offered"));
+                    self.check(false, || {
+                        format!("B2: frame {seq} of session {session} was acknowledged, never offered")
+                    });
                     continue;
                 };
                 for (sum, phase) in sum.iter_mut().zip(&frame.body.counts.phases) {
@@ -358,7 +362,10 @@ impl Truth {
             let planned = plan.scenarios.iter().map(|s| own_due(plan, s, &full, RunTime(0), plan.end()));
             let (planned, due): (u64, u64) = (planned.sum(), load.iter().map(|odometer| odometer.due).sum());
             self.check(due == planned, || {
-                format!("A1: {due} arrivals were due, {planned} are planned; losses {:?}, {:?}", measured.losses, measured.events)
+                format!(
+                    "A1: {due} arrivals were due, {planned} are planned; losses {:?}, {:?}",
+                    measured.losses, measured.events
+                )
             });
         }
         if !measured.workers.iter().any(|worker| worker.state == "lost") {
