@@ -213,7 +213,9 @@ impl Truth {
 
     fn check_limits(&mut self) {
         let in_force = |(clock, process): (&Clock, &Process)| {
-            (clock.mono(self.now).0 < process.believed).then(|| process.running.clone().map(|(_, parts)| parts)).flatten()
+            (clock.mono(self.now).0 < process.believed)
+                .then(|| process.running.clone().map(|(_, parts)| parts))
+                .flatten()
         };
         let held: Vec<Vec<u32>> = self.clocks.iter().zip(&self.processes).filter_map(in_force).collect();
         let limits = held.iter().map(Vec::len).max().unwrap_or(0);
