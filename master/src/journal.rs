@@ -70,9 +70,22 @@ impl JournalOrder {
     }
 }
 
+/// The start instant of a run that is taken up, on this machine's clock: the monotonic clock goes on
+/// over a restart of the process, the wall clock over one of the machine.
+pub fn t0(started: &Started, now: ld_shared::time::Mono, wall: chrono::DateTime<chrono::Utc>) -> ld_shared::time::Mono {
+    if !started.boot.is_empty() && started.boot == boot() {
+        return started.mono;
+    }
+    let ago = (wall - started.wall).num_nanoseconds().unwrap_or(0).max(0);
+    ld_shared::time::Mono(now.0.saturating_sub(ago.cast_unsigned()))
+}
+
+/// Names the machine's boot. Other systems do not tell: then the wall clock has to do.
+fn boot() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
 /// The start instant on the clocks of this machine.
 pub fn started(t0: ld_shared::time::Mono, wall: chrono::DateTime<chrono::Utc>) -> Started {
-    // other systems do not tell: then the wall clock has to do
-    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    Started { boot: boot.trim().to_owned(), mono: t0, wall }
+    Started { boot: boot(), mono: t0, wall }
 }

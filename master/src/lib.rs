@@ -11,6 +11,7 @@ pub mod cluster;
 pub mod command;
 pub mod compare;
 pub mod console;
+pub mod data_dir;
 pub mod doctor;
 pub mod executor;
 pub mod format;

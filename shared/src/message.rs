@@ -16,7 +16,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 /// Version of the contract. A worker of another one is refused.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 /// Most bytes of a blob in one message.
 pub const BLOB_CHUNK: usize = 256 * 1024;
 /// Heartbeats are this far apart.
@@ -141,7 +141,8 @@ pub struct Hello {
     pub name: String,
     /// Load cores, at least 1.
     pub cores: u32,
-    /// The session that it had, if it comes back.
+    /// The session that it had, if it comes back. Over gRPC the secret stays where it is: the worker
+    /// proves that it knows it ([`crate::handshake`]).
     pub returning: Option<Returning>,
 }
 
@@ -352,4 +353,8 @@ pub enum RefusalCode {
     Full,
     /// The master is about to end.
     Closing,
+    /// The worker does not know the master's token, or the master not the worker's.
+    Token,
+    /// One speaks TLS and the other does not.
+    Transport,
 }

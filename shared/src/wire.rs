@@ -5,12 +5,17 @@
 //! odometers) is checked by the ledger.
 
 mod frame;
+mod greeting;
 mod link;
 mod records;
 
 pub use frame::{
     collected_from_wire, collected_to_wire, counts_from_wire, counts_to_wire, frame_from_wire, frame_to_wire,
     odometers_from_wire, odometers_to_wire, row_from_wire, row_to_wire,
+};
+pub use greeting::{
+    Challenge, Greeting, Proof, challenge_from_master, challenge_to_worker, hello_from_worker, hello_to_master,
+    proof_from_master, proof_from_worker, proof_to_master, with_proof,
 };
 pub use ld_proto::v1;
 pub use link::{

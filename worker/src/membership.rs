@@ -13,6 +13,7 @@ use ld_shared::load::Program;
 use ld_shared::plan::{MasterLoss, Pool};
 use ld_shared::record::{RecordBatch, RecordBody};
 use ld_shared::shard::Shard;
+use ld_shared::targets::TargetList;
 use ld_shared::time::{Mono, RunTime};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
@@ -51,6 +52,8 @@ pub struct Options {
     pub master_timeout: Duration,
     /// The master, as messages name it.
     pub master: String,
+    /// Which targets it dials, whatever a plan allows; `None`: any.
+    pub targets: Option<TargetList>,
 }
 
 /// What happens to a worker.
@@ -83,6 +86,8 @@ pub enum Event {
 pub struct Unreached {
     /// The master's machine answered that nobody listens there.
     pub refused: bool,
+    /// Trying again cannot help, and `seen` says what can: a worker that makes no load gives up.
+    pub hopeless: bool,
     /// What was seen.
     pub seen: String,
 }
@@ -90,7 +95,7 @@ pub struct Unreached {
 impl Unreached {
     /// Anything but a refusal.
     pub fn seen(seen: impl Into<String>) -> Self {
-        Self { refused: false, seen: seen.into() }
+        Self { refused: false, hopeless: false, seen: seen.into() }
     }
 }
 
@@ -423,7 +428,11 @@ impl Membership {
     /// There is no connection. Load that is being made goes on for as long as its lease; what it
     /// measures waits for the master to be there again.
     fn on_disconnected(&mut self, now: Mono, why: Unreached, effects: &mut Vec<Effect>) {
-        let Unreached { refused, seen } = why;
+        let Unreached { refused, hopeless, seen } = why;
+        if hopeless && self.run.is_none() {
+            effects.push(Effect::Exit(Exit::Failed(seen)));
+            return;
+        }
         let was_joined = matches!(self.link, Link::Joined { .. });
         if was_joined {
             effects.push(Effect::Say(format!("connection to the master {} ended: {seen}", self.options.master)));

@@ -5,6 +5,7 @@
 
 mod moves;
 mod outcome;
+mod resume;
 mod live;
 mod rules;
 #[cfg(test)]
@@ -174,6 +175,9 @@ pub enum RunError {
     /// Somebody ended it before it began.
     #[error("stopped before the start")]
     Stopped,
+    /// None of the workers of a run that was taken up is back.
+    #[error("none of its workers came back")]
+    NobodyBack,
     /// Another run is going on.
     #[error("another run is going on over the same workers")]
     Busy,
@@ -220,6 +224,10 @@ pub struct Coordinator {
     /// Changes of the load, and the plan with them.
     program: Program,
     load: Arc<Plan>,
+    /// Taken up from a journal: until then workers that come back are waited for, and nothing moves.
+    settles: Option<Mono>,
+    /// Somebody of those who took part before is back.
+    is_resumed: bool,
 }
 
 /// Parts on their way from some workers to others.
@@ -350,6 +358,8 @@ impl Coordinator {
             unowned: Part::default(),
             failed: None,
             program: Program::default(),
+            settles: None,
+            is_resumed: true,
             load: Arc::clone(&spec.plan),
             spec,
         }
@@ -380,7 +390,8 @@ impl Coordinator {
             | State::Collecting { until, .. } => Some(*until),
             State::Running { t0 } => {
                 let empty = self.empty.as_ref().map(|empty| empty.until);
-                self.planned_close(*t0).into_iter().chain(empty).min()
+                let settles = self.settles.filter(|_| !self.is_resumed);
+                self.planned_close(*t0).into_iter().chain(empty).chain(settles).min()
             }
             State::Closed { .. } => None,
         }
@@ -736,7 +747,9 @@ impl Coordinator {
             State::Preparing { until } => self.await_ready(now, until, registry, effects),
             State::Arming { attempt, t0, until } => self.await_armed(now, (attempt, t0, until), registry, effects),
             State::Running { t0 } => {
-                if self.nobody_works(now) {
+                if !self.is_resumed && self.settles.is_some_and(|until| now >= until) {
+                    self.close(now, Some(RunError::NobodyBack), effects);
+                } else if self.nobody_works(now) {
                     self.collect(now, t0, effects);
                 } else if self.planned_close(t0).is_some_and(|until| now >= until) {
                     self.close(now, None, effects);

@@ -59,6 +59,11 @@ impl DiskJournal {
         Self::spawn(newest, async move { Ok((file, book)) }, wake)
     }
 
+    /// Number of the newest entry.
+    pub fn newest(&self) -> u64 {
+        self.newest
+    }
+
     fn spawn<F>(newest: u64, open: F, wake: Wake) -> Self
     where
         F: Future<Output = Result<(JournalFile, Book), FileError>> + Send + 'static,

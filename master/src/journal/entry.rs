@@ -6,6 +6,7 @@ use ld_shared::fault::Fault;
 use ld_shared::frame::Frame;
 use ld_shared::id::{Digest, Epoch, RunId, SessionId};
 use ld_shared::lanes::LaneSet;
+use ld_shared::load::Intervention;
 use ld_shared::plan::{Plan, Pool};
 use ld_shared::record::RecordBatch;
 use ld_shared::shard::Shard;
@@ -185,13 +186,8 @@ pub enum Control {
         /// By whom.
         by: String,
     },
-    /// The load was changed while it ran: what users and rate are from `at` on.
-    Program {
-        /// From when on.
-        at: RunTime,
-        /// As whoever changed it writes it.
-        change: serde_json::Value,
-    },
+    /// The load was changed while it ran.
+    Program(Intervention),
     /// The run is over and its result was taken.
     Closed,
 }

@@ -6,6 +6,7 @@ use crate::cluster::ledger::{Group, Ledger, PartError, record_from_bytes};
 use crate::run::Event;
 use bytes::Bytes;
 use ld_shared::id::{Digest, SessionId};
+use ld_shared::load::Program;
 use ld_shared::ticket::Dispenser;
 use ld_shared::time::RunTime;
 use ld_shared::wire::{Texts, WireError};
@@ -32,7 +33,7 @@ pub struct Recovered {
     /// What people and policies did.
     pub events: Vec<Event>,
     /// How the load was changed, in order.
-    pub changes: Vec<(RunTime, serde_json::Value)>,
+    pub program: Program,
     /// The run was over, and its result was taken.
     pub closed: bool,
     /// Every frame and record that was acknowledged.
@@ -156,7 +157,7 @@ impl Recovered {
             sessions: BTreeMap::new(),
             stopping: None,
             events: Vec::new(),
-            changes: Vec::new(),
+            program: Program::default(),
             closed: false,
         }
     }
@@ -191,7 +192,7 @@ impl Recovered {
                 self.stopping = Some((first, abort));
             }
             Control::Event { at_s, what, by } => self.events.push(Event { at_s, what, by }),
-            Control::Program { at, change } => self.changes.push((at, change)),
+            Control::Program(change) => self.program.push(change.at, change.what),
             Control::Closed => self.closed = true,
         }
     }

@@ -67,6 +67,7 @@ fn measured(recovered: &mut Recovered, incomplete: bool) -> Option<Measured> {
     }
     Some(Measured {
         run: order.run.clone(),
+        program: recovered.program.clone(),
         plan_digest: Digest::of(&plan.to_json()),
         plan,
         mode: if order.local { "local" } else { "cluster" },

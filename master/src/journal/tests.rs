@@ -7,7 +7,7 @@ use bytes::Bytes;
 use ld_shared::frame::{Collected, Frame, FrameBody, FrameKey, Odometers};
 use ld_shared::id::{Epoch, SessionId};
 use ld_shared::lanes::LaneSet;
-use ld_shared::load::{Closed, Load, Profile};
+use ld_shared::load::{Closed, Intervention, Load, Profile, What};
 use ld_shared::plan::Pool;
 use ld_shared::record::{Answer, Record, RecordBatch, RecordBody};
 use ld_shared::sample::{FailureKind, Phase, SeriesKey};
@@ -300,7 +300,7 @@ fn what_the_cluster_decided_is_folded() {
         lost(10),
         Control::Returned { session, at: RunTime(20) },
         assigned(assignment(2, 30, 7)),
-        Control::Program { at: RunTime(35), change: serde_json::json!({"users": 5}) },
+        Control::Program(Intervention { at: RunTime(35), what: What::SetUsers { scenario: 0, users: 5 } }),
         Control::Stopping { at: RunTime(40), abort: false },
         Control::Stopping { at: RunTime(41), abort: true },
         Control::Left { session: SessionId(2), at: RunTime(42), text: "bye".into() },
@@ -316,7 +316,7 @@ fn what_the_cluster_decided_is_folded() {
     assert_eq!((recovered.term, recovered.closed), (1, true));
     assert_eq!(recovered.started.as_ref().map(|started| started.mono), Some(Mono(9)));
     assert_eq!(recovered.stopping, Some((RunTime(40), true)));
-    assert_eq!(recovered.changes.len(), 1);
+    assert_eq!(recovered.program.changes().len(), 1);
     let member = &recovered.sessions[&session];
     assert_eq!((&*member.name, member.cores, &member.secret[..]), ("w1", 2, &[1, 2][..]));
     assert_eq!(member.assignments, [assignment(1, 0, 6), assignment(2, 30, 7)]);

@@ -5,9 +5,7 @@ use super::{WireError, batch_from_wire, batch_to_wire, frame_from_wire, frame_to
 use crate::id::{Digest, Epoch, RunId, SessionId};
 use crate::lanes::LaneSet;
 use crate::load::{Intervention, Program, What};
-use crate::message::{
-    Beat, BeatReply, ClockReport, Hello, Refusal, RefusalCode, Returning, RunBeat, ToMaster, ToWorker,
-};
+use crate::message::{Beat, BeatReply, ClockReport, Refusal, RefusalCode, RunBeat, ToMaster, ToWorker};
 use crate::plan::Pool;
 use crate::shard::Shard;
 use crate::throttle::{PARTS, ThrottleShare, ThrottleUse};
@@ -15,17 +13,11 @@ use crate::time::{Mono, RunTime};
 use bytes::Bytes;
 use v1::{from_master, from_worker, results_from_master as results_down, results_from_worker as results_up};
 
-/// A worker's message as `Control` carries it; `None` if it travels on `Results`.
+/// A worker's message as `Control` carries it; `None` if it travels on `Results`, or is the hello,
+/// which is part of the handshake ([`hello_to_master`]).
 pub fn control_to_master(message: &ToMaster) -> Option<v1::FromWorker> {
     use from_worker::Message as M;
     let message = match message {
-        ToMaster::Hello(hello) => M::Hello(v1::Hello {
-            protocol_version: hello.protocol,
-            build: hello.build.clone(),
-            name: hello.name.clone(),
-            cores: hello.cores,
-            returning: hello.returning.as_ref().map(|r| v1::Attach { session: r.session.0, secret: r.secret.clone() }),
-        }),
         ToMaster::NeedBlobs { run, digests } => {
             M::NeedBlobs(v1::NeedBlobs { run: run.to_string(), digests: texts(digests) })
         }
@@ -69,7 +61,7 @@ pub fn control_to_master(message: &ToMaster) -> Option<v1::FromWorker> {
         ToMaster::ProgramSet { run, changes } => {
             M::ProgramSet(v1::ProgramSet { run: run.to_string(), changes: *changes })
         }
-        ToMaster::Frame { .. } | ToMaster::Records(_) => return None,
+        ToMaster::Hello(_) | ToMaster::Frame { .. } | ToMaster::Records(_) => return None,
     };
     Some(v1::FromWorker { message: Some(message) })
 }
@@ -94,15 +86,8 @@ pub fn attach_to_master(session: SessionId, secret: Bytes) -> v1::ResultsFromWor
 pub fn control_from_worker(message: v1::FromWorker) -> Result<ToMaster, WireError> {
     use from_worker::Message as M;
     Ok(match message.message.ok_or(WireError::Missing("content"))? {
-        M::Hello(hello) => ToMaster::Hello(Hello {
-            protocol: hello.protocol_version,
-            build: hello.build,
-            name: hello.name,
-            cores: hello.cores,
-            returning: hello
-                .returning
-                .map(|attach| Returning { session: SessionId(attach.session), secret: attach.secret }),
-        }),
+        M::Hello(_) => return Err(WireError::Twice("hello")),
+        M::Proof(_) => return Err(WireError::Twice("proof")),
         M::NeedBlobs(need) => ToMaster::NeedBlobs { run: run(need.run), digests: digests(need.digests)? },
         M::Ready(ready) => ToMaster::Ready { run: run(ready.run), cores: ready.cores, capacity: ready.capacity },
         M::CannotPrepare(cannot) => ToMaster::CannotPrepare { run: run(cannot.run), text: cannot.text },
@@ -145,7 +130,9 @@ pub fn control_to_worker(message: &ToWorker) -> Option<v1::FromMaster> {
     let name = |run: &RunId| v1::RunName { run: run.to_string() };
     let message = match message {
         ToWorker::Welcome { session, secret, name } => {
-            M::Welcome(v1::Welcome { session: session.0, secret: secret.clone(), name: name.clone() })
+            // the service adds its proof
+            let proof = Bytes::new();
+            M::Welcome(v1::Welcome { session: session.0, secret: secret.clone(), name: name.clone(), proof })
         }
         ToWorker::Refused(refusal) => M::Refused(v1::Refused {
             code: code_to(refusal.code) as i32,
@@ -218,6 +205,7 @@ pub fn results_to_worker(message: &ToWorker) -> Option<v1::ResultsFromMaster> {
 pub fn control_from_master(message: v1::FromMaster) -> Result<ToWorker, WireError> {
     use from_master::Message as M;
     Ok(match message.message.ok_or(WireError::Missing("content"))? {
+        M::Challenge(_) => return Err(WireError::Twice("challenge")),
         M::Welcome(welcome) => {
             ToWorker::Welcome { session: SessionId(welcome.session), secret: welcome.secret, name: welcome.name }
         }
@@ -403,6 +391,8 @@ fn code_to(code: RefusalCode) -> v1::RefusalCode {
         RefusalCode::Hello => v1::RefusalCode::Hello,
         RefusalCode::Full => v1::RefusalCode::Full,
         RefusalCode::Closing => v1::RefusalCode::Closing,
+        RefusalCode::Token => v1::RefusalCode::Token,
+        RefusalCode::Transport => v1::RefusalCode::Transport,
     }
 }
 
@@ -411,6 +401,8 @@ fn code_from(code: i32) -> RefusalCode {
         Ok(v1::RefusalCode::Version) => RefusalCode::Version,
         Ok(v1::RefusalCode::Full) => RefusalCode::Full,
         Ok(v1::RefusalCode::Closing) => RefusalCode::Closing,
+        Ok(v1::RefusalCode::Token) => RefusalCode::Token,
+        Ok(v1::RefusalCode::Transport) => RefusalCode::Transport,
         // a newer master's code: the text says what it means
         Ok(v1::RefusalCode::Hello | v1::RefusalCode::Unspecified) | Err(_) => RefusalCode::Hello,
     }
@@ -435,14 +427,6 @@ mod tests {
             throttles: vec![ThrottleUse { passed: 4, waiting: 5 }],
         };
         let messages = [
-            ToMaster::Hello(Hello { protocol: 1, build: "b".into(), name: "w".into(), cores: 2, returning: None }),
-            ToMaster::Hello(Hello {
-                protocol: 1,
-                build: "b".into(),
-                name: "w".into(),
-                cores: 2,
-                returning: Some(Returning { session: SessionId(5), secret: Bytes::from_static(b"s") }),
-            }),
             ToMaster::NeedBlobs { run: run.clone(), digests: vec![Digest::of(b"x")] },
             ToMaster::Ready { run: run.clone(), cores: 2, capacity: 3 },
             ToMaster::CannotPrepare { run: run.clone(), text: "why".into() },
@@ -493,6 +477,8 @@ mod tests {
             refused(RefusalCode::Hello),
             refused(RefusalCode::Full),
             refused(RefusalCode::Closing),
+            refused(RefusalCode::Token),
+            refused(RefusalCode::Transport),
             ToWorker::Prepare { run: run.clone(), plan: digest.clone(), blobs: vec![digest.clone()] },
             ToWorker::Blob { digest, total: 9, offset: 4, data: Bytes::from_static(b"abc") },
             ToWorker::Arm { run: run.clone(), attempt: 1, t0: Mono(9), shard: Box::new(shard.clone()) },

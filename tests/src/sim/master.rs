@@ -232,7 +232,6 @@ impl Master {
                             self.send(context, session, blob);
                         }
                     }
-                    // the model's disk is not there yet: what was counted is as good as on it
                     Effect::WriteLines(..) | Effect::Journal(_) => {}
                     // every worker of the model keeps the contract
                     Effect::Hangup(session, why) => {

@@ -8,6 +8,7 @@ use super::super::assign::fixed_need;
 use super::super::handover::{Part, Tenures, surplus};
 use super::super::membership::Registry;
 use super::{ABORT_WITHIN, Absence, Coordinator, Effect, Handover, Participant, Stage, State, Strength};
+use crate::journal::{Control, Entry};
 use ld_shared::id::{Epoch, SessionId};
 use ld_shared::message::ToWorker;
 use ld_shared::plan::{Connections, WorkerLoss};
@@ -139,6 +140,11 @@ impl Coordinator {
         }
         let name = participant.name.to_string();
         participant.tenures.end(epoch, from);
+        if let Some(participant) = self.participants.get(&session) {
+            // nobody is told: it is gone
+            let ended = Control::assigned(session, &self.shard(session, participant));
+            effects.push(Effect::Journal(Box::new(Entry::Control(ended))));
+        }
         let takers = self.hand_out(part, from, effects);
         let what = if takers.is_empty() {
             format!("nobody can take {name}'s share over")
@@ -217,7 +223,7 @@ impl Coordinator {
     /// Evens parts out when somebody has too little, or when there is a part that nobody owns: asks
     /// those that have more than their due to give it up.
     pub(super) fn balance(&mut self, now: Mono, effects: &mut Vec<Effect>) {
-        if self.handover.is_some() {
+        if self.handover.is_some() || self.settles.is_some_and(|until| now < until) {
             return;
         }
         let takes = |p: &Participant| p.makes_load() || p.stage == Stage::Ready;
@@ -321,6 +327,7 @@ impl Coordinator {
         effects: &mut Vec<Effect>,
     ) {
         let at = self.run_now(now);
+        self.is_resumed = true;
         let Some(participant) = self.participants.get_mut(&session) else { return };
         let was_lost = match &participant.stage {
             Stage::Lost { until, how, .. } => {

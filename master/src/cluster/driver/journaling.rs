@@ -7,7 +7,7 @@
 use super::super::coordinator::{Coordinator, Effect, Event, Spec};
 use super::super::membership::Registry;
 use super::{Driver, Input};
-use crate::journal::{self, Control, Entry, Gate, Journal, JournalOrder, Order, Rule, Wake};
+use crate::journal::{self, Control, Entry, Gate, Journal, JournalOrder, Order, Recovered, Rule, Unfinished, Wake};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use ld_shared::boot::clock;
@@ -36,6 +36,8 @@ pub(super) struct Journaling {
     newest: u64,
     /// How many of the run's events are in it.
     events: usize,
+    /// How many changes of the load are in it.
+    changes: usize,
     started: bool,
     stopping: Option<bool>,
     /// It was said to be behind, and by how much it was at most.
@@ -69,10 +71,7 @@ impl Journaling {
         // secrets are not written anywhere: whoever takes the run up reads them anew
         let blobs = blobs.iter().filter(|(digest, _)| spec.plan.secrets.as_ref() != Some(*digest));
         let first = Entry::Order(Box::new(first), blobs.map(|(digest, blob)| (digest.clone(), blob.clone())).collect());
-        let wake: Wake = Box::new(move || {
-            // full: then the driver is awake
-            drop(inputs.upgrade().map(|inputs| inputs.try_send(Input::Committed)));
-        });
+        let wake = wake(inputs);
         Self {
             order,
             run: spec.run.clone(),
@@ -81,10 +80,30 @@ impl Journaling {
             gate: Gate::default(),
             newest: 0,
             events: 0,
+            changes: 0,
             started: false,
             stopping: None,
             behind: None,
         }
+    }
+
+    /// Goes on with the journal of a run that is taken up.
+    pub(super) fn resume(order: JournalOrder, unfinished: Unfinished, inputs: mpsc::WeakSender<Input>) -> (Recovered, Self) {
+        let (recovered, disk) = unfinished.resume(wake(inputs));
+        let journaling = Self {
+            order,
+            run: recovered.order.run.clone(),
+            first: None,
+            newest: disk.newest(),
+            journal: Some(Box::new(disk)),
+            gate: Gate::default(),
+            events: recovered.events.len(),
+            changes: recovered.program.changes().len(),
+            started: true,
+            stopping: recovered.stopping.map(|(_, abort)| abort),
+            behind: None,
+        };
+        (recovered, journaling)
     }
 
     fn append(&mut self, entry: Entry) {
@@ -151,6 +170,13 @@ impl Journaling {
                 }
                 true
             }
+            ToWorker::Program { program, .. } => {
+                for change in program.changes().iter().skip(self.changes) {
+                    self.control(Control::Program(*change));
+                }
+                self.changes = self.changes.max(program.changes().len());
+                true
+            }
             ToWorker::Stop { .. } => self.stopping(ran, false),
             ToWorker::Abort { .. } => self.stopping(ran, true),
             ToWorker::FrameAck { .. } | ToWorker::RecordAck { .. } | ToWorker::RunClosed { .. } => true,
@@ -185,7 +211,7 @@ impl Journaling {
             Event::Message(session, ToMaster::Goodbye { text }) => {
                 self.control(Control::Left { session: *session, at, text: text.clone() });
             }
-            Event::Message(..) | Event::Joined | Event::Stop | Event::Abort | Event::Tick => {}
+            Event::Message(..) | Event::Change(..) | Event::Joined | Event::Stop | Event::Abort | Event::Tick => {}
         }
     }
 
@@ -248,6 +274,13 @@ impl Journaling {
             });
         }
     }
+}
+
+fn wake(inputs: mpsc::WeakSender<Input>) -> Wake {
+    Box::new(move || {
+        // full: then the driver is awake
+        drop(inputs.upgrade().map(|inputs| inputs.try_send(Input::Committed)));
+    })
 }
 
 /// Who takes part.
