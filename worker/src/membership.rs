@@ -347,7 +347,8 @@ impl Membership {
             Link::Greeting { until } => until.min(self.gives_up_at()),
             Link::Joined { .. } => self.next_beat.min(self.heard.after(self.patience())),
         };
-        let unanswered = self.trying.filter(|_| self.absence != Absence::Silent).map(|since| since.after(ANSWER_WITHIN));
+        let unanswered =
+            self.trying.filter(|_| self.absence != Absence::Silent).map(|since| since.after(ANSWER_WITHIN));
         let link = link.min(unanswered.unwrap_or(Mono(u64::MAX)));
         let run = self.run.as_ref().map(|run| match &run.stage {
             Stage::Armed { t0, shard } => start_at(*t0, shard),

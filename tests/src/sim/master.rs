@@ -195,7 +195,8 @@ impl Master {
         self.turn(context);
         let now = self.now(context);
         // a planted fault: gone after 2.4 s instead of 3
-        let early = if context.sabotage == Sabotage::GiveAwayEarly { Duration::from_millis(600) } else { Duration::ZERO };
+        let early =
+            if context.sabotage == Sabotage::GiveAwayEarly { Duration::from_millis(600) } else { Duration::ZERO };
         for (session, until, how) in self.registry.gone(now.after(early)) {
             let silent = how.is_none();
             context.truth.gave_away(session);

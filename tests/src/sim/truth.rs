@@ -213,7 +213,9 @@ impl Truth {
 
     fn check_limits(&mut self) {
         let in_force = |(clock, process): (&Clock, &Process)| {
-            (clock.mono(self.now).0 < process.believed).then(|| process.running.clone().map(|(_, parts)| parts)).flatten()
+            (clock.mono(self.now).0 < process.believed)
+                .then(|| process.running.clone().map(|(_, parts)| parts))
+                .flatten()
         };
         let held: Vec<Vec<u32>> = self.clocks.iter().zip(&self.processes).filter_map(in_force).collect();
         let limits = held.iter().map(Vec::len).max().unwrap_or(0);
@@ -242,7 +244,11 @@ impl Truth {
             let apart = self.skew + self.now / 300;
             let now = self.now;
             self.check(life >= newest.0 || who == newest.1 || now < newest.2 + apart, || {
-                format!("A4: user {number} of scenario {scenario} runs twice: by {who:?}, {} ms after {:?}", (now - newest.2) as f64 / 1e6, newest.1)
+                format!(
+                    "A4: user {number} of scenario {scenario} runs twice: by {who:?}, {} ms after {:?}",
+                    (now - newest.2) as f64 / 1e6,
+                    newest.1
+                )
             });
         }
     }
@@ -311,7 +317,9 @@ impl Truth {
             for seq in 1..=most {
                 let key = FrameKey { run: measured.run.clone(), session, seq };
                 let Some(frame) = self.offered.get(&key) else {
-                    self.check(false, || format!("B2: frame {seq} of session {session} was acknowledged, never offered"));
+                    self.check(false, || {
+                        format!("B2: frame {seq} of session {session} was acknowledged, never offered")
+                    });
                     continue;
                 };
                 for (sum, phase) in sum.iter_mut().zip(&frame.body.counts.phases) {
@@ -376,7 +384,10 @@ impl Truth {
             let planned = plan.scenarios.iter().map(|s| own_due(plan, s, &full, RunTime(0), plan.end()));
             let (planned, due): (u64, u64) = (planned.sum(), load.iter().map(|odometer| odometer.due).sum());
             self.check(due == planned, || {
-                format!("A1: {due} arrivals were due, {planned} are planned; losses {:?}, {:?}", measured.losses, measured.events)
+                format!(
+                    "A1: {due} arrivals were due, {planned} are planned; losses {:?}, {:?}",
+                    measured.losses, measured.events
+                )
             });
         }
         if !measured.workers.iter().any(|worker| worker.state == "lost") {

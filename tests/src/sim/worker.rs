@@ -1,11 +1,11 @@
 //! A model of the worker's shell (`ld_worker::link`): carries out what [`Membership`] decides.
 
+use super::Sabotage;
 use super::engine::{Engine, Said};
 use super::net::{ConnectionId, MS, Packet, Side};
 use super::setup::Setup;
 use super::tickets::Say;
 use super::world::{Context, Happening};
-use super::Sabotage;
 use ld_shared::frame::Frame;
 use ld_shared::id::RunId;
 use ld_shared::message::{Beat, Hello, PROTOCOL_VERSION, RunBeat, ToMaster, ToWorker};

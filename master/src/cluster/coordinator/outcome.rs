@@ -139,7 +139,11 @@ impl Coordinator {
                 // its share was nobody's from its last start on
                 let from = ledger.sealed_at.min(*at).min(end);
                 self.settle_unstarted(participant, from, &mut fate);
-                self.settle_nobody((from, end), |from, to| due(&self.spec.plan, &participant.tenures, from, to), &mut fate);
+                self.settle_nobody(
+                    (from, end),
+                    |from, to| due(&self.spec.plan, &participant.tenures, from, to),
+                    &mut fate,
+                );
                 let reason = "it left before the end; its share was not taken over".to_owned();
                 let to = taken_over(participant, from).unwrap_or(end);
                 let reason = if to < end { "it left before the end".to_owned() } else { reason };
@@ -237,12 +241,7 @@ impl Coordinator {
     }
 
     /// Arrivals that are due in a span in which nobody owned the lanes.
-    fn settle_nobody(
-        &self,
-        (from, to): (RunTime, RunTime),
-        due: impl Fn(RunTime, RunTime) -> u64,
-        fate: &mut Fate,
-    ) {
+    fn settle_nobody(&self, (from, to): (RunTime, RunTime), due: impl Fn(RunTime, RunTime) -> u64, fate: &mut Fate) {
         let plan = &self.spec.plan;
         if !plan.scenarios.iter().any(|s| matches!(s.load, Load::Open(_))) {
             return;
