@@ -75,6 +75,11 @@ impl Console {
         }
     }
 
+    /// Sentences, on stderr.
+    pub fn notes(&self, texts: &[String]) {
+        texts.iter().for_each(|text| self.note(text));
+    }
+
     /// A sentence that must be read, on stderr.
     pub fn error(&self, text: &str) {
         self.clear_line();

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
 
-use ld_master::cluster::{Cluster, ClusterError, ClusterOptions, RunControl, RunError, RunOrder};
+use ld_master::cluster::{Cluster, ClusterError, ClusterOptions, RunControl, RunError, RunOrder, Security};
 use ld_master::run::{Ending, Measured, Progress};
 use ld_shared::boot::clock;
 use ld_shared::frame::{FrameBody, Odometers};
@@ -16,7 +16,10 @@ use ld_shared::shard::Shard;
 use ld_shared::throttle::ThrottleUse;
 use ld_shared::time::{Mono, RunTime};
 use ld_worker::engine::{EngineEvent, EngineSpec};
-use ld_worker::link::{self, LoadMaker, grpc::GrpcDial};
+use ld_worker::link::{
+    self, LoadMaker,
+    grpc::{Credentials, GrpcDial},
+};
 use ld_worker::membership::{Exit, Options};
 use ld_worker::protocol::PrepareError;
 use std::collections::BTreeMap;
@@ -155,7 +158,17 @@ fn order(plan: Plan) -> RunOrder {
     let blob = bytes::Bytes::from(vec![7; 600_000]);
     let blobs = BTreeMap::from([(Digest::of(&blob), blob), (Digest::of(b""), bytes::Bytes::new())]);
     let (thresholds, lines) = (Vec::new(), None);
-    RunOrder { plan: Arc::new(plan), digest, blobs, thresholds, allow_missing_workers: false, any_worker: false, lines }
+    RunOrder {
+        plan: Arc::new(plan),
+        digest,
+        blobs,
+        thresholds,
+        allow_missing_workers: false,
+        any_worker: false,
+        lines,
+        journal: None,
+        resumes: None,
+    }
 }
 
 async fn run(cluster: &Cluster, plan: Plan) -> Result<Measured, RunError> {
@@ -165,12 +178,12 @@ async fn run(cluster: &Cluster, plan: Plan) -> Result<Measured, RunError> {
 
 fn listening(expected_workers: u32, wait: Duration) -> ClusterOptions {
     let bind = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
-    ClusterOptions { bind, local_cores: None, expected_workers, wait }
+    ClusterOptions { bind, local_cores: None, expected_workers, wait, security: Security::default() }
 }
 
 fn options(master: String, protocol: u32) -> Options {
     let hello = Hello { protocol, build: "test".into(), name: "w".into(), cores: 1, returning: None };
-    Options { hello, capacity: 1_000, stay: false, master_timeout: Duration::from_secs(5), master }
+    Options { hello, capacity: 1_000, stay: false, master_timeout: Duration::from_secs(5), master, targets: None }
 }
 
 /// A worker on a thread of its own; dropping the sender's clone signals nothing.
@@ -178,7 +191,7 @@ fn worker(master: SocketAddr, protocol: u32) -> (mpsc::Sender<()>, std::thread::
     let (signal, signals) = mpsc::channel(2);
     let thread = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let dial = GrpcDial { master: master.to_string() };
+        let dial = GrpcDial { master: master.to_string(), credentials: Credentials::first_use() };
         runtime.block_on(link::run::<Double>(options(master.to_string(), protocol), dial, signals))
     });
     (signal, thread)
@@ -190,8 +203,7 @@ fn requests(measured: &Measured) -> u64 {
 
 #[tokio::test]
 async fn a_local_run_needs_no_port() {
-    let options =
-        ClusterOptions { bind: None, local_cores: Some(1), expected_workers: 1, wait: Duration::from_secs(5) };
+    let options = ClusterOptions { bind: None, local_cores: Some(1), ..listening(1, Duration::from_secs(5)) };
     let cluster = Cluster::open_with::<Double>(options).await.unwrap();
     assert_eq!(cluster.bound_addr(), None);
     for _ in 0..2 {

@@ -5,6 +5,7 @@
 
 use crate::frame::{Frame, Odometers};
 use crate::id::{Digest, Epoch, RunId, SessionId};
+use crate::load::Program;
 use crate::plan::Pool;
 use crate::record::RecordBatch;
 use crate::shard::Shard;
@@ -15,7 +16,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 /// Version of the contract. A worker of another one is refused.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 /// Most bytes of a blob in one message.
 pub const BLOB_CHUNK: usize = 256 * 1024;
 /// Heartbeats are this far apart.
@@ -106,6 +107,13 @@ pub enum ToMaster {
         /// That of the assignment.
         epoch: Epoch,
     },
+    /// Its load is what so many changes make of the plan.
+    ProgramSet {
+        /// The run.
+        run: RunId,
+        /// How many changes there are.
+        changes: u32,
+    },
     /// Measurements. Travels on the stream of results.
     Frame {
         /// The frame.
@@ -133,7 +141,8 @@ pub struct Hello {
     pub name: String,
     /// Load cores, at least 1.
     pub cores: u32,
-    /// The session that it had, if it comes back.
+    /// The session that it had, if it comes back. Over gRPC the secret stays where it is: the worker
+    /// proves that it knows it ([`crate::handshake`]).
     pub returning: Option<Returning>,
 }
 
@@ -240,6 +249,13 @@ pub enum ToWorker {
         /// What the worker owns from `shard.from` on: all of it, not the difference.
         shard: Box<Shard>,
     },
+    /// The load is the plan's with these changes: all of them, not the newest.
+    Program {
+        /// The run.
+        run: RunId,
+        /// They.
+        program: Program,
+    },
     /// Start nothing more; open requests may take the plan's `graceful_stop`.
     Stop {
         /// The run.
@@ -337,4 +353,8 @@ pub enum RefusalCode {
     Full,
     /// The master is about to end.
     Closing,
+    /// The worker does not know the master's token, or the master not the worker's.
+    Token,
+    /// One speaks TLS and the other does not.
+    Transport,
 }

@@ -11,6 +11,7 @@ use crate::predicate::Predicate;
 use crate::record::RecordPolicy;
 use crate::sample::Phase;
 use crate::scope::Bindings;
+use crate::targets::TargetList;
 use crate::template::Template;
 use crate::threshold::Selector;
 use crate::time::RunTime;
@@ -68,6 +69,9 @@ pub struct Plan {
     /// What workers do when their master is gone for good.
     #[serde(default)]
     pub on_master_loss: MasterLoss,
+    /// Which targets may be loaded: each list must allow one. None: all may. A worker adds its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow_targets: Vec<TargetList>,
     /// Blob with the values of `${secret.NAME}`: the JSON form of [`crate::secrets::SecretBlob`]. Not
     /// in the plan, which is stored.
     pub secrets: Option<Digest>,

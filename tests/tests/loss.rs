@@ -246,3 +246,35 @@ fn rows_that_exist_once_are_used_once_whatever_dies() {
     let summary = Summary::read(&cluster.summary_path()).expect("a run that lost a worker has a result");
     bounds_hold(&summary, target.stop().expect("no log was asked for").total);
 }
+
+/// Kills the master in mid-run and starts the same command again after `away`.
+fn killed_master(load: &Value, away: Duration) -> (Summary, ld_master::target::Counts, String) {
+    let (target, url) = target(Options::default());
+    let port = ld_tests::process::free_port();
+    let address = format!("127.0.0.1:{port}");
+    let master = |state: &std::path::Path| command("ld-master", state);
+    let mut cluster =
+        Cluster::launch(&test(&url, load), 3, &address, &[], master, |_, state| command("ld-worker", state));
+    under_load(&target, 1_500);
+    cluster.master.signal(Signal::KILL);
+    cluster.master.wait(LIMIT);
+    pause(away);
+    let mut again = command("ld-master", cluster.folder.path());
+    again.args(["--bind", &address, "--expected-workers", "3", "run", "test.json", "--summary", "summary.json"]);
+    cluster.master = Process::start("ld-master", again);
+    let (finished, summary) = cluster.finish(LIMIT);
+    (summary, target.stop().expect("no log was asked for"), finished.stderr)
+}
+
+#[test]
+fn a_master_that_is_killed_and_started_again_takes_its_run_up() {
+    let (summary, counts, said) = killed_master(&open(600.0, 16.0), Duration::from_secs(2));
+    nothing_is_lost(&summary, counts.total);
+    assert_eq!(summary.count("/conservation/due"), 600 * 16);
+    assert_eq!(summary.count("/conservation/dropped"), 0, "{}", summary.0["conservation"]);
+    is_back_at_plan(&summary, 600, 0, 16);
+    let second = counts.by_second.iter().skip(1).take(14).copied().min().unwrap_or(0);
+    assert!(second >= 580, "the load left its plan: {:?}", counts.by_second);
+    second_of(&summary, "another master takes the run up");
+    assert!(summary.list("/workers").iter().all(|worker| worker["state"] != "lost"), "{said}");
+}

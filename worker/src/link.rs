@@ -4,6 +4,7 @@
 //! no heartbeat. All decisions are [`Membership`]'s.
 
 pub mod grpc;
+pub mod trust;
 
 use crate::engine::{Engine, EngineEvent, EngineSpec};
 use crate::membership::{Effect, Event, Exit, Membership, Options, Ready, Unreached};
@@ -16,6 +17,7 @@ use ld_shared::load::Program;
 use ld_shared::message::{Beat, LINK_QUEUE, RunBeat, ToMaster, ToWorker};
 use ld_shared::plan::{Plan, Pool, WorkerLoss};
 use ld_shared::shard::Shard;
+use ld_shared::targets::TargetList;
 use ld_shared::throttle::ThrottleUse;
 use ld_shared::time::{Mono, RunTime};
 use std::collections::BTreeMap;
@@ -108,7 +110,7 @@ pub struct Channel {
     /// To the master.
     pub up: mpsc::Sender<ToMaster>,
     /// From the master. Its end, or an error, is the end of the connection.
-    pub down: mpsc::Receiver<Result<ToWorker, String>>,
+    pub down: mpsc::Receiver<Result<ToWorker, Unreached>>,
 }
 
 /// A way to the master.
@@ -120,8 +122,9 @@ pub trait Dial {
 /// Runs a worker until it is done. `signals`: each one is a request to end, the second time at once.
 pub async fn run<L: LoadMaker>(options: Options, mut dial: impl Dial, mut signals: mpsc::Receiver<()>) -> Exit {
     let cores = options.hello.cores as usize;
+    let targets = options.targets.clone();
     let mut membership = Membership::new(clock::mono(), options);
-    let mut shell = Shell::<L>::new(cores);
+    let mut shell = Shell::<L>::new(cores, targets);
     let mut effects = Vec::new();
     let mut open = None;
     let mut signals_open = true;
@@ -170,6 +173,7 @@ pub async fn run<L: LoadMaker>(options: Options, mut dial: impl Dial, mut signal
 /// The connection and the engine.
 struct Shell<L> {
     cores: usize,
+    targets: Option<TargetList>,
     channel: Option<Channel>,
     load: Option<L>,
     lease: Option<Mono>,
@@ -196,10 +200,21 @@ struct Newest {
 }
 
 impl<L: LoadMaker> Shell<L> {
-    fn new(cores: usize) -> Self {
+    fn new(cores: usize, targets: Option<TargetList>) -> Self {
         let (preparing, prepared) = mpsc::channel(4);
         let newest = Newest::default();
-        Self { cores, channel: None, load: None, lease: None, wanted: None, events: None, prepared, preparing, newest }
+        Self {
+            cores,
+            targets,
+            channel: None,
+            load: None,
+            lease: None,
+            wanted: None,
+            events: None,
+            prepared,
+            preparing,
+            newest,
+        }
     }
 
     /// The next thing that happens. Cancel safe.
@@ -208,9 +223,9 @@ impl<L: LoadMaker> Shell<L> {
             biased;
             message = receive(&mut self.channel) => match message {
                 Some(Ok(message)) => Event::Message(message),
-                Some(Err(seen)) => {
+                Some(Err(why)) => {
                     self.channel = None;
-                    Event::Disconnected(Unreached::seen(seen))
+                    Event::Disconnected(why)
                 }
                 None => {
                     self.channel = None;
@@ -286,6 +301,7 @@ impl<L: LoadMaker> Shell<L> {
             }
             Effect::Say(text) => tracing::info!("{text}"),
             Effect::Start { shard, t0 } => self.with_load(|load| load.start(*shard, t0)),
+            Effect::Change(program) => self.with_load(|load| load.change(&program)),
             Effect::LeaseLost => self.with_load(LoadMaker::lease_lost),
             Effect::Assign(shard) => self.with_load(|load| load.assign(*shard)),
             Effect::StopLoad => self.with_load(LoadMaker::stop),
@@ -319,12 +335,13 @@ impl<L: LoadMaker> Shell<L> {
     }
 
     fn prepare(&self, run: RunId, plan: Digest, mut blobs: BTreeMap<Digest, Bytes>) {
-        let (done, cores) = (self.preparing.clone(), self.cores);
+        let (done, cores, targets) = (self.preparing.clone(), self.cores, self.targets.clone());
         tokio::task::spawn_blocking(move || {
             let json = blobs.remove(&plan).unwrap_or_default();
             let result = serde_json::from_slice::<Plan>(&json)
                 .map_err(|error| format!("its release does not understand the plan: {error}"))
-                .and_then(|plan| {
+                .and_then(|mut plan| {
+                    plan.allow_targets.extend(targets);
                     let graceful_stop = Duration::from_nanos(plan.graceful_stop.0);
                     let is_replaced = plan.on_worker_loss == WorkerLoss::Redistribute;
                     let ready = Ready { on_master_loss: plan.on_master_loss, is_replaced, graceful_stop };
@@ -354,7 +371,7 @@ fn discard<L: LoadMaker>(load: L) {
     drop(tokio::task::spawn_blocking(move || drop(load)));
 }
 
-async fn receive(channel: &mut Option<Channel>) -> Option<Result<ToWorker, String>> {
+async fn receive(channel: &mut Option<Channel>) -> Option<Result<ToWorker, Unreached>> {
     match channel {
         Some(channel) => channel.down.recv().await,
         None => std::future::pending().await,

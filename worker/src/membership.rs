@@ -8,10 +8,12 @@ use bytes::{Bytes, BytesMut};
 use ld_shared::clock_estimate::ClockEstimate;
 use ld_shared::frame::{Frame, FrameBody, FrameKey};
 use ld_shared::id::{Digest, Epoch, RunId, SessionId};
+use ld_shared::load::Program;
 use ld_shared::message::{BEAT_EVERY, GONE_AFTER, Hello, LEASE, Returning, ToMaster, ToWorker};
 use ld_shared::plan::{MasterLoss, Pool};
 use ld_shared::record::{RecordBatch, RecordBody};
 use ld_shared::shard::Shard;
+use ld_shared::targets::TargetList;
 use ld_shared::time::{Mono, RunTime};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
@@ -50,6 +52,8 @@ pub struct Options {
     pub master_timeout: Duration,
     /// The master, as messages name it.
     pub master: String,
+    /// Which targets it dials, whatever a plan allows; `None`: any.
+    pub targets: Option<TargetList>,
 }
 
 /// What happens to a worker.
@@ -82,6 +86,8 @@ pub enum Event {
 pub struct Unreached {
     /// The master's machine answered that nobody listens there.
     pub refused: bool,
+    /// Trying again cannot help, and `seen` says what can: a worker that makes no load gives up.
+    pub hopeless: bool,
     /// What was seen.
     pub seen: String,
 }
@@ -89,7 +95,7 @@ pub struct Unreached {
 impl Unreached {
     /// Anything but a refusal.
     pub fn seen(seen: impl Into<String>) -> Self {
-        Self { refused: false, seen: seen.into() }
+        Self { refused: false, hopeless: false, seen: seen.into() }
     }
 }
 
@@ -139,6 +145,8 @@ pub enum Effect {
     },
     /// Own other lanes.
     Assign(Box<Shard>),
+    /// Make what these changes make of the plan.
+    Change(Program),
     /// Users may start requests until then.
     Lease(Mono),
     /// The lease is over, and the share is given to others.
@@ -250,6 +258,8 @@ struct Run {
     ready: Ready,
     /// The newest assignment that is in force.
     epoch: Epoch,
+    /// Changes of the load that came before it began here.
+    program: Option<Program>,
     /// Tickets that were asked for and have not come, and pools without any: said again to a master
     /// that is there again.
     wanted: BTreeMap<Pool, u64>,
@@ -419,7 +429,11 @@ impl Membership {
     /// There is no connection. Load that is being made goes on for as long as its lease; what it
     /// measures waits for the master to be there again.
     fn on_disconnected(&mut self, now: Mono, why: Unreached, effects: &mut Vec<Effect>) {
-        let Unreached { refused, seen } = why;
+        let Unreached { refused, hopeless, seen } = why;
+        if hopeless && self.run.is_none() {
+            effects.push(Effect::Exit(Exit::Failed(seen)));
+            return;
+        }
         let was_joined = matches!(self.link, Link::Joined { .. });
         if was_joined {
             effects.push(Effect::Say(format!("connection to the master {} ended: {seen}", self.options.master)));
@@ -528,6 +542,7 @@ impl Membership {
             }
             ToWorker::Arm { run, attempt, t0, shard } if ours(&run) => self.on_arm(now, attempt, t0, shard, effects),
             ToWorker::Assign { run, shard } if ours(&run) => self.on_assign(shard, effects),
+            ToWorker::Program { run, program } if ours(&run) => self.on_program(program, effects),
             ToWorker::Stop { run } if ours(&run) => self.stop_load(now, effects),
             ToWorker::Abort { run } if ours(&run) => self.abort_load(now, effects),
             ToWorker::RunClosed { run } if ours(&run) => self.drop_run(effects),
@@ -569,6 +584,7 @@ impl Membership {
             // late messages of a run that is over here
             ToWorker::Arm { .. }
             | ToWorker::Assign { .. }
+            | ToWorker::Program { .. }
             | ToWorker::Stop { .. }
             | ToWorker::Abort { .. }
             | ToWorker::RunClosed { .. }
@@ -625,11 +641,25 @@ impl Membership {
                 let armed = std::mem::replace(&mut run.stage, Stage::Running { t0 });
                 if let Stage::Armed { shard, .. } = armed {
                     effects.push(Effect::Start { shard, t0 });
+                    effects.extend(run.program.take().map(Effect::Change));
                 }
             }
             effects.push(Effect::Assign(shard));
         }
         effects.push(Effect::Send(ToMaster::Assigned { run: id, epoch }));
+    }
+
+    /// The load changes while it is made.
+    fn on_program(&mut self, program: Program, effects: &mut Vec<Effect>) {
+        let Some(run) = &mut self.run else { return };
+        let (id, changes) = (run.run.clone(), program.changes().len() as u32);
+        match run.stage {
+            // the engine takes it once it runs
+            Stage::Armed { .. } => run.program = Some(program),
+            Stage::Running { .. } => effects.push(Effect::Change(program)),
+            _ => {}
+        }
+        effects.push(Effect::Send(ToMaster::ProgramSet { run: id, changes }));
     }
 
     fn on_goodbye(&mut self, now: Mono, text: &str, effects: &mut Vec<Effect>) {
@@ -671,6 +701,7 @@ impl Membership {
             records: Shipped::default(),
             ready: Ready { on_master_loss: MasterLoss::Stop, is_replaced: false, graceful_stop: Duration::ZERO },
             epoch: Epoch(0),
+            program: None,
             wanted: BTreeMap::new(),
             empty: BTreeSet::new(),
             orphaned: false,
@@ -831,6 +862,7 @@ impl Membership {
                 let armed = std::mem::replace(&mut run.stage, Stage::Running { t0 });
                 if let Stage::Armed { shard, .. } = armed {
                     effects.push(Effect::Start { shard, t0 });
+                    effects.extend(run.program.take().map(Effect::Change));
                 }
             }
             Stage::Running { .. } if run.ready.is_replaced && self.lease.is_some_and(|until| now >= until) => {

@@ -228,6 +228,7 @@ pub(crate) mod tests {
             details: Vec::new(),
             on_worker_loss: ld_shared::plan::WorkerLoss::default(),
             on_master_loss: ld_shared::plan::MasterLoss::default(),
+            allow_targets: Vec::new(),
             secrets: None,
         }
     }

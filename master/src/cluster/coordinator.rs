@@ -3,11 +3,15 @@
 //! A pure state machine: `on(now, event, …, &mut effects)` and `deadline()`. It asks no clock and
 //! waits for nothing without a deadline. What was measured is [`Coordinator::measured`].
 
+mod live;
 mod moves;
 mod outcome;
+mod resume;
 mod rules;
 #[cfg(test)]
 mod tests;
+
+pub use live::ChangeError;
 
 use super::assign::{AssignError, Share, Strength, assign};
 use super::handover::{Part, Tenures};
@@ -15,11 +19,13 @@ use super::ledger::{Ledger, Put};
 use super::membership::Registry;
 use super::rule_watch::Watch;
 use super::throttles::Dealer;
+use crate::journal::Entry;
 use crate::run::{Event as RunEvent, Progress};
 use bytes::Bytes;
 use ld_shared::frame::Frame;
 use ld_shared::id::{Digest, Epoch, RunId, SessionId, WorkerName};
 use ld_shared::lanes::LaneSet;
+use ld_shared::load::{Program, What};
 use ld_shared::message::{PREPARE_WITHIN, RunBeat, ToMaster, ToWorker};
 use ld_shared::plan::{AtEnd, Dealing, Plan, Pool};
 use ld_shared::record::RecordBatch;
@@ -91,6 +97,8 @@ pub enum Event {
     },
     /// A worker of this run is there again, over a new connection (it is in the registry).
     Returned(SessionId),
+    /// Somebody changes the load.
+    Change(What, String),
     /// Somebody asked the run to end.
     Stop,
     /// Somebody asked the run to end at once.
@@ -110,6 +118,8 @@ pub enum Effect {
     WriteLines(Arc<str>, Bytes),
     /// End the connection of a worker that breaks the contract.
     Hangup(SessionId, String),
+    /// Journal what was counted: what follows depends on it.
+    Journal(Box<Entry>),
     /// The run is over: take its result.
     Closed,
 }
@@ -165,6 +175,9 @@ pub enum RunError {
     /// Somebody ended it before it began.
     #[error("stopped before the start")]
     Stopped,
+    /// None of the workers of a run that was taken up is back.
+    #[error("none of its workers came back")]
+    NobodyBack,
     /// Another run is going on.
     #[error("another run is going on over the same workers")]
     Busy,
@@ -208,6 +221,13 @@ pub struct Coordinator {
     unowned: Part,
     /// Why the run was ended as a failure.
     failed: Option<String>,
+    /// Changes of the load, and the plan with them.
+    program: Program,
+    load: Arc<Plan>,
+    /// Taken up from a journal: until then workers that come back are waited for, and nothing moves.
+    settles: Option<Mono>,
+    /// Somebody of those who took part before is back.
+    is_resumed: bool,
 }
 
 /// Parts on their way from some workers to others.
@@ -318,7 +338,6 @@ impl Coordinator {
         let participants = BTreeMap::new();
         let watch = Watch::new(&spec.thresholds, spec.plan.warmup);
         Self {
-            spec,
             state,
             began: now,
             participants,
@@ -338,6 +357,11 @@ impl Coordinator {
             handover: None,
             unowned: Part::default(),
             failed: None,
+            program: Program::default(),
+            settles: None,
+            is_resumed: true,
+            load: Arc::clone(&spec.plan),
+            spec,
         }
     }
 
@@ -366,7 +390,8 @@ impl Coordinator {
             | State::Collecting { until, .. } => Some(*until),
             State::Running { t0 } => {
                 let empty = self.empty.as_ref().map(|empty| empty.until);
-                self.planned_close(*t0).into_iter().chain(empty).min()
+                let settles = self.settles.filter(|_| !self.is_resumed);
+                self.planned_close(*t0).into_iter().chain(empty).chain(settles).min()
             }
             State::Closed { .. } => None,
         }
@@ -400,6 +425,7 @@ impl Coordinator {
             Event::Message(session, message) => self.on_message(now, session, message, effects),
             Event::Lost { session, until, silent, how } => self.on_lost(now, session, (until, silent, how), effects),
             Event::Returned(session) => self.on_returned(now, session, registry, effects),
+            Event::Change(what, by) => self.on_change(now, what, &by, effects),
             Event::Stop => self.on_stop(now, effects),
             Event::Abort => self.on_abort(now, effects),
             Event::Joined | Event::Tick => {}
@@ -428,7 +454,12 @@ impl Coordinator {
         Some(t0.after(Duration::from_nanos(end)).after(CLOSE_WITHIN))
     }
 
-    fn note(&mut self, now: Mono, what: impl Into<String>, by: &str) {
+    /// What people and policies did so far.
+    pub fn events(&self) -> &[RunEvent] {
+        &self.events
+    }
+
+    pub(super) fn note(&mut self, now: Mono, what: impl Into<String>, by: &str) {
         // people and policies act a few times a run; should anything ever flood this, it stays bounded
         if self.events.len() < 1_000 {
             let event = RunEvent { at_s: self.run_now(now).as_secs(), what: what.into(), by: by.into() };
@@ -499,6 +530,7 @@ impl Coordinator {
             }
             // messages of another run are late, and a second hello is nothing to us
             ToMaster::Hello(_)
+            | ToMaster::ProgramSet { .. }
             | ToMaster::NeedBlobs { .. }
             | ToMaster::Ready { .. }
             | ToMaster::CannotPrepare { .. }
@@ -521,9 +553,12 @@ impl Coordinator {
             return;
         }
         let part = self.watch.part(&frame, sealed_at);
-        let put = self.ledger.put(frame, sealed_at, self.run_now(now));
+        let put = self.ledger.put(&frame, sealed_at, self.run_now(now));
         if let (Put::New, Some(part)) = (&put, part) {
             self.watch.add(part);
+        }
+        if put == Put::New {
+            effects.push(Effect::Journal(Box::new(Entry::Frame { frame: Box::new(frame), sealed_at })));
         }
         match put {
             Put::New | Put::Duplicate => {
@@ -558,9 +593,12 @@ impl Coordinator {
             record.worker = Arc::clone(&worker);
         }
         let lines = std::mem::take(&mut batch.body.lines);
-        let put = self.ledger.put_records(batch);
-        if put == Put::New && !lines.is_empty() {
-            effects.push(Effect::WriteLines(worker, lines));
+        let put = self.ledger.put_records(&batch);
+        if put == Put::New {
+            effects.push(Effect::Journal(Box::new(Entry::Records(Box::new(batch)))));
+            if !lines.is_empty() {
+                effects.push(Effect::WriteLines(worker, lines));
+            }
         }
         match put {
             Put::New | Put::Duplicate => {
@@ -709,7 +747,9 @@ impl Coordinator {
             State::Preparing { until } => self.await_ready(now, until, registry, effects),
             State::Arming { attempt, t0, until } => self.await_armed(now, (attempt, t0, until), registry, effects),
             State::Running { t0 } => {
-                if self.nobody_works(now) {
+                if !self.is_resumed && self.settles.is_some_and(|until| now >= until) {
+                    self.close(now, Some(RunError::NobodyBack), effects);
+                } else if self.nobody_works(now) {
                     self.collect(now, t0, effects);
                 } else if self.planned_close(t0).is_some_and(|until| now >= until) {
                     self.close(now, None, effects);

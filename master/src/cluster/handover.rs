@@ -93,6 +93,13 @@ impl Tenures {
         Self(vec![Tenure { epoch: Epoch(1), from: RunTime(0), part }])
     }
 
+    /// These assignments, in the order in which they were made.
+    pub fn of(tenures: impl IntoIterator<Item = Tenure>) -> Self {
+        let mut all = Self::default();
+        tenures.into_iter().for_each(|tenure| all.change(tenure.epoch, tenure.from, tenure.part));
+        all
+    }
+
     /// The newest assignment, which may lie in the future.
     pub fn newest(&self) -> Option<&Tenure> {
         self.0.last()

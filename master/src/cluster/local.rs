@@ -3,6 +3,7 @@
 use super::driver::{ConnectionId, Input};
 use ld_shared::boot::clock;
 use ld_shared::message::{Hello, LINK_QUEUE, PROTOCOL_VERSION, ToMaster, ToWorker};
+use ld_shared::targets::TargetList;
 use ld_worker::link::{self, Channel, Dial, LoadMaker};
 use ld_worker::membership::{Exit, Options, Unreached};
 use std::io;
@@ -16,6 +17,7 @@ const CONNECTION: ConnectionId = 1;
 pub(super) fn spawn<L: LoadMaker>(
     cores: usize,
     capacity: u64,
+    targets: Option<TargetList>,
     inputs: mpsc::Sender<Input>,
 ) -> io::Result<JoinHandle<Exit>> {
     let hello = Hello {
@@ -32,6 +34,7 @@ pub(super) fn spawn<L: LoadMaker>(
         // its master is this process: it cannot be gone while this waits
         master_timeout: Duration::from_mins(1),
         master: "in this process".into(),
+        targets,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::Builder::new().name("ld-link".into()).spawn(move || {
@@ -51,7 +54,7 @@ impl Dial for LocalDial {
         let (down_in, down) = mpsc::channel(LINK_QUEUE);
         let inputs = self.inputs.clone();
         let opened = inputs.send(Input::Opened { connection: CONNECTION, out }).await;
-        opened.map_err(|_| Unreached { refused: true, seen: "the cluster is closed".into() })?;
+        opened.map_err(|_| Unreached { refused: true, ..Unreached::seen("the cluster is closed") })?;
         tokio::spawn(async move {
             while let Some(message) = from_worker.recv().await {
                 let message = Input::Message { connection: CONNECTION, at: clock::mono(), message };

@@ -33,16 +33,29 @@ pub struct Member {
     disconnected: Option<(Mono, String)>,
 }
 
+/// The refusal of a worker that speaks another version of the protocol; `None`: it speaks ours.
+pub fn other_version(hello: &Hello) -> Option<Refusal> {
+    (hello.protocol != PROTOCOL_VERSION).then(|| {
+        let text = format!(
+            "{} speaks protocol version {} and this master speaks {PROTOCOL_VERSION}: \
+             install the same LoadDensity release on both",
+            hello.build, hello.protocol
+        );
+        Refusal { code: RefusalCode::Version, text, retry: false }
+    })
+}
+
 impl Registry {
+    /// Nobody is there; sessions are numbered above `last`, so that none of another master's with the
+    /// same key has the same number.
+    pub fn after(last: u64) -> Self {
+        Self { joined: last, ..Self::default() }
+    }
+
     /// Takes a worker in, or says why not and what to do.
     pub fn join(&mut self, now: Mono, hello: &Hello) -> Result<(SessionId, WorkerName), Refusal> {
-        if hello.protocol != PROTOCOL_VERSION {
-            let text = format!(
-                "{} speaks protocol version {} and this master speaks {PROTOCOL_VERSION}: \
-                 install the same LoadDensity release on both",
-                hello.build, hello.protocol
-            );
-            return Err(Refusal { code: RefusalCode::Version, text, retry: false });
+        if let Some(refusal) = other_version(hello) {
+            return Err(refusal);
         }
         if hello.name.is_empty() || hello.name.len() > 100 || hello.name.contains(char::is_control) {
             let text = "a worker's name has 1 to 100 bytes and no control characters: choose another --name".into();
@@ -96,6 +109,18 @@ impl Registry {
             Member { name: name.clone(), cores: hello.cores.max(1), clock: None, answered: now, disconnected: None };
         self.members.insert(session, member);
         name
+    }
+
+    /// A worker of a run that was taken up is expected back, as if it had been heard of now.
+    pub fn expect(&mut self, now: Mono, session: SessionId, name: WorkerName, cores: u32) {
+        self.joined = self.joined.max(session.0);
+        let member = Member { name, cores, clock: None, answered: now, disconnected: None };
+        self.members.insert(session, member);
+    }
+
+    /// Numbers up to `session` are taken.
+    pub fn reserve(&mut self, session: SessionId) {
+        self.joined = self.joined.max(session.0);
     }
 
     /// Whoever is lost cannot come back any more.
@@ -180,7 +205,7 @@ mod tests {
     fn another_version_is_refused_with_both_named() {
         let mut registry = Registry::default();
         let refusal = registry.join(Mono(0), &Hello { protocol: 77, ..hello("w") }).unwrap_err();
-        assert!(refusal.text.contains("77") && refusal.text.contains("speaks 1"), "{}", refusal.text);
+        assert!(refusal.text.contains("77") && refusal.text.contains("speaks 2"), "{}", refusal.text);
         assert!(!refusal.retry);
         assert!(registry.join(Mono(0), &hello("")).is_err());
     }

@@ -27,6 +27,7 @@ use crate::script::reader::Reader;
 use crate::script::{CommandSpec, Fault, Kind, Parameter};
 use ld_shared::fault::did_you_mean;
 use ld_shared::plan::{Covers, MasterLoss, TaskPlan, ThrottlePlan, WorkerLoss};
+use ld_shared::targets::TargetList;
 use ld_shared::threshold::Threshold;
 use ld_shared::time::RunTime;
 use scenarios::{Draft, Drafts};
@@ -60,6 +61,7 @@ pub struct StartTest {
     thresholds: Vec<Threshold>,
     on_worker_loss: WorkerLoss,
     on_master_loss: MasterLoss,
+    allow_targets: Option<TargetList>,
     allow_missing_workers: bool,
     runner: Runner,
     warnings: Vec<String>,
@@ -115,9 +117,9 @@ pub const SPEC: CommandSpec = CommandSpec {
         Parameter::new("throttle", ANY).keyword(),
         Parameter::new("on_worker_loss", ANY).keyword(),
         Parameter::new("on_master_loss", ANY).keyword(),
+        Parameter::new("allow_targets", ANY).keyword(),
         // known, with a later version
         Parameter::new("proxy", Kind::Later).keyword(),
-        Parameter::new("allow_targets", Kind::Later).keyword(),
     ],
     check: Some(|arguments, pointer, faults| {
         StartTest::read(arguments, pointer, faults);
@@ -165,6 +167,7 @@ impl StartTest {
                 Some("abort") => WorkerLoss::Abort,
                 _ => WorkerLoss::Redistribute,
             },
+            allow_targets: settings::allow_targets(&mut reader),
             on_master_loss: match reader.choice("on_master_loss", &["stop", "finish"]) {
                 Some("finish") => MasterLoss::Finish,
                 _ => MasterLoss::Stop,

@@ -7,6 +7,8 @@ use crate::latency::Latency;
 use crate::sample::{FailureKind, MAX_NAMES, MAX_REASONS, Phase, SeriesKey};
 use crate::snapshot::{FailureCount, PhaseSnapshot, Row, Series, Snapshot};
 use crate::time::RunTime;
+use bytes::Bytes;
+use prost::Message as _;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,33 +30,64 @@ const MAX_ROWS: usize = 100_000;
 
 /// The wire form of a frame whose span was closed at `sealed_at`.
 pub fn frame_to_wire(frame: &Frame, sealed_at: RunTime) -> v1::Frame {
-    let mut table = Table::default();
-    let body = &frame.body;
-    let phases = body.counts.phases.iter().map(|phase| phase_to_wire(phase, &mut table)).collect();
+    let key = &frame.key;
+    let body = body_to_wire(&frame.body, sealed_at);
+    v1::Frame { run: key.run.0.to_string(), session: key.session.0, seq: key.seq, ..body }
+}
+
+/// The bytes of a frame's wire form that has no key yet.
+pub fn frame_to_bytes(body: &FrameBody, sealed_at: RunTime) -> Bytes {
+    body_to_wire(body, sealed_at).encode_to_vec().into()
+}
+
+/// What [`frame_to_bytes`] made bytes of.
+pub fn frame_from_bytes(bytes: &[u8]) -> Result<(FrameBody, RunTime), WireError> {
+    let frame = v1::Frame::decode(bytes).map_err(|_| WireError::Malformed("frame"))?;
+    let (frame, sealed_at) = frame_from_wire(frame)?;
+    Ok((frame.body, sealed_at))
+}
+
+fn body_to_wire(body: &FrameBody, sealed_at: RunTime) -> v1::Frame {
     v1::Frame {
-        run: frame.key.run.0.to_string(),
-        session: frame.key.session.0,
-        seq: frame.key.seq,
-        from_second: body.from_second,
-        to_second: body.to_second,
-        phases,
-        strings: table.strings,
-        rows: body.counts.rows.iter().map(|(second, row)| row_to_wire(*second, row)).collect(),
         odometers: Some(odometers_to_wire(&body.odometers)),
         generator: Some(generator_to_wire(&body.generator)),
         last: body.last,
         records_follow: body.records_follow,
         sealed_at_ns: sealed_at.0,
-        collected: body.collected.as_deref().map(|collected| v1::Collected {
-            variables: Value::Object(collected.variables.clone()).to_string(),
-            failure: collected.failure.clone(),
-        }),
+        collected: body.collected.as_deref().map(collected_to_wire),
+        ..counts_to_wire((body.from_second, body.to_second), &body.counts)
     }
 }
 
 /// The frame of a wire form, with the run time at which its span was closed.
-pub fn frame_from_wire(frame: v1::Frame) -> Result<(Frame, RunTime), WireError> {
-    let strings: Vec<Arc<str>> = frame.strings.into_iter().map(Arc::from).collect();
+pub fn frame_from_wire(mut frame: v1::Frame) -> Result<(Frame, RunTime), WireError> {
+    let ((from_second, to_second), counts) = counts_from_wire(&mut frame)?;
+    let generator = frame.generator.ok_or(WireError::Missing("generator"))?;
+    let body = FrameBody {
+        from_second,
+        to_second,
+        counts,
+        odometers: odometers_from_wire(&frame.odometers.ok_or(WireError::Missing("odometers"))?)?,
+        generator: generator_from_wire(&generator)?,
+        collected: frame.collected.as_ref().map(collected_from_wire).transpose()?.map(Box::new),
+        last: frame.last,
+        records_follow: frame.records_follow,
+    };
+    let key = FrameKey { run: RunId(frame.run.into()), session: SessionId(frame.session), seq: frame.seq };
+    Ok((Frame { key, body }, RunTime(frame.sealed_at_ns)))
+}
+
+/// What ended in a span, as a wire form of which nothing else is filled.
+pub fn counts_to_wire((from_second, to_second): (u32, u32), counts: &Snapshot) -> v1::Frame {
+    let mut table = Table::default();
+    let phases = counts.phases.iter().map(|phase| phase_to_wire(phase, &mut table)).collect();
+    let rows = counts.rows.iter().map(|(second, row)| row_to_wire(*second, row)).collect();
+    v1::Frame { from_second, to_second, phases, strings: table.strings, rows, ..v1::Frame::default() }
+}
+
+/// What ended in the span of a wire form, and that span. Takes its texts out.
+pub fn counts_from_wire(frame: &mut v1::Frame) -> Result<((u32, u32), Snapshot), WireError> {
+    let strings: Vec<Arc<str>> = std::mem::take(&mut frame.strings).into_iter().map(Arc::from).collect();
     length("phases", frame.phases.len(), known_phases(frame.phases.len()), "3 or 4")?;
     length("rows", frame.rows.len(), frame.rows.len() <= MAX_ROWS, "at most 100000")?;
     let mut counts = Snapshot::default();
@@ -69,24 +102,19 @@ pub fn frame_from_wire(frame: v1::Frame) -> Result<(Frame, RunTime), WireError> 
     if frame.from_second > frame.to_second {
         return Err(WireError::Range { what: "from_second", got: u64::from(frame.from_second) });
     }
-    let generator = frame.generator.ok_or(WireError::Missing("generator"))?;
-    let body = FrameBody {
-        from_second: frame.from_second,
-        to_second: frame.to_second,
-        counts,
-        odometers: odometers_from_wire(&frame.odometers.ok_or(WireError::Missing("odometers"))?)?,
-        generator: generator_from_wire(&generator)?,
-        collected: frame.collected.map(collected_from_wire).transpose()?,
-        last: frame.last,
-        records_follow: frame.records_follow,
-    };
-    let key = FrameKey { run: RunId(frame.run.into()), session: SessionId(frame.session), seq: frame.seq };
-    Ok((Frame { key, body }, RunTime(frame.sealed_at_ns)))
+    Ok(((frame.from_second, frame.to_second), counts))
 }
 
-fn collected_from_wire(collected: v1::Collected) -> Result<Box<Collected>, WireError> {
+/// The wire form of what a setup brought about.
+pub fn collected_to_wire(collected: &Collected) -> v1::Collected {
+    let variables = Value::Object(collected.variables.clone()).to_string();
+    v1::Collected { variables, failure: collected.failure.clone() }
+}
+
+/// What a setup brought about, of a wire form.
+pub fn collected_from_wire(collected: &v1::Collected) -> Result<Collected, WireError> {
     let variables = serde_json::from_str(&collected.variables).map_err(|_| WireError::Malformed("variables"))?;
-    Ok(Box::new(Collected { variables, failure: collected.failure }))
+    Ok(Collected { variables, failure: collected.failure.clone() })
 }
 
 #[derive(Default)]
@@ -240,7 +268,8 @@ fn dropped_from(dropped: &[u64]) -> Result<[u64; 4], WireError> {
     dropped.try_into().map_err(|_| WireError::Length { what: "dropped", got: dropped.len(), expected: "4" })
 }
 
-fn row_to_wire(second: u32, row: &Row) -> v1::Row {
+/// The wire form of the counts of a second.
+pub fn row_to_wire(second: u32, row: &Row) -> v1::Row {
     v1::Row {
         second,
         requests_started: row.requests_started,
@@ -254,7 +283,8 @@ fn row_to_wire(second: u32, row: &Row) -> v1::Row {
     }
 }
 
-fn row_from_wire(row: &v1::Row) -> Result<Row, WireError> {
+/// The counts of a wire form, without their second.
+pub fn row_from_wire(row: &v1::Row) -> Result<Row, WireError> {
     Ok(Row {
         requests_started: row.requests_started,
         succeeded: row.succeeded,
@@ -267,7 +297,8 @@ fn row_from_wire(row: &v1::Row) -> Result<Row, WireError> {
     })
 }
 
-pub(super) fn odometers_to_wire(odometers: &Odometers) -> v1::Odometers {
+/// The wire form of a session's counters.
+pub fn odometers_to_wire(odometers: &Odometers) -> v1::Odometers {
     let phase = |p: &PhaseOdometer| v1::PhaseOdometer {
         due: p.due,
         iterations: p.iterations,
@@ -281,7 +312,8 @@ pub(super) fn odometers_to_wire(odometers: &Odometers) -> v1::Odometers {
     v1::Odometers { phases: odometers.phases.iter().map(phase).collect() }
 }
 
-pub(super) fn odometers_from_wire(odometers: &v1::Odometers) -> Result<Odometers, WireError> {
+/// The counters of a wire form.
+pub fn odometers_from_wire(odometers: &v1::Odometers) -> Result<Odometers, WireError> {
     length("odometers", odometers.phases.len(), known_phases(odometers.phases.len()), "3 or 4")?;
     let mut out = Odometers::default();
     for (mine, theirs) in out.phases.iter_mut().zip(&odometers.phases) {
@@ -447,7 +479,6 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
         fn the_wire_keeps_everything(body in body(), session: u64, seq: u64, sealed: u64) {
-            use prost::Message as _;
             let key = FrameKey { run: RunId("r".into()), session: SessionId(session), seq };
             let frame = Frame { key, body };
             let bytes = frame_to_wire(&frame, RunTime(sealed)).encode_to_vec();

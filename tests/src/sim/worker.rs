@@ -276,7 +276,7 @@ impl Worker {
                 }
             }
             // connections of idle users are not modelled
-            Effect::RecordLimits(_) | Effect::RecordsAcknowledged(_) | Effect::LeaseLost => {}
+            Effect::RecordLimits(_) | Effect::RecordsAcknowledged(_) | Effect::LeaseLost | Effect::Change(_) => {}
             Effect::Say(text) => context.note(|| format!("worker {}: {text}", self.index)),
             Effect::Exit(exit) => {
                 context.note(|| format!("worker {} exits: {exit:?}", self.index));

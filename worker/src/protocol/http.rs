@@ -148,7 +148,7 @@ impl Protocol for Http {
         let tls = TlsSettings::new(&scenario.tls, &core.blobs).map_err(|error| PrepareError(error.to_string()))?;
         Ok(Self {
             scenario: scenario.clone(),
-            dialer: Dialer::default(),
+            dialer: Dialer::of(&core.plan),
             origins: Origins::default(),
             tls,
             pool: OnceCell::new(),

@@ -81,7 +81,7 @@ impl Protocol for Mqtt {
         let tls = TlsSettings::new(&scenario.tls, &core.blobs).map_err(|error| PrepareError(error.to_string()))?;
         Ok(Self {
             scenario: scenario.clone(),
-            dialer: Dialer::default(),
+            dialer: Dialer::of(&core.plan),
             tls,
             receives: Cell::new(false),
             spare: RefCell::default(),

@@ -8,6 +8,7 @@ use super::super::assign::fixed_need;
 use super::super::handover::{Part, Tenures, surplus};
 use super::super::membership::Registry;
 use super::{ABORT_WITHIN, Absence, Coordinator, Effect, Handover, Participant, Stage, State, Strength};
+use crate::journal::{Control, Entry};
 use ld_shared::id::{Epoch, SessionId};
 use ld_shared::message::ToWorker;
 use ld_shared::plan::{Connections, WorkerLoss};
@@ -15,6 +16,7 @@ use ld_shared::shard::Shard;
 use ld_shared::throttle::ThrottleShare;
 use ld_shared::time::{Mono, RunTime};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A lost worker's part is owned anew so long after it was given away: its new owners know by then.
@@ -138,6 +140,11 @@ impl Coordinator {
         }
         let name = participant.name.to_string();
         participant.tenures.end(epoch, from);
+        if let Some(participant) = self.participants.get(&session) {
+            // nobody is told: it is gone
+            let ended = Control::assigned(session, &self.shard(session, participant));
+            effects.push(Effect::Journal(Box::new(Entry::Control(ended))));
+        }
         let takers = self.hand_out(part, from, effects);
         let what = if takers.is_empty() {
             format!("nobody can take {name}'s share over")
@@ -151,7 +158,7 @@ impl Coordinator {
     /// Returns who takes something.
     fn hand_out(&mut self, part: Part, from: RunTime, effects: &mut Vec<Effect>) -> Vec<String> {
         let Some(t0) = self.t0() else { return Vec::new() };
-        let plan = self.spec.plan.clone();
+        let plan = Arc::clone(&self.load);
         // a ready one makes load from its first part on
         let takes = |p: &Participant| p.makes_load() || p.stage == Stage::Ready;
         let sessions: Vec<SessionId> = self.participants.iter().filter(|(_, p)| takes(p)).map(|(s, _)| *s).collect();
@@ -205,15 +212,18 @@ impl Coordinator {
         }
         let Some(participant) = self.participants.get(&session) else { return };
         let (run, shard) = (self.spec.run.clone(), Box::new(self.shard(session, participant)));
+        let changed = starts && !self.program.changes().is_empty();
+        let program = changed.then(|| ToWorker::Program { run: run.clone(), program: self.program.clone() });
         let message =
             if starts { ToWorker::Arm { run, attempt: 0, t0, shard } } else { ToWorker::Assign { run, shard } };
         effects.push(Effect::Send(session, message));
+        effects.extend(program.map(|program| Effect::Send(session, program)));
     }
 
     /// Evens parts out when somebody has too little, or when there is a part that nobody owns: asks
     /// those that have more than their due to give it up.
     pub(super) fn balance(&mut self, now: Mono, effects: &mut Vec<Effect>) {
-        if self.handover.is_some() {
+        if self.handover.is_some() || self.settles.is_some_and(|until| now < until) {
             return;
         }
         let takes = |p: &Participant| p.makes_load() || p.stage == Stage::Ready;
@@ -290,7 +300,7 @@ impl Coordinator {
             let Some(participant) = self.participants.get(session).filter(|_| !more.is_empty()) else { continue };
             let mut part = participant.tenures.part();
             part.add(&more);
-            let needed = fixed_need(&self.spec.plan, &part.lanes);
+            let needed = fixed_need(&self.load, &part.lanes);
             if needed > participant.strength.capacity {
                 rest.add(&more);
                 continue;
@@ -317,6 +327,7 @@ impl Coordinator {
         effects: &mut Vec<Effect>,
     ) {
         let at = self.run_now(now);
+        self.is_resumed = true;
         let Some(participant) = self.participants.get_mut(&session) else { return };
         let was_lost = match &participant.stage {
             Stage::Lost { until, how, .. } => {
@@ -350,6 +361,9 @@ impl Coordinator {
             let message = if aborted { ToWorker::Abort { run } } else { ToWorker::Stop { run } };
             effects.push(Effect::Send(session, message));
         }
+        if !self.program.changes().is_empty() {
+            effects.push(Effect::Send(session, ToWorker::Program { run: run(), program: self.program.clone() }));
+        }
         let shard = Box::new(self.shard(session, participant));
         effects.push(Effect::Send(session, ToWorker::Assign { run: run(), shard }));
         if let Some(order) = self.throttles.unconfirmed(session) {
@@ -360,7 +374,7 @@ impl Coordinator {
     }
 
     /// Run time so long from now, and as much later as clocks may differ.
-    fn soon(&self, now: Mono, after: Duration) -> RunTime {
+    pub(super) fn soon(&self, now: Mono, after: Duration) -> RunTime {
         let error = self.participants.values().map(|p| p.clock.error).max().unwrap_or(0);
         RunTime(self.run_now(now).0 + after.as_nanos() as u64 + error)
     }

@@ -68,6 +68,7 @@ impl Coordinator {
         Ok(Measured {
             run: self.spec.run.clone(),
             plan: self.spec.plan.clone(),
+            program: self.program.clone(),
             plan_digest: self.spec.digest.clone(),
             mode: if self.spec.local { "local" } else { "cluster" },
             started_at: wall - TimeDelta::nanoseconds(ran.as_nanos() as i64),
@@ -139,11 +140,7 @@ impl Coordinator {
                 // its share was nobody's from its last start on
                 let from = ledger.sealed_at.min(*at).min(end);
                 self.settle_unstarted(participant, from, &mut fate);
-                self.settle_nobody(
-                    (from, end),
-                    |from, to| due(&self.spec.plan, &participant.tenures, from, to),
-                    &mut fate,
-                );
+                self.settle_nobody((from, end), |from, to| due(&self.load, &participant.tenures, from, to), &mut fate);
                 let reason = "it left before the end; its share was not taken over".to_owned();
                 let to = taken_over(participant, from).unwrap_or(end);
                 let reason = if to < end { "it left before the end".to_owned() } else { reason };
@@ -163,7 +160,7 @@ impl Coordinator {
         (until, how, end): (RunTime, &str, RunTime),
         fate: &mut Fate,
     ) {
-        let plan = &self.spec.plan;
+        let plan = &self.load;
         let until = until.min(last_start(plan));
         let started = |o: &Odometers| o.of_requests().iter().map(|p| p.requests_started).sum::<u64>();
         let iterations =
@@ -242,7 +239,7 @@ impl Coordinator {
 
     /// Arrivals that are due in a span in which nobody owned the lanes.
     fn settle_nobody(&self, (from, to): (RunTime, RunTime), due: impl Fn(RunTime, RunTime) -> u64, fate: &mut Fate) {
-        let plan = &self.spec.plan;
+        let plan = &self.load;
         if !plan.scenarios.iter().any(|s| matches!(s.load, Load::Open(_))) {
             return;
         }
@@ -265,7 +262,7 @@ impl Coordinator {
 
     /// Arrivals that were due on lanes while they had no owner at all.
     fn nobodys(&self, end: RunTime) -> Fate {
-        let plan = &self.spec.plan;
+        let plan = &self.load;
         let mut fate = Fate::default();
         for (from, to, lanes) in nobodys(self.participants.values().map(|p| &p.tenures), end) {
             let due = |from, to| plan.scenarios.iter().map(|s| own_due(plan, s, &lanes, from, to)).sum();
@@ -277,7 +274,7 @@ impl Coordinator {
     /// Arrivals that a worker owned until `sealed` and has not counted: due when it had stopped starting
     /// and not yet sealed its last span, or on lanes that it was given when it had finished.
     fn settle_unstarted(&self, participant: &Participant, sealed: RunTime, fate: &mut Fate) {
-        let plan = &self.spec.plan;
+        let plan = &self.load;
         // in the closed model iterations are due when they start
         if plan.scenarios.iter().any(|s| matches!(s.load, Load::Closed(_))) {
             return;
@@ -300,7 +297,7 @@ impl Coordinator {
     fn absences(&self, participant: &Participant) -> Vec<Loss> {
         let spans = participant.absences.iter().map(|absence| {
             let to = taken_over(participant, absence.from).map_or(absence.to, |taken| taken.min(absence.to));
-            let planned = due(&self.spec.plan, &participant.tenures, absence.from, to);
+            let planned = due(&self.load, &participant.tenures, absence.from, to);
             let back = absence.to.as_secs();
             let reason = format!("{}; it came back at {back:.1} s with what it had measured", absence.how);
             loss(participant, (absence.from, to), (planned, 0), 0, reason)

@@ -77,7 +77,7 @@ impl Coordinator {
 
     /// Iterations of the main phase that a worker's share had due in a second, from `gone` on.
     fn due_in(&self, second: u32, gone: RunTime, participant: &Participant) -> u64 {
-        let plan = &self.spec.plan;
+        let plan = &self.load;
         let from = RunTime(u64::from(second) * SECOND).max(gone).max(plan.warmup);
         let to = RunTime((u64::from(second) + 1) * SECOND);
         due(plan, &participant.tenures, from, to)

@@ -419,3 +419,40 @@ fn policies_of_loss() {
     let ending = world.coordinator.measured(chrono::DateTime::UNIX_EPOCH).unwrap().ending;
     assert!(matches!(ending, crate::run::Ending::Failed(text) if text.contains("on_worker_loss")));
 }
+
+#[test]
+fn load_is_changed_by_everybody_at_one_instant_and_told_to_who_joins_or_returns() {
+    let mut world = running(&[]);
+    second(&mut world, None);
+    let refused = |world: &World, what| world.coordinator.may_change(what).unwrap_err().to_string();
+    assert_eq!(refused(&world, What::SetUsers { scenario: 1, users: 5 }), "there is no scenario number 1");
+    assert_eq!(refused(&world, What::SetRate { scenario: 0, rate: 5.0 }), "scenario `s0` goes by users: set that");
+    assert_eq!(refused(&world, What::Resume), "the test is not paused");
+    let many = refused(&world, What::SetUsers { scenario: 0, users: 1_000_000 });
+    assert_eq!(many, "that needs 1000000 connections at once, and the workers can open 30000");
+    world.effects.clear();
+    world.tell(Event::Change(What::SetUsers { scenario: 0, users: 60 }, "ann".into()));
+    world.tell(Event::Change(What::Pause, "ann".into()));
+    let told = |world: &World, of: u64| {
+        let programs = world.effects.iter().filter_map(|effect| match effect {
+            Effect::Send(session, ToWorker::Program { program, .. }) if session.0 == of => Some(program.clone()),
+            _ => None,
+        });
+        programs.last()
+    };
+    let program = told(&world, 1).unwrap();
+    assert_eq!((told(&world, 2), told(&world, 3)), (Some(program.clone()), Some(program.clone())));
+    let at = program.changes()[0].at.as_secs() - world.coordinator.run_now(world.now).as_secs();
+    assert!((0.5..0.6).contains(&at), "{at}");
+    let event = &world.coordinator.events[0];
+    assert!(event.what.starts_with("users of `s0` set to 60 from 1."), "{}", event.what);
+    assert_eq!(event.by, "ann");
+    world.join();
+    world.get_ready(4);
+    (1..=WORKERS).for_each(|session| world.confirm(session));
+    assert_eq!(told(&world, 4), Some(program.clone()));
+    world.effects.clear();
+    world.lose(1, true);
+    world.come_back(1);
+    assert_eq!(told(&world, 1), Some(program));
+}
