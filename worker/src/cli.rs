@@ -67,8 +67,7 @@ pub struct Arguments {
     /// Users, or open iterations of an open model, that it takes part for at most [default: what its open files allow].
     #[arg(long, env = "LD_WORKER_MAX_USERS", value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub max_users: Option<u64>,
-    /// A folder for results that the master has not taken yet: they outlive a killed worker, and memory need not
-    /// hold them all while the master is away.
+    /// A folder for results that the master has not taken yet: memory need not hold them all while it is away.
     #[arg(long, env = "LD_WORKER_SPOOL", value_name = "DIR")]
     pub spool: Option<PathBuf>,
     /// Form of log lines.
