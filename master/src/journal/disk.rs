@@ -220,4 +220,3 @@ impl Ready {
         Ok((Self { file, book }, recovered))
     }
 }
-

@@ -196,7 +196,8 @@ async fn read(from: &mut SqliteConnection) -> Result<(i64, Image), sqlx::Error> 
         let number = |column| row.try_get::<i64, _>(column).map(i64::cast_unsigned);
         image.tickets.insert((row.try_get(0)?, number(1)?), (number(2)?, number(3)?));
     }
-    for row in sqlx::query("SELECT kind, priority, ended_at, response_us, bytes FROM record").fetch_all(&mut *from).await?
+    for row in
+        sqlx::query("SELECT kind, priority, ended_at, response_us, bytes FROM record").fetch_all(&mut *from).await?
     {
         let number = |column| row.try_get::<i64, _>(column).map(i64::cast_unsigned);
         let key: RecordKey =

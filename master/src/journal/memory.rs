@@ -1,9 +1,9 @@
 //! A journal without a disk, for simulators: a commit is a call, and a crash loses the rest.
 
+use super::Journal;
 use super::book::{Book, Image};
 use super::entry::{Entry, Order};
 use super::recovered::{RecoverError, Recovered};
-use super::Journal;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A journal in memory. Clones are the same journal: one for the driver, one for the simulated disk.

@@ -321,10 +321,10 @@ fn what_the_cluster_decided_is_folded() {
     assert_eq!((&*member.name, member.cores, &member.secret[..]), ("w1", 2, &[1, 2][..]));
     assert_eq!(member.assignments, [assignment(1, 0, 6), assignment(2, 30, 7)]);
     assert_eq!(member.fate, Fate::There);
-    assert_eq!(member.absences.iter().map(|(lost, back)| (lost.at, *back)).collect::<Vec<_>>(), [(
-        RunTime(10),
-        RunTime(20)
-    )]);
+    assert_eq!(
+        member.absences.iter().map(|(lost, back)| (lost.at, *back)).collect::<Vec<_>>(),
+        [(RunTime(10), RunTime(20))]
+    );
     assert_eq!(recovered.sessions[&SessionId(2)].fate, Fate::Left { at: RunTime(42), text: "bye".into() });
     assert!(matches!(Recovered::of(&Image::default()), Err(RecoverError::Empty)));
 }
@@ -392,11 +392,8 @@ fn a_file_holds_what_the_model_holds_and_nobody_else_gets_in() {
             number = journal.append(take_batch(&mut ledger, batch).unwrap());
         }
     }
-    number = number.max(journal.append(Entry::Granted {
-        pool: Pool::Iterations,
-        session: SessionId(2),
-        tickets: 0..40,
-    }));
+    number =
+        number.max(journal.append(Entry::Granted { pool: Pool::Iterations, session: SessionId(2), tickets: 0..40 }));
     committed(&journal, number);
     assert!(*woken.lock().unwrap() > 0);
     // a second master

@@ -88,7 +88,11 @@ impl Journaling {
     }
 
     /// Goes on with the journal of a run that is taken up.
-    pub(super) fn resume(order: JournalOrder, unfinished: Unfinished, inputs: mpsc::WeakSender<Input>) -> (Recovered, Self) {
+    pub(super) fn resume(
+        order: JournalOrder,
+        unfinished: Unfinished,
+        inputs: mpsc::WeakSender<Input>,
+    ) -> (Recovered, Self) {
         let (recovered, disk) = unfinished.resume(wake(inputs));
         let journaling = Self {
             order,
@@ -126,7 +130,13 @@ impl Journaling {
     }
 
     /// Journals what an effect depends on. Gives it back if it may be carried out now.
-    fn pass(&mut self, now: Mono, ran: RunTime, effect: Effect, member: impl Fn(SessionId) -> Joined) -> Option<Effect> {
+    fn pass(
+        &mut self,
+        now: Mono,
+        ran: RunTime,
+        effect: Effect,
+        member: impl Fn(SessionId) -> Joined,
+    ) -> Option<Effect> {
         let effect = match effect {
             Effect::Journal(entry) => {
                 self.append(*entry);
@@ -418,12 +428,8 @@ mod tests {
         journaling.journal = Some(Box::new(journal.clone()));
         journaling.first = None;
         let run = RunId("r".into());
-        let tickets = send(ToWorker::Tickets {
-            run: run.clone(),
-            pool: Pool::Iterations,
-            tickets: 0..4,
-            exhausted: false,
-        });
+        let tickets =
+            send(ToWorker::Tickets { run: run.clone(), pool: Pool::Iterations, tickets: 0..4, exhausted: false });
         assert_eq!(pass(&mut journaling, frame()), None);
         assert_eq!(pass(&mut journaling, ack()), None);
         assert_eq!(pass(&mut journaling, tickets.clone()), None);
