@@ -40,6 +40,10 @@ pub(super) struct Journaling {
     changes: usize,
     started: bool,
     stopping: Option<bool>,
+    /// The only worker is in this process.
+    local: bool,
+    /// It is, and its last frame is in.
+    finished: bool,
     /// It was said to be behind, and by how much it was at most.
     behind: Option<Duration>,
 }
@@ -83,6 +87,8 @@ impl Journaling {
             changes: 0,
             started: false,
             stopping: None,
+            local: spec.local,
+            finished: false,
             behind: None,
         }
     }
@@ -105,6 +111,8 @@ impl Journaling {
             changes: recovered.program.changes().len(),
             started: true,
             stopping: recovered.stopping.map(|(_, abort)| abort),
+            local: false,
+            finished: false,
             behind: None,
         };
         (recovered, journaling)
@@ -139,7 +147,9 @@ impl Journaling {
     ) -> Option<Effect> {
         let effect = match effect {
             Effect::Journal(entry) => {
-                self.append(*entry);
+                if self.is_wanted(&entry) {
+                    self.append(*entry);
+                }
                 return None;
             }
             effect => effect,
@@ -153,6 +163,19 @@ impl Journaling {
             Effect::SendBlobs(..) | Effect::WriteLines(..) | Effect::Hangup(..) | Effect::Journal(_) => false,
         };
         if waits && self.journal.is_some() { self.gate.hold(now, self.newest, effect) } else { Some(effect) }
+    }
+
+    /// The worker in this process dies with it, and nobody takes its run up. So the records that it
+    /// delivers after all its load, which may be a hundred thousand, are not worth their time on a disk.
+    fn is_wanted(&mut self, entry: &Entry) -> bool {
+        match entry {
+            Entry::Frame { frame, .. } => {
+                self.finished |= self.local && frame.body.last;
+                true
+            }
+            Entry::Records(_) => !self.finished,
+            Entry::Order(..) | Entry::Control(_) | Entry::Granted { .. } => true,
+        }
     }
 
     /// Journals what a message promises. Whether it has to wait for that.
