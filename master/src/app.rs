@@ -174,7 +174,8 @@ impl App {
         {
             let set_up = SetUp::known(&unfinished);
             let known = unfinished.recovered.order.clone();
-            let load = Load { plan: known.plan, file: file.as_ref(), journal: journal.clone(), resumes: Some(unfinished) };
+            let load =
+                Load { plan: known.plan, file: file.as_ref(), journal: journal.clone(), resumes: Some(unfinished) };
             match self.run_load(cluster, &test, load).await {
                 Err(Unrun::NobodyBack) => {
                     let run = &known.run;
@@ -248,12 +249,7 @@ impl App {
     }
 
     /// Runs the load of a test by `plan`, its own plan with what the setup added.
-    async fn run_load(
-        &self,
-        cluster: &Cluster,
-        test: &Compiled,
-        load: Load<'_>,
-    ) -> Result<Measured, Unrun> {
+    async fn run_load(&self, cluster: &Cluster, test: &Compiled, load: Load<'_>) -> Result<Measured, Unrun> {
         let Load { plan, file, journal, resumes } = load;
         let given = resumes.as_ref().map(|unfinished| {
             let order = &unfinished.recovered.order;

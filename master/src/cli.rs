@@ -88,7 +88,13 @@ pub(crate) struct Global {
     token_file: Option<Token>,
     /// The worker in this process dials nothing else: HOST[:PORT], a pattern like *.example.com, an address or a
     /// network like 10.0.0.0/8. May be given several times
-    #[arg(long = "allow-target", global = true, value_name = "TARGET", value_delimiter = ',', env = "LD_MASTER_ALLOW_TARGET")]
+    #[arg(
+        long = "allow-target",
+        global = true,
+        value_name = "TARGET",
+        value_delimiter = ',',
+        env = "LD_MASTER_ALLOW_TARGET"
+    )]
     allow_targets: Vec<TargetRule>,
     /// Runs are not kept: this is no test of anybody's.
     #[arg(skip)]

@@ -170,7 +170,12 @@ impl Cluster {
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ClusterError::Thread)?;
         let mut threads = Vec::new();
         if let Some(cores) = options.local_cores {
-            let worker = local::spawn::<L>(cores, ld_worker::limits::load_files(), options.security.targets.clone(), inputs.clone());
+            let worker = local::spawn::<L>(
+                cores,
+                ld_worker::limits::load_files(),
+                options.security.targets.clone(),
+                inputs.clone(),
+            );
             let worker = worker.map_err(ClusterError::Thread)?;
             threads.push(std::thread::spawn(move || drop(worker.join())));
         }

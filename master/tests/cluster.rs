@@ -148,6 +148,7 @@ fn plan(seconds: f64, seed: u64) -> Plan {
         details: Vec::new(),
         on_worker_loss: ld_shared::plan::WorkerLoss::default(),
         on_master_loss: ld_shared::plan::MasterLoss::default(),
+        allow_targets: Vec::new(),
         secrets: None,
     }
 }
@@ -158,7 +159,17 @@ fn order(plan: Plan) -> RunOrder {
     let blob = bytes::Bytes::from(vec![7; 600_000]);
     let blobs = BTreeMap::from([(Digest::of(&blob), blob), (Digest::of(b""), bytes::Bytes::new())]);
     let (thresholds, lines) = (Vec::new(), None);
-    RunOrder { plan: Arc::new(plan), digest, blobs, thresholds, allow_missing_workers: false, any_worker: false, lines, journal: None, resumes: None }
+    RunOrder {
+        plan: Arc::new(plan),
+        digest,
+        blobs,
+        thresholds,
+        allow_missing_workers: false,
+        any_worker: false,
+        lines,
+        journal: None,
+        resumes: None,
+    }
 }
 
 async fn run(cluster: &Cluster, plan: Plan) -> Result<Measured, RunError> {

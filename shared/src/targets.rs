@@ -73,7 +73,9 @@ impl FromStr for TargetRule {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || "expected HOST, HOST:PORT, a pattern like *.example.com, an address or a network like 10.0.0.0/8".to_owned();
+        let wrong = || {
+            "expected HOST, HOST:PORT, a pattern like *.example.com, an address or a network like 10.0.0.0/8".to_owned()
+        };
         let text = text.trim();
         if let Some((network, bits)) = text.split_once('/') {
             let network: IpAddr = network.parse().map_err(|_| wrong())?;

@@ -203,7 +203,18 @@ impl<L: LoadMaker> Shell<L> {
     fn new(cores: usize, targets: Option<TargetList>) -> Self {
         let (preparing, prepared) = mpsc::channel(4);
         let newest = Newest::default();
-        Self { cores, targets, channel: None, load: None, lease: None, wanted: None, events: None, prepared, preparing, newest }
+        Self {
+            cores,
+            targets,
+            channel: None,
+            load: None,
+            lease: None,
+            wanted: None,
+            events: None,
+            prepared,
+            preparing,
+            newest,
+        }
     }
 
     /// The next thing that happens. Cancel safe.

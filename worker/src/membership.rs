@@ -8,8 +8,8 @@ use bytes::{Bytes, BytesMut};
 use ld_shared::clock_estimate::ClockEstimate;
 use ld_shared::frame::{Frame, FrameBody, FrameKey};
 use ld_shared::id::{Digest, Epoch, RunId, SessionId};
-use ld_shared::message::{BEAT_EVERY, GONE_AFTER, Hello, LEASE, Returning, ToMaster, ToWorker};
 use ld_shared::load::Program;
+use ld_shared::message::{BEAT_EVERY, GONE_AFTER, Hello, LEASE, Returning, ToMaster, ToWorker};
 use ld_shared::plan::{MasterLoss, Pool};
 use ld_shared::record::{RecordBatch, RecordBody};
 use ld_shared::shard::Shard;
@@ -357,7 +357,8 @@ impl Membership {
             Link::Greeting { until } => until.min(self.gives_up_at()),
             Link::Joined { .. } => self.next_beat.min(self.heard.after(self.patience())),
         };
-        let unanswered = self.trying.filter(|_| self.absence != Absence::Silent).map(|since| since.after(ANSWER_WITHIN));
+        let unanswered =
+            self.trying.filter(|_| self.absence != Absence::Silent).map(|since| since.after(ANSWER_WITHIN));
         let link = link.min(unanswered.unwrap_or(Mono(u64::MAX)));
         let run = self.run.as_ref().map(|run| match &run.stage {
             Stage::Armed { t0, shard } => start_at(*t0, shard),

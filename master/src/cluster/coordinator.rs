@@ -3,10 +3,10 @@
 //! A pure state machine: `on(now, event, …, &mut effects)` and `deadline()`. It asks no clock and
 //! waits for nothing without a deadline. What was measured is [`Coordinator::measured`].
 
+mod live;
 mod moves;
 mod outcome;
 mod resume;
-mod live;
 mod rules;
 #[cfg(test)]
 mod tests;

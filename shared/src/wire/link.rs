@@ -152,10 +152,9 @@ pub fn control_to_worker(message: &ToWorker) -> Option<v1::FromMaster> {
             M::Arm(v1::Arm { run: run.to_string(), attempt: *attempt, t0_ns: t0.0, shard: Some(shard_to(shard)) })
         }
         ToWorker::Assign { run, shard } => M::Assign(v1::Assign { run: run.to_string(), shard: Some(shard_to(shard)) }),
-        ToWorker::Program { run, program } => M::Program(v1::Program {
-            run: run.to_string(),
-            changes: program.changes().iter().map(change_to).collect(),
-        }),
+        ToWorker::Program { run, program } => {
+            M::Program(v1::Program { run: run.to_string(), changes: program.changes().iter().map(change_to).collect() })
+        }
         ToWorker::Stop { run } => M::Stop(name(run)),
         ToWorker::Abort { run } => M::Abort(name(run)),
         ToWorker::RunClosed { run } => M::RunClosed(name(run)),
@@ -228,9 +227,7 @@ pub fn control_from_master(message: v1::FromMaster) -> Result<ToWorker, WireErro
             run: run(assign.run),
             shard: Box::new(shard_from(assign.shard.ok_or(WireError::Missing("shard"))?)?),
         },
-        M::Program(program) => {
-            ToWorker::Program { run: run(program.run), program: program_from(program.changes)? }
-        }
+        M::Program(program) => ToWorker::Program { run: run(program.run), program: program_from(program.changes)? },
         M::Stop(name) => ToWorker::Stop { run: run(name.run) },
         M::Abort(name) => ToWorker::Abort { run: run(name.run) },
         M::RunClosed(name) => ToWorker::RunClosed { run: run(name.run) },

@@ -195,7 +195,12 @@ impl Net {
             pipe.lost_from.get_or_insert(now + self.rng.below(20 * MS));
             if connection.open[to as usize] {
                 let packet = Packet::End("connection reset");
-                arrivals.push(Arrival { at: pipe.newest.min(now + 20 * MS).max(now) + late + 1, connection: id, to, packet });
+                arrivals.push(Arrival {
+                    at: pipe.newest.min(now + 20 * MS).max(now) + late + 1,
+                    connection: id,
+                    to,
+                    packet,
+                });
             }
         }
         arrivals

@@ -147,7 +147,13 @@ fn fault(workers: usize, seconds: u64, rng: &mut KeyedRng) -> (u64, Fault) {
         11 => Fault::Kill { worker, vanish: false, back: Some(200 * MS + rng.below(3 * SECOND)) },
         12 => Fault::Kill { worker, vanish: rng.below(2) == 0, back: None },
         13 => Fault::KillMaster,
-        14 => if rng.below(2) == 0 { Fault::Stop } else { Fault::Abort },
+        14 => {
+            if rng.below(2) == 0 {
+                Fault::Stop
+            } else {
+                Fault::Abort
+            }
+        }
         _ => Fault::Signal { worker },
     };
     (at, fault)
@@ -179,7 +185,8 @@ fn plan(seed: u64, seconds: u64, rng: &mut KeyedRng) -> Plan {
         let wait = 0.01 + rng.next_f64() / 4.0;
         scenarios.push(scenario(index, load, tasks, on_start, closed.then_some((wait, 2.0 * wait))));
     }
-    let limit = |index: u64| ThrottlePlan { key: format!("k{index}").into(), rate: 50.0, burst: 1, covers: Covers::Test };
+    let limit =
+        |index: u64| ThrottlePlan { key: format!("k{index}").into(), rate: 50.0, burst: 1, covers: Covers::Test };
     let limits = if rng.below(3) == 0 { 1 + rng.below(2) } else { 0 };
     let source = SourcePlan {
         name: "rows".into(),
@@ -198,7 +205,8 @@ fn plan(seed: u64, seconds: u64, rng: &mut KeyedRng) -> Plan {
         iterations: (rng.below(4) == 0).then(|| 10 + rng.below(200)),
         records: RecordPolicy { keep: 0, ..RecordPolicy::default() },
         throttles: (0..limits).map(limit).collect(),
-        on_worker_loss: [WorkerLoss::Redistribute, WorkerLoss::Degrade, WorkerLoss::Abort][[0, 0, 0, 1, 2][rng.below(5) as usize]],
+        on_worker_loss: [WorkerLoss::Redistribute, WorkerLoss::Degrade, WorkerLoss::Abort]
+            [[0, 0, 0, 1, 2][rng.below(5) as usize]],
         on_master_loss: if rng.below(2) == 0 { MasterLoss::Stop } else { MasterLoss::Finish },
         ..Plan::default()
     }

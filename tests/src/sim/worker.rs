@@ -1,11 +1,11 @@
 //! A model of the worker's shell (`ld_worker::link`): carries out what [`Membership`] decides.
 
+use super::Sabotage;
 use super::engine::{Engine, Said};
 use super::net::{ConnectionId, MS, Packet, Side};
 use super::setup::Setup;
 use super::tickets::Say;
 use super::world::{Context, Happening};
-use super::Sabotage;
 use ld_shared::frame::Frame;
 use ld_shared::id::RunId;
 use ld_shared::message::{Beat, Hello, PROTOCOL_VERSION, RunBeat, ToMaster, ToWorker};
@@ -79,6 +79,7 @@ impl Worker {
             stay: false,
             master_timeout: setup.master_timeout,
             master: "master".into(),
+            targets: None,
         };
         let membership = Membership::new(self.now(context), options);
         self.process = Some(Process {
@@ -125,7 +126,7 @@ impl Worker {
                     // the master's process is gone: it gives nothing away
                     context.truth.leased(self.index, now.after(ORPHAN_LEASE));
                 }
-                Event::Disconnected(Unreached { refused, seen: seen.into() })
+                Event::Disconnected(Unreached { refused, hopeless: false, seen: seen.into() })
             }
         };
         self.feed(setup, context, event);

@@ -25,14 +25,30 @@ const DIAL_WITHIN: u64 = 3 * SECOND;
 #[derive(Debug)]
 pub(crate) enum Happening {
     Arrival(Arrival),
-    Dialed { worker: usize, life: u32, result: Result<(), &'static str> },
-    Prepared { worker: usize, life: u32, run: RunId },
+    Dialed {
+        worker: usize,
+        life: u32,
+        result: Result<(), &'static str>,
+    },
+    Prepared {
+        worker: usize,
+        life: u32,
+        run: RunId,
+    },
     /// A node's deadline.
     Wake(usize),
-    Begin { worker: usize },
+    Begin {
+        worker: usize,
+    },
     Fault(Fault),
-    Heal { worker: usize, up: bool, down: bool },
-    Ease { worker: usize },
+    Heal {
+        worker: usize,
+        up: bool,
+        down: bool,
+    },
+    Ease {
+        worker: usize,
+    },
     Thaw(usize),
     /// The master says goodbye, then it ends.
     Goodbye,
@@ -167,16 +183,7 @@ impl World {
         context.schedule(0, Happening::Wake(setup.workers));
         let workers = (0..setup.workers).map(Worker::new).collect();
         let nodes = (0..=setup.workers).map(|_| Node::default()).collect();
-        Self {
-            context,
-            master: Some(master),
-            workers,
-            nodes,
-            steps: 0,
-            master_killed: false,
-            slept: 0,
-            setup,
-        }
+        Self { context, master: Some(master), workers, nodes, steps: 0, master_killed: false, slept: 0, setup }
     }
 
     /// Turns the wheel until nobody is left.
@@ -462,6 +469,7 @@ impl World {
                 }
             }
             Fault::Signal { worker } => {
+                context.truth.signalled = true;
                 if self.nodes[worker].frozen.is_none() {
                     workers[worker].signal(setup, context);
                     self.set_alarm(worker);

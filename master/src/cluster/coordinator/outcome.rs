@@ -238,12 +238,7 @@ impl Coordinator {
     }
 
     /// Arrivals that are due in a span in which nobody owned the lanes.
-    fn settle_nobody(
-        &self,
-        (from, to): (RunTime, RunTime),
-        due: impl Fn(RunTime, RunTime) -> u64,
-        fate: &mut Fate,
-    ) {
+    fn settle_nobody(&self, (from, to): (RunTime, RunTime), due: impl Fn(RunTime, RunTime) -> u64, fate: &mut Fate) {
         let plan = &self.load;
         if !plan.scenarios.iter().any(|s| matches!(s.load, Load::Open(_))) {
             return;

@@ -75,18 +75,13 @@ fn participant(member: &Member, finished: bool) -> Participant {
         part: Part { lanes: assignment.lanes.clone(), caps: assignment.caps.clone() },
     });
     let stage = match &member.fate {
-        Fate::Lost(lost) => {
-            Stage::Lost { at: lost.at, until: lost.until, silent: lost.silent, how: lost.how.clone() }
-        }
+        Fate::Lost(lost) => Stage::Lost { at: lost.at, until: lost.until, silent: lost.silent, how: lost.how.clone() },
         Fate::Left { at, .. } => Stage::Left { at: *at },
         Fate::There if finished => Stage::Finished,
         Fate::There => Stage::Armed(0),
     };
-    let absence = |(lost, to): &(crate::journal::Lost, RunTime)| Absence {
-        from: lost.until,
-        to: *to,
-        how: lost.how.clone(),
-    };
+    let absence =
+        |(lost, to): &(crate::journal::Lost, RunTime)| Absence { from: lost.until, to: *to, how: lost.how.clone() };
     Participant {
         name: WorkerName(Arc::clone(&member.name)),
         cores: member.cores.max(1),
