@@ -109,8 +109,7 @@ fn results_of_workers() {
 /// What workers say on the stream of control, their greeting first.
 #[test]
 fn control_of_workers() {
-    let hello =
-        Hello { protocol: PROTOCOL_VERSION, build: "b".into(), name: "w".into(), cores: 2, returning: None };
+    let hello = Hello { protocol: PROTOCOL_VERSION, build: "b".into(), name: "w".into(), cores: 2, returning: None };
     let said = [
         ToMaster::NeedBlobs { run: RunId("r".into()), digests: vec![Digest::of(b"x")] },
         ToMaster::Beat(Beat { number: 1, sent_at: Mono(5), clock: None, run: None }),

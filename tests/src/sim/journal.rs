@@ -29,10 +29,11 @@ pub(crate) fn secret(session: SessionId) -> Vec<u8> {
 }
 
 impl Log {
-    pub(crate) fn new(order: &Order, sabotage: Sabotage) -> Self {
-        let disk = MemoryJournal::new(order);
+    pub(crate) fn new(order: Order, sabotage: Sabotage) -> Self {
+        let disk = MemoryJournal::new(&order);
         let mut log =
-            Self { disk, gate: Gate::default(), newest: 1, events: 0, started: false, stopping: None, sabotage };
+            Self { disk, gate: Gate::default(), newest: 0, events: 0, started: false, stopping: None, sabotage };
+        log.append(Entry::Order(Box::new(order), std::collections::BTreeMap::new()));
         log.control(Control::Term(1));
         log
     }

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use chrono::{DateTime, TimeDelta};
 use ld_master::cluster::coordinator::{Coordinator, Effect, Event, RunError, Spec};
 use ld_master::cluster::membership::Registry;
+use ld_master::journal::{MemoryJournal, RecoverError, book::Image};
 use ld_master::run::Measured;
-use ld_master::journal::{MemoryJournal, book::Image};
 use ld_shared::id::{RunId, SessionId};
 use ld_shared::message::{BeatReply, Hello, Returning, ToMaster, ToWorker};
 use ld_shared::plan::Pool;
@@ -47,13 +47,17 @@ impl Master {
     pub(crate) fn new(setup: &Setup, context: &Context) -> Self {
         let spec = spec(setup);
         let now = context.mono(setup.workers);
-        let log = Log::new(&order(&spec), context.sabotage);
+        let log = Log::new(order(&spec), context.sabotage);
         Self::with(setup, now, Registry::default(), Coordinator::new(now, spec), log)
     }
 
     /// Takes up over what another master left; `None`: there is nothing to take up.
     pub(crate) fn resume(setup: &Setup, context: &Context, image: Image, life: u64) -> Option<Self> {
-        let (disk, recovered) = MemoryJournal::resume(image).expect("what was committed can be read");
+        let (disk, recovered) = match MemoryJournal::resume(image) {
+            // killed before it had said what its run is
+            Err(RecoverError::Empty) => return None,
+            resumed => resumed.expect("what was committed can be read"),
+        };
         let t0 = recovered.started.as_ref().filter(|_| !recovered.closed)?.mono;
         let now = context.mono(setup.workers);
         let mut registry = Registry::after(1_000 * life);
@@ -195,7 +199,9 @@ impl Master {
     fn tell(&mut self, context: &mut Context, event: Event) {
         let now = self.now(context);
         let beat = matches!(event, Event::Message(_, ToMaster::Beat(_)) | Event::Tick);
-        if self.result.is_none() && let Some(t0) = self.coordinator.t0() {
+        if self.result.is_none()
+            && let Some(t0) = self.coordinator.t0()
+        {
             self.log.hear(&event, t0, now);
         }
         self.coordinator.on(now, event, &self.registry, &mut self.effects);

@@ -52,7 +52,9 @@ pub(crate) enum Happening {
     },
     Thaw(usize),
     /// The master's disk has it.
-    Commit { life: u64 },
+    Commit {
+        life: u64,
+    },
     /// Commits are fast again.
     EaseDisk,
     /// A master takes up what another one left.
@@ -267,7 +269,10 @@ impl World {
     }
 
     fn somebody_comes(&self) -> bool {
-        self.context.queue.values().any(|happening| matches!(happening, Happening::Begin { .. } | Happening::MasterReturns))
+        self.context
+            .queue
+            .values()
+            .any(|happening| matches!(happening, Happening::Begin { .. } | Happening::MasterReturns))
     }
 
     /// Every wait has an end.
