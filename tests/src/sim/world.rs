@@ -537,6 +537,7 @@ impl World {
         let Some(master) = Master::resume(setup, context, image, context.master_life) else { return };
         context.note(|| "a master takes the run up".into());
         context.master_lives = true;
+        context.truth.taken_up = true;
         self.master = Some(master);
         let node = self.setup.workers;
         self.nodes[node] = Node::default();
