@@ -127,7 +127,7 @@ impl Worker {
                     // the master's process is gone: it gives nothing away
                     context.truth.leased(self.index, now.after(ORPHAN_LEASE));
                 }
-                Event::Disconnected(Unreached { refused, hopeless: false, seen: seen.into() })
+                Event::Disconnected(Unreached { refused, ..Unreached::seen(seen) })
             }
         };
         self.feed(setup, context, event);
