@@ -341,7 +341,7 @@ fn generator_from_wire(generator: &v1::Generator) -> Result<Generator, WireError
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use proptest::prelude::*;
 
