@@ -12,8 +12,8 @@ mod link;
 mod records;
 
 pub use frame::{
-    collected_from_wire, collected_to_wire, counts_from_wire, counts_to_wire, frame_from_wire, frame_to_wire,
-    odometers_from_wire, odometers_to_wire, row_from_wire, row_to_wire,
+    collected_from_wire, collected_to_wire, counts_from_wire, counts_to_wire, frame_from_bytes, frame_from_wire,
+    frame_to_bytes, frame_to_wire, odometers_from_wire, odometers_to_wire, row_from_wire, row_to_wire,
 };
 pub use greeting::{
     Challenge, Greeting, Proof, challenge_from_master, challenge_to_worker, hello_from_worker, hello_to_master,

@@ -127,9 +127,9 @@ impl Driver {
             registry: Registry::after(last),
             connections: BTreeMap::new(),
             active: None,
+            secrets: BTreeMap::new(),
             early: Vec::new(),
             opened: clock::mono(),
-            secrets: BTreeMap::new(),
             effects: Vec::new(),
             inputs,
         }

@@ -33,7 +33,7 @@ impl Segment {
 
     /// Where it ends.
     pub fn end(&self) -> u64 {
-        self.start + self.lasts()
+        self.start.saturating_add(self.lasts())
     }
 
     fn value(&self, t: u64) -> f64 {
@@ -106,7 +106,9 @@ impl Profile {
     #[must_use]
     pub fn followed_by(&self, at: RunTime, other: &Self) -> Self {
         let mut whole = self.before(at);
-        whole.segments.extend(other.segments.iter().map(|s| Segment { start: s.start + at.0, ..*s }));
+        // what would come after the end of time never comes
+        let later = |s: &Segment| Some(Segment { start: s.start.checked_add(at.0)?, ..*s });
+        whole.segments.extend(other.segments.iter().map_while(later));
         whole.tail = other.tail;
         whole
     }

@@ -7,6 +7,8 @@ use crate::latency::Latency;
 use crate::sample::{FailureKind, MAX_NAMES, MAX_REASONS, Phase, SeriesKey};
 use crate::snapshot::{FailureCount, PhaseSnapshot, Row, Series, Snapshot};
 use crate::time::RunTime;
+use bytes::Bytes;
+use prost::Message as _;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,11 +30,25 @@ const MAX_ROWS: usize = 100_000;
 
 /// The wire form of a frame whose span was closed at `sealed_at`.
 pub fn frame_to_wire(frame: &Frame, sealed_at: RunTime) -> v1::Frame {
-    let body = &frame.body;
+    let key = &frame.key;
+    let body = body_to_wire(&frame.body, sealed_at);
+    v1::Frame { run: key.run.0.to_string(), session: key.session.0, seq: key.seq, ..body }
+}
+
+/// The bytes of a frame's wire form that has no key yet.
+pub fn frame_to_bytes(body: &FrameBody, sealed_at: RunTime) -> Bytes {
+    body_to_wire(body, sealed_at).encode_to_vec().into()
+}
+
+/// What [`frame_to_bytes`] made bytes of.
+pub fn frame_from_bytes(bytes: &[u8]) -> Result<(FrameBody, RunTime), WireError> {
+    let frame = v1::Frame::decode(bytes).map_err(|_| WireError::Malformed("frame"))?;
+    let (frame, sealed_at) = frame_from_wire(frame)?;
+    Ok((frame.body, sealed_at))
+}
+
+fn body_to_wire(body: &FrameBody, sealed_at: RunTime) -> v1::Frame {
     v1::Frame {
-        run: frame.key.run.0.to_string(),
-        session: frame.key.session.0,
-        seq: frame.key.seq,
         odometers: Some(odometers_to_wire(&body.odometers)),
         generator: Some(generator_to_wire(&body.generator)),
         last: body.last,
@@ -463,7 +479,6 @@ pub(super) mod tests {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
         fn the_wire_keeps_everything(body in body(), session: u64, seq: u64, sealed: u64) {
-            use prost::Message as _;
             let key = FrameKey { run: RunId("r".into()), session: SessionId(session), seq };
             let frame = Frame { key, body };
             let bytes = frame_to_wire(&frame, RunTime(sealed)).encode_to_vec();

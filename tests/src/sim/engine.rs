@@ -3,7 +3,7 @@
 
 use super::net::MS;
 use super::tickets::{Say, Taken, Tickets};
-use super::truth::{Truth, Who};
+use super::truth::{Life, Truth, Who};
 use ld_shared::frame::{FrameBody, Generator, Odometers};
 use ld_shared::lanes::{LANES, LaneSet};
 use ld_shared::load::{ArrivalCursor, ArrivalId, Load};
@@ -47,7 +47,7 @@ struct Job {
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     Arrival { id: ArrivalId, due: u64 },
-    User { number: u64, life: u64, ticket: bool },
+    User { number: u64, life: Life, ticket: bool },
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -120,7 +120,7 @@ pub(crate) struct Engine {
     /// All lanes by the newest assignment.
     lanes: LaneSet,
     /// Instants at which users of the closed model start nothing more, by life.
-    ends: BTreeMap<u64, u64>,
+    ends: BTreeMap<Life, u64>,
     /// Caps of the newest assignment, from an instant on.
     next_caps: Option<(u64, Vec<u64>)>,
     /// Somebody asked it to end.
@@ -216,6 +216,8 @@ impl Engine {
                 arrivals.cap = arrivals.cap.min(*cap);
             }
         }
+        let caps: Vec<u64> = self.arrivals.iter().map(|a| a.as_ref().map_or(0, |a| a.cap)).collect();
+        truth.caps(self.who, &caps);
         let at = t0.saturating_add(shard.from.0);
         self.next_caps = Some((at, shard.max_in_flight.clone()));
         self.at(at.max(now), Act::Caps);
@@ -288,7 +290,7 @@ impl Engine {
         for (position, number) in numbers.into_iter().enumerate() {
             for life in load.lives(number).into_iter().filter(|life| life.start < end && life.end > from) {
                 let spread = if life.start < from { SECOND * position as u64 / count } else { 0 };
-                let kind = Kind::User { number, life: truth.new_life(), ticket: false };
+                let kind = Kind::User { number, life: truth.new_life(from), ticket: false };
                 let Kind::User { life: name, .. } = kind else { continue };
                 self.ends.insert(name, t0.saturating_add(life.end.min(end).0));
                 let job = Job { scenario: index, kind, step: 0, next_source: 0 };

@@ -97,6 +97,7 @@ impl Master {
                     let (now, how) = (self.now(context), format!("its connection ended ({seen})"));
                     // the end of a connection is no proof that load has stopped
                     if self.result.is_none() && self.coordinator.may_return(session) {
+                        context.truth.disconnected(session);
                         self.registry.disconnect(session, now, how);
                     } else {
                         self.lose(context, session, (now, false), how);
@@ -198,7 +199,7 @@ impl Master {
             if context.sabotage == Sabotage::GiveAwayEarly { Duration::from_millis(600) } else { Duration::ZERO };
         for (session, until, how) in self.registry.gone(now.after(early)) {
             let silent = how.is_none();
-            context.truth.gave_away(session, !silent);
+            context.truth.gave_away(session);
             self.lose(context, session, (until, silent), how.unwrap_or_else(|| "silent".to_owned()));
         }
         self.tell(context, Event::Tick);
@@ -233,7 +234,8 @@ impl Master {
                             self.send(context, session, blob);
                         }
                     }
-                    Effect::WriteLines(..) => {}
+                    // the model's disk is not there yet: what was counted is as good as on it
+                    Effect::WriteLines(..) | Effect::Journal(_) => {}
                     // every worker of the model keeps the contract
                     Effect::Hangup(session, why) => {
                         context.truth.check(false, || format!("B2: session {session} is hung up on: {why}"));

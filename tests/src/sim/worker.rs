@@ -79,6 +79,7 @@ impl Worker {
             stay: false,
             master_timeout: setup.master_timeout,
             master: "master".into(),
+            targets: None,
         };
         let membership = Membership::new(self.now(context), options);
         self.process = Some(Process {
@@ -125,7 +126,7 @@ impl Worker {
                     // the master's process is gone: it gives nothing away
                     context.truth.leased(self.index, now.after(ORPHAN_LEASE));
                 }
-                Event::Disconnected(Unreached { refused, seen: seen.into() })
+                Event::Disconnected(Unreached { refused, hopeless: false, seen: seen.into() })
             }
         };
         self.feed(setup, context, event);

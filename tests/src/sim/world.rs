@@ -469,6 +469,7 @@ impl World {
                 }
             }
             Fault::Signal { worker } => {
+                context.truth.signalled = true;
                 if self.nodes[worker].frozen.is_none() {
                     workers[worker].signal(setup, context);
                     self.set_alarm(worker);

@@ -188,4 +188,10 @@ fn a_pause_comes_in_between_and_what_is_set_in_it_comes_after_it() {
     let users = program.load(0, &Load::Closed(Closed { users: ramp }));
     assert_eq!([99, 100, 500].map(|t| value(&users, t)), [60, 5, 5]);
     assert_eq!(program.differs_from(&program.clone()), None);
+
+    // "would it fit, whenever it were" is asked of the end of time
+    program.push(RunTime::MAX, What::Pause);
+    program.push(RunTime::MAX, What::Resume);
+    let rate = program.load(0, &planned(Profile::default().then(1e9, 0.0, 100.0), false));
+    assert!(rate.profile().peak(RunTime::MAX) > 99.0 && open(rate).due(1_000).is_some());
 }
