@@ -5,7 +5,7 @@ hostile_worker.py MASTER PROTO_FILE
 The token is in LD_TOKEN. Prints one line `NAME OUTCOME` for each attack, and `end`.
 """
 
-import hashlib, hmac, importlib, os, queue, random, socket, ssl, sys, tempfile, threading, time
+import hashlib, hmac, importlib, os, queue, random, resource, socket, ssl, sys, tempfile, threading, time
 from pathlib import Path
 
 import grpc
@@ -292,8 +292,10 @@ def slow():
 
 def crowd():
     """More connections than there is room for; an honest worker still gets in."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 4096), most))
     socks = []
-    for _ in range(2000):
+    for _ in range(3000):
         try:
             socks.append(socket.create_connection((HOST, PORT), timeout=5))
         except OSError:
