@@ -244,7 +244,11 @@ impl Truth {
             let apart = self.skew + self.now / 300;
             let now = self.now;
             self.check(life >= newest.0 || who == newest.1 || now < newest.2 + apart, || {
-                format!("A4: user {number} of scenario {scenario} runs twice: by {who:?}, {} ms after {:?}", (now - newest.2) as f64 / 1e6, newest.1)
+                format!(
+                    "A4: user {number} of scenario {scenario} runs twice: by {who:?}, {} ms after {:?}",
+                    (now - newest.2) as f64 / 1e6,
+                    newest.1
+                )
             });
         }
     }
