@@ -150,7 +150,8 @@ mod tests {
     #[test]
     fn lists_are_counted_where_they_are() {
         use v1::results_from_worker::Message as M;
-        let phases = |series| vec![v1::Phase { series: vec![v1::Series::default(); series], ..v1::Phase::default() }; 3];
+        let phases =
+            |series| vec![v1::Phase { series: vec![v1::Series::default(); series], ..v1::Phase::default() }; 3];
         let frame = |phases| results(M::Frame(v1::Frame { phases, ..v1::Frame::default() }));
         assert!(v1::ResultsFromWorker::fits(&frame(phases(1_000))));
         assert!(!v1::ResultsFromWorker::fits(&frame(phases(MOST_ELEMENTS / 3))));

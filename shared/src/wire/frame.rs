@@ -91,10 +91,12 @@ pub fn counts_to_wire((from_second, to_second): (u32, u32), counts: &Snapshot) -
 
 /// What ended in the span of a wire form, and that span. Takes its texts out.
 pub fn counts_from_wire(frame: &mut v1::Frame) -> Result<((u32, u32), Snapshot), WireError> {
+    let longest = frame.strings.iter().map(String::len).max().unwrap_or(0);
+    length("a name", longest, longest <= MAX_TEXT, "at most 1048576")?;
     let strings: Vec<Arc<str>> = std::mem::take(&mut frame.strings).into_iter().map(Arc::from).collect();
     length("phases", frame.phases.len(), known_phases(frame.phases.len()), "3 or 4")?;
     length("rows", frame.rows.len(), frame.rows.len() <= MAX_ROWS, "at most 100000")?;
-    plausible(&frame)?;
+    plausible(frame)?;
     let mut counts = Snapshot::default();
     for (mine, theirs) in counts.phases.iter_mut().zip(&frame.phases) {
         *mine = phase_from_wire(theirs, &strings)?;
@@ -169,10 +171,15 @@ fn count(what: &'static str, got: u64) -> Result<(), WireError> {
 fn plausible(frame: &v1::Frame) -> Result<(), WireError> {
     for row in &frame.rows {
         let counts = [row.requests_started, row.succeeded, row.failed, row.iterations, row.user_ms, row.cpu_ms];
-        counts.into_iter().chain([row.bound_cores]).chain(row.dropped.iter().copied()).try_for_each(|n| count("a row's count", n))?;
+        counts
+            .into_iter()
+            .chain([row.bound_cores])
+            .chain(row.dropped.iter().copied())
+            .try_for_each(|n| count("a row's count", n))?;
     }
     for p in frame.odometers.iter().flat_map(|odometers| &odometers.phases) {
-        let requests = [p.requests_started, p.requests_written, p.requests_ended, p.requests_in_flight, p.requests_unsent];
+        let requests =
+            [p.requests_started, p.requests_written, p.requests_ended, p.requests_in_flight, p.requests_unsent];
         let counts = requests.into_iter().chain([p.due, p.iterations]).chain(p.dropped.iter().copied());
         counts.into_iter().try_for_each(|n| count("an odometer", n))?;
     }
@@ -545,10 +552,12 @@ pub(super) mod tests {
             ),
             (
                 // more samples than there can be, consistent in itself
-                |f| f.phases[0].series[0].succeeded = {
-                    let mut absurd = Latency::default();
-                    absurd.record_n(5, MAX_COUNT + 1);
-                    absurd.encoded().into()
+                |f| {
+                    f.phases[0].series[0].succeeded = {
+                        let mut absurd = Latency::default();
+                        absurd.record_n(5, MAX_COUNT + 1);
+                        absurd.encoded().into()
+                    }
                 },
                 WireError::Range { what: "samples", got: MAX_COUNT + 1 },
             ),
