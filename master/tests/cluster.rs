@@ -148,7 +148,6 @@ fn plan(seconds: f64, seed: u64) -> Plan {
         details: Vec::new(),
         on_worker_loss: ld_shared::plan::WorkerLoss::default(),
         on_master_loss: ld_shared::plan::MasterLoss::default(),
-        allow_targets: Vec::new(),
         secrets: None,
     }
 }
