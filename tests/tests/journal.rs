@@ -172,8 +172,6 @@ fn a_slow_disk_slows_no_user() {
     assert_eq!(summary.count("/conservation/lost"), 0);
     assert_eq!(summary.count("/conservation/dropped"), 0);
     assert!(said(&summary, "s behind") && said(&summary, "up to date again"), "{:#}", summary.0["events"]);
-    // acknowledgements came late: windows closed, and frames became coarser
-    assert!(summary.list("/timeline").iter().any(|row| row["coarse"].is_number()), "{:#}", summary.0["timeline"]);
     assert!(summary.list("/workers").iter().all(|worker| worker["state"] == "ok"));
     assert_eq!(journals(&data), [] as [PathBuf; 0]);
 }

@@ -5,6 +5,7 @@
 //! the ledger itself is written, in parts of which most stay as they are, and groups before it are
 //! not needed any more. Hence the size goes with names and seconds, not with workers.
 
+use super::GROUP;
 use super::entry::{Control, Entry, Order};
 use crate::cluster::ledger::{self, Group, Ledger};
 use bytes::Bytes;
@@ -14,6 +15,7 @@ use ld_shared::record::Record;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::time::Duration;
 
 /// Turns entries into writes.
 #[derive(Debug)]
@@ -24,6 +26,8 @@ pub struct Book {
     /// Number of the newest entry.
     newest: u64,
     open: Open,
+    /// Sessions whose last frame is in.
+    finished: BTreeSet<SessionId>,
     /// Hashes of the ledger's parts as they were written last.
     parts: BTreeMap<String, u64>,
 }
@@ -137,7 +141,9 @@ impl Book {
     }
 
     fn over(ledger: Ledger, newest: u64) -> Self {
-        Self { ledger, tickets: BTreeMap::new(), newest, open: Open::default(), parts: BTreeMap::new() }
+        let finished = ledger.sessions().filter(|(_, session)| session.finished).map(|(id, _)| id).collect();
+        let (tickets, open, parts) = (BTreeMap::new(), Open::default(), BTreeMap::new());
+        Self { ledger, tickets, newest, open, finished, parts }
     }
 
     /// Number of the newest entry.
@@ -148,6 +154,18 @@ impl Book {
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
         !self.open.any
+    }
+
+    /// How long an entry may wait for others, so that one commit serves many. What a promise depends
+    /// on, and what ends a session, goes at once; so do records that are all that a session still has
+    /// to deliver, for the run waits for them.
+    pub fn may_wait(&self, entry: &Entry) -> Duration {
+        let waits = match entry {
+            Entry::Order(..) | Entry::Control(_) | Entry::Granted { .. } => false,
+            Entry::Frame { frame, .. } => !frame.body.last,
+            Entry::Records(batch) => !batch.body.last && !self.finished.contains(&batch.session),
+        };
+        if waits { GROUP } else { Duration::ZERO }
     }
 
     /// Adds an entry. Gives its number.
@@ -172,7 +190,12 @@ impl Book {
                 *known.granted.entry(session).or_default() += tickets.end.saturating_sub(tickets.start);
                 self.open.granted.insert((pool, session));
             }
-            Entry::Frame { frame, sealed_at } => self.open.group.add(&frame, sealed_at),
+            Entry::Frame { frame, sealed_at } => {
+                if frame.body.last {
+                    self.finished.insert(frame.key.session);
+                }
+                self.open.group.add(&frame, sealed_at);
+            }
             Entry::Records(batch) => {
                 self.open.group.add_records(&batch);
                 self.ledger.offer_records(&batch.body.kept);

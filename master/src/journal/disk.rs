@@ -158,7 +158,7 @@ impl Writer<'_> {
                 }
                 entry = entries.recv() => {
                     let Some(entry) = entry else { break };
-                    let by = Instant::now() + entry.may_wait();
+                    let by = Instant::now() + self.book.may_wait(&entry);
                     due = Some(due.map_or(by, |due| due.min(by)));
                     self.book.add(entry);
                 }

@@ -46,19 +46,6 @@ pub enum Entry {
     Records(Box<RecordBatch>),
 }
 
-impl Entry {
-    /// How long it may wait for others, so that one commit serves many. What a promise depends on,
-    /// and what ends a session, goes at once.
-    pub fn may_wait(&self) -> Duration {
-        let waits = match self {
-            Self::Order(..) | Self::Control(_) | Self::Granted { .. } => false,
-            Self::Frame { frame, .. } => !frame.body.last,
-            Self::Records(batch) => !batch.body.last,
-        };
-        if waits { super::GROUP } else { Duration::ZERO }
-    }
-}
-
 /// What a run is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Order {

@@ -5,7 +5,7 @@ use super::folder::{Locked, NAME};
 use super::recovered::RecoverError;
 use ld_shared::id::Digest;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteLockingMode, SqliteSynchronous};
-use sqlx::{ConnectOptions as _, Connection as _, Row as _};
+use sqlx::{ConnectOptions as _, Connection as _, QueryBuilder, Row as _};
 use std::path::Path;
 
 const TABLES: &str = "
@@ -27,6 +27,9 @@ const FORM: i64 = 1;
 /// Groups of frames that are not needed any more and go with one write: a large delete would hold up
 /// the commits after it.
 const DELETED_AT_ONCE: i64 = 4;
+
+/// Records of one statement: each statement costs more than a few records.
+const RECORDS_AT_ONCE: usize = 200;
 
 /// Bytes of the write-ahead log that stay on the disk.
 const LOG: &str = "16777216";
@@ -112,10 +115,14 @@ impl JournalFile {
             let sql = sql.bind(pool).bind(session.cast_signed()).bind(granted.cast_signed());
             sql.bind(next.cast_signed()).execute(&mut *to).await?;
         }
-        for ((kind, priority, ended_at, response), bytes) in &write.records {
-            let sql = sqlx::query("INSERT OR REPLACE INTO record VALUES (?, ?, ?, ?, ?)");
-            let sql = sql.bind(i64::from(*kind)).bind(ordered(*priority)).bind(ended_at.cast_signed());
-            sql.bind(response.cast_signed()).bind(bytes.as_slice()).execute(&mut *to).await?;
+        let records: Vec<(&RecordKey, &Vec<u8>)> = write.records.iter().collect();
+        for rows in records.chunks(RECORDS_AT_ONCE) {
+            let mut sql = QueryBuilder::new("INSERT OR REPLACE INTO record ");
+            sql.push_values(rows, |mut row, ((kind, priority, ended_at, response), bytes)| {
+                row.push_bind(i64::from(*kind)).push_bind(ordered(*priority)).push_bind(ended_at.cast_signed());
+                row.push_bind(response.cast_signed()).push_bind(bytes.as_slice());
+            });
+            sql.build().execute(&mut *to).await?;
         }
         for (kind, cut) in write.cuts.iter().enumerate().filter(|(_, cut)| **cut < u64::MAX) {
             let sql = sqlx::query("DELETE FROM record WHERE kind = ? AND priority >= ?");

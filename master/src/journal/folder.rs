@@ -158,9 +158,10 @@ impl Folder {
         Ok(None)
     }
 
-    /// Removes the journal of a run that nobody has.
+    /// Removes the journal of a run that nobody has, or what is there of one that could not be made.
     pub fn remove(&self, run: &RunId) -> Result<(), JournalError> {
-        self.lock(run)?.remove()
+        let folder = self.of(run);
+        if folder.is_dir() { Self::take(run, folder)?.remove() } else { Ok(()) }
     }
 
     /// Removes the journal of a run of this process, once it is closed.
@@ -171,7 +172,6 @@ impl Folder {
                 Err(JournalError::Busy { .. }) if tokio::time::Instant::now() < until => {
                     tokio::time::sleep(Duration::from_millis(5)).await;
                 }
-                Err(JournalError::Missing { .. }) => return Ok(()),
                 outcome => return outcome,
             }
         }
@@ -182,6 +182,10 @@ impl Folder {
         if !folder.join(NAME).is_file() {
             return Err(JournalError::Missing { run: run.clone(), folder });
         }
+        Self::take(run, folder)
+    }
+
+    fn take(run: &RunId, folder: PathBuf) -> Result<Locked, JournalError> {
         Locked::take(&folder).map_err(|error| match error {
             TryLockError::WouldBlock => JournalError::Busy { run: run.clone() },
             TryLockError::Error(source) => JournalError::Folder { folder, source },

@@ -80,6 +80,7 @@ impl Worker {
             master_timeout: setup.master_timeout,
             master: "master".into(),
             targets: None,
+            spool: None,
         };
         let membership = Membership::new(self.now(context), options);
         self.process = Some(Process {

@@ -40,6 +40,10 @@ pub(super) struct Journaling {
     changes: usize,
     started: bool,
     stopping: Option<bool>,
+    /// The only worker is in this process.
+    local: bool,
+    /// It is, and its last frame is in.
+    finished: bool,
     /// It was said to be behind, and by how much it was at most.
     behind: Option<Duration>,
 }
@@ -83,6 +87,8 @@ impl Journaling {
             changes: 0,
             started: false,
             stopping: None,
+            local: spec.local,
+            finished: false,
             behind: None,
         }
     }
@@ -105,6 +111,8 @@ impl Journaling {
             changes: recovered.program.changes().len(),
             started: true,
             stopping: recovered.stopping.map(|(_, abort)| abort),
+            local: false,
+            finished: false,
             behind: None,
         };
         (recovered, journaling)
@@ -139,7 +147,9 @@ impl Journaling {
     ) -> Option<Effect> {
         let effect = match effect {
             Effect::Journal(entry) => {
-                self.append(*entry);
+                if self.is_wanted(&entry) {
+                    self.append(*entry);
+                }
                 return None;
             }
             effect => effect,
@@ -153,6 +163,19 @@ impl Journaling {
             Effect::SendBlobs(..) | Effect::WriteLines(..) | Effect::Hangup(..) | Effect::Journal(_) => false,
         };
         if waits && self.journal.is_some() { self.gate.hold(now, self.newest, effect) } else { Some(effect) }
+    }
+
+    /// The worker in this process dies with it, and nobody takes its run up. So the records that it
+    /// delivers after all its load, which may be a hundred thousand, are not worth their time on a disk.
+    fn is_wanted(&mut self, entry: &Entry) -> bool {
+        match entry {
+            Entry::Frame { frame, .. } => {
+                self.finished |= self.local && frame.body.last;
+                true
+            }
+            Entry::Records(_) => !self.finished,
+            Entry::Order(..) | Entry::Control(_) | Entry::Granted { .. } => true,
+        }
     }
 
     /// Journals what a message promises. Whether it has to wait for that.
@@ -190,11 +213,12 @@ impl Journaling {
             ToWorker::Stop { .. } => self.stopping(ran, false),
             ToWorker::Abort { .. } => self.stopping(ran, true),
             ToWorker::FrameAck { .. } | ToWorker::RecordAck { .. } | ToWorker::RunClosed { .. } => true,
+            // an assignment that waits, and was made before, must not undo it afterwards
+            ToWorker::Throttles { .. } => true,
             ToWorker::Welcome { .. }
             | ToWorker::Refused(_)
             | ToWorker::Blob { .. }
             | ToWorker::BeatReply(_)
-            | ToWorker::Throttles { .. }
             | ToWorker::Goodbye { .. } => false,
         }
     }
@@ -240,7 +264,11 @@ impl Journaling {
 
     /// What may be carried out now, and what people should know.
     fn turn(&mut self, now: Mono, over: bool) -> (Vec<Effect>, Option<String>) {
-        let Some(journal) = &self.journal else { return (self.gate.open(), None) };
+        let Some(journal) = &self.journal else {
+            // it did not begin yet: nothing is held; or it is no more: nothing has to be
+            let released = if self.first.is_some() { Vec::new() } else { self.gate.open() };
+            return (released, None);
+        };
         if let Some(why) = journal.failure() {
             self.journal = None;
             tracing::error!(run = %self.run, "the journal failed, and the run goes on without: {why}");
@@ -358,5 +386,107 @@ impl Driver {
         for effect in released {
             self.act(effect);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::{Folder, MemoryJournal};
+    use crate::run::fixture;
+    use ld_shared::frame::{Frame, FrameBody, FrameKey};
+    use ld_shared::plan::Pool;
+    use std::sync::Arc;
+
+    const SESSION: SessionId = SessionId(1);
+
+    fn journaling() -> (Journaling, Order) {
+        let plan = Arc::new(fixture::plan());
+        let spec = Spec {
+            run: RunId("r".into()),
+            digest: Digest::of(&plan.to_json()),
+            plan,
+            blobs: Vec::new(),
+            expected: 1,
+            wait: Duration::ZERO,
+            allow_missing: false,
+            thresholds: Vec::new(),
+            local: false,
+            one_worker: false,
+        };
+        let (folder, command) = (Folder::new("nowhere".into()), Digest("c".into()));
+        let order = JournalOrder { folder, command, label: None, given: None };
+        let (inputs, _) = mpsc::channel(1);
+        let beginning = Beginning { spec: &spec, blobs: &BTreeMap::new(), inputs: inputs.downgrade() };
+        let journaling = Journaling::new(order, beginning);
+        let Some((Entry::Order(order, _), _)) = &journaling.first else { panic!("it begins with its order") };
+        let order = (**order).clone();
+        (journaling, order)
+    }
+
+    fn frame() -> Effect {
+        let key = FrameKey { run: RunId("r".into()), session: SESSION, seq: 1 };
+        let frame = Box::new(Frame { key, body: FrameBody::default() });
+        Effect::Journal(Box::new(Entry::Frame { frame, sealed_at: RunTime(1) }))
+    }
+
+    fn send(message: ToWorker) -> Effect {
+        Effect::Send(SESSION, message)
+    }
+
+    fn ack() -> Effect {
+        send(ToWorker::FrameAck { run: RunId("r".into()), seq: 1, record_limits: [0; 2] })
+    }
+
+    fn pass(journaling: &mut Journaling, effect: Effect) -> Option<Effect> {
+        let member = |_| Joined { name: "w".into(), cores: 1, secret: Vec::new() };
+        journaling.pass(Mono(0), RunTime(0), effect, member)
+    }
+
+    #[test]
+    fn nothing_that_depends_on_an_entry_leaves_before_its_commit() {
+        let (mut journaling, order) = journaling();
+        // workers are awaited for a while: that must not open the gate for good
+        assert_eq!(journaling.turn(Mono(0), false), (vec![], None));
+        let journal = MemoryJournal::new(&order);
+        journaling.journal = Some(Box::new(journal.clone()));
+        journaling.first = None;
+        let run = RunId("r".into());
+        let tickets =
+            send(ToWorker::Tickets { run: run.clone(), pool: Pool::Iterations, tickets: 0..4, exhausted: false });
+        assert_eq!(pass(&mut journaling, frame()), None);
+        assert_eq!(pass(&mut journaling, ack()), None);
+        assert_eq!(pass(&mut journaling, tickets.clone()), None);
+        let stop = send(ToWorker::Stop { run: run.clone() });
+        assert_eq!(pass(&mut journaling, stop.clone()), Some(stop), "a slow disk delays no stop");
+        assert_eq!(journaling.turn(Mono(0), false), (vec![], None));
+        let (released, said) = journaling.turn(Mono(3_000_000_000), false);
+        assert!(released.is_empty() && said.unwrap().contains("3.0 s behind"));
+        journal.commit(false);
+        let (released, said) = journaling.turn(Mono(3_000_000_001), false);
+        assert_eq!(released, [ack(), tickets]);
+        assert!(said.unwrap().contains("up to date again"));
+        // the end of the run waits as well, yet not for ever
+        assert_eq!(pass(&mut journaling, Effect::Closed), None);
+        assert_eq!(journaling.turn(Mono(1), true), (vec![], None));
+        let (released, said) = journaling.turn(Mono(11_000_000_000), true);
+        assert_eq!(released, [Effect::Closed]);
+        assert!(said.unwrap().contains("not waited for"));
+    }
+
+    #[test]
+    fn without_a_disk_the_run_goes_on() {
+        let (mut journaling, order) = journaling();
+        let journal = MemoryJournal::new(&order);
+        journaling.journal = Some(Box::new(journal.clone()));
+        journaling.first = None;
+        assert_eq!(pass(&mut journaling, frame()), None);
+        assert_eq!(pass(&mut journaling, ack()), None);
+        journal.fail("no space left");
+        let (released, said) = journaling.turn(Mono(0), false);
+        assert_eq!(released, [ack()]);
+        assert!(said.unwrap().contains("journal failed: no space left"));
+        assert_eq!(pass(&mut journaling, frame()), None);
+        assert_eq!(pass(&mut journaling, ack()), Some(ack()));
     }
 }
