@@ -23,7 +23,7 @@ use prost::Message;
 use serde_json::Value;
 
 fn cases() -> u64 {
-    std::env::var("PROPTEST_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(1_500)
+    std::env::var("PROPTEST_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(8_000)
 }
 
 fn corpus(ending: &str) -> Vec<Vec<u8>> {
@@ -35,13 +35,13 @@ fn corpus(ending: &str) -> Vec<Vec<u8>> {
     files.into_iter().map(|path| std::fs::read(path).unwrap()).collect()
 }
 
-/// Some of `right`, spoiled in one to eight places; now and then only noise.
+/// Some of `right`, spoiled in one to four places; now and then only noise.
 fn mutated(rng: &mut KeyedRng, right: &[Vec<u8>]) -> Vec<u8> {
     if rng.below(10) == 0 {
         return (0..rng.below(300)).map(|_| rng.next_u64() as u8).collect();
     }
     let mut bytes = right[rng.below(right.len() as u64) as usize].clone();
-    for _ in 0..=rng.below(8) {
+    for _ in 0..=rng.below(4) {
         let at = rng.below(bytes.len() as u64 + 1) as usize;
         let to = (at + rng.below(40) as usize).min(bytes.len());
         match rng.below(7) {

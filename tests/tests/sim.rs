@@ -17,14 +17,14 @@ fn seeds(range: std::ops::Range<u64>) {
 
 #[test]
 fn hundreds_of_seeds() {
-    seeds(0..300);
+    seeds(0..250);
 }
 
 /// Some thousands more: `tests/run --long`.
 #[test]
 #[ignore = "takes minutes"]
 fn thousands_of_seeds() {
-    seeds(300..5_000);
+    seeds(250..5_000);
 }
 
 #[test]

@@ -128,6 +128,11 @@ impl Tenures {
         self.0.push(Tenure { epoch, from, part: Part { caps: vec![0; caps], ..Part::default() } });
     }
 
+    /// Assignment `epoch` came into force no earlier than at `from`: its worker had not heard of it before.
+    pub fn delay(&mut self, epoch: Epoch, from: RunTime) {
+        self.0.iter_mut().filter(|tenure| tenure.epoch >= epoch).for_each(|tenure| tenure.from = tenure.from.max(from));
+    }
+
     /// What assignment `epoch` took away stays owned: nobody knows whether it came into force.
     pub fn keep(&mut self, epoch: Epoch, part: &Part) {
         self.0.iter_mut().filter(|tenure| tenure.epoch >= epoch).for_each(|tenure| tenure.part.add(part));
@@ -154,15 +159,15 @@ impl Tenures {
 }
 
 /// Lanes that none of them owned, in pieces of `[0, end)`.
-pub fn nobodys<'a>(all: impl Iterator<Item = &'a Tenures> + Clone, end: RunTime) -> Vec<(RunTime, RunTime, LaneSet)> {
-    let changes = all.clone().flat_map(|tenures| tenures.0.iter().map(|tenure| tenure.from));
+pub fn nobodys(all: &[&Tenures], end: RunTime) -> Vec<(RunTime, RunTime, LaneSet)> {
+    let changes = all.iter().flat_map(|tenures| tenures.0.iter().map(|tenure| tenure.from));
     let mut instants: Vec<RunTime> = changes.filter(|at| *at < end).chain([RunTime(0), end]).collect();
     instants.sort_unstable();
     instants.dedup();
     let free = |pair: &[RunTime]| {
         let (from, to) = (pair[0], pair[1]);
         let mut owned = LaneSet::empty();
-        all.clone().flat_map(|tenures| tenures.within(from, to)).for_each(|(.., lanes)| owned.extend(lanes));
+        all.iter().flat_map(|tenures| tenures.within(from, to)).for_each(|(.., lanes)| owned.extend(lanes));
         let mut free = LaneSet::full();
         owned.iter().for_each(|lane| free.remove(lane));
         (!free.is_empty()).then_some((from, to, free))
@@ -262,7 +267,7 @@ mod tests {
         one.change(Epoch(3), at(5), lanes(&[1, 2, 7]));
         let mut seven = LaneSet::empty();
         seven.insert(7);
-        let free = nobodys([&one, &other].into_iter(), at(9));
+        let free = nobodys(&[&one, &other], at(9));
         assert_eq!(free, [(at(0), at(3), rest), (at(5), at(9), seven)]);
     }
 }

@@ -114,12 +114,13 @@ impl Log {
             ToWorker::Stop { .. } => self.stopping(ran, false),
             ToWorker::Abort { .. } => self.stopping(ran, true),
             ToWorker::FrameAck { .. } | ToWorker::RecordAck { .. } | ToWorker::RunClosed { .. } => true,
+            // an assignment that waits, and was made before, must not undo it afterwards
+            ToWorker::Throttles { .. } => true,
             ToWorker::Program { .. }
             | ToWorker::Welcome { .. }
             | ToWorker::Refused(_)
             | ToWorker::Blob { .. }
             | ToWorker::BeatReply(_)
-            | ToWorker::Throttles { .. }
             | ToWorker::Goodbye { .. } => false,
         }
     }

@@ -102,7 +102,6 @@ impl Coordinator {
 
     /// A worker that took part is gone, lost or with goodbye: what becomes of its part.
     pub(super) fn on_gone(&mut self, now: Mono, session: SessionId, effects: &mut Vec<Effect>) {
-        let State::Running { t0 } = self.state else { return };
         let Some(participant) = self.participants.get_mut(&session) else { return };
         let name = participant.name.to_string();
         // what it was asked to give up and has not confirmed it may still have used
@@ -111,6 +110,7 @@ impl Coordinator {
         {
             participant.tenures.keep(epoch, &part);
         }
+        let State::Running { t0 } = self.state else { return };
         let left = matches!(participant.stage, Stage::Left { .. });
         match self.spec.plan.on_worker_loss {
             WorkerLoss::Abort if !left => {
@@ -267,9 +267,19 @@ impl Coordinator {
 
     /// A worker goes by an assignment.
     pub(super) fn on_assigned(&mut self, now: Mono, session: SessionId, epoch: Epoch, effects: &mut Vec<Effect>) {
+        let at = self.run_now(now);
         let Some(handover) = &mut self.handover else { return };
-        if let Some((_, part)) = handover.donors.remove(&session).filter(|(asked, _)| *asked <= epoch) {
+        // a confirmation of an assignment before that one says nothing of it
+        if handover.donors.get(&session).is_some_and(|(asked, _)| *asked <= epoch)
+            && let Some((asked, part)) = handover.donors.remove(&session)
+        {
             handover.free.add(&part);
+            // heard of late: until then it went on
+            if at > handover.from
+                && let Some(participant) = self.participants.get_mut(&session)
+            {
+                participant.tenures.delay(asked, at);
+            }
         }
         self.hand_over_if_confirmed(now, effects);
     }

@@ -1,7 +1,7 @@
 //! What a closed run measured.
 
 use super::super::assign::own_due;
-use super::super::handover::nobodys;
+use super::super::handover::{Tenures, nobodys};
 use super::super::ledger::SessionLedger;
 use super::super::loss::{Known, bound, due};
 use super::{Coordinator, Participant, RunError, Stage, State};
@@ -272,7 +272,8 @@ impl Coordinator {
     fn nobodys(&self, end: RunTime) -> Fate {
         let plan = &self.load;
         let mut fate = Fate::default();
-        for (from, to, lanes) in nobodys(self.participants.values().map(|p| &p.tenures), end) {
+        let tenures: Vec<&Tenures> = self.participants.values().map(|p| &p.tenures).collect();
+        for (from, to, lanes) in nobodys(&tenures, end) {
             let due = |from, to| plan.scenarios.iter().map(|s| own_due(plan, s, &lanes, from, to)).sum();
             self.settle_nobody((from, to), due, &mut fate);
         }

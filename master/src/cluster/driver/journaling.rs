@@ -213,11 +213,12 @@ impl Journaling {
             ToWorker::Stop { .. } => self.stopping(ran, false),
             ToWorker::Abort { .. } => self.stopping(ran, true),
             ToWorker::FrameAck { .. } | ToWorker::RecordAck { .. } | ToWorker::RunClosed { .. } => true,
+            // an assignment that waits, and was made before, must not undo it afterwards
+            ToWorker::Throttles { .. } => true,
             ToWorker::Welcome { .. }
             | ToWorker::Refused(_)
             | ToWorker::Blob { .. }
             | ToWorker::BeatReply(_)
-            | ToWorker::Throttles { .. }
             | ToWorker::Goodbye { .. } => false,
         }
     }
