@@ -49,7 +49,7 @@ impl Bounded for v1::ResultsFromMaster {
 }
 
 /// Fields that are messages with lists in them.
-struct Inner(u64, &'static [Inner]);
+struct Inner(u64, &'static [Self]);
 
 /// `frame`: its `phases`; `record_batch`: its `records` and their `answer`s.
 const RESULTS: &[Inner] = &[Inner(2, &[Inner(7, &[])]), Inner(3, &[Inner(4, &[Inner(11, &[])])])];

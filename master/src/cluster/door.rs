@@ -4,7 +4,7 @@
 //! kilobytes, and there are only so many at once: the one that has been there longest makes room.
 
 use ld_shared::boot::clock;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -96,7 +96,7 @@ impl Peer {
 
 /// Addresses that were complained of. Beyond the limit all are forgotten, and may be named again.
 #[derive(Debug, Default)]
-struct Suspects(Mutex<BTreeMap<IpAddr, ()>>);
+struct Suspects(Mutex<BTreeSet<IpAddr>>);
 
 impl Suspects {
     fn is_new(&self, ip: IpAddr) -> bool {
@@ -104,7 +104,7 @@ impl Suspects {
         if known.len() >= MOST_SUSPECTS {
             known.clear();
         }
-        known.insert(ip, ()).is_none()
+        known.insert(ip)
     }
 }
 

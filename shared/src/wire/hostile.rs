@@ -21,8 +21,9 @@ fn read_as_all(bytes: &[u8]) {
         drop(results_from_worker(message));
     }
     if let Ok(message) = v1::FromMaster::decode(bytes) {
-        drop(challenge_from_master(&message));
-        drop(control_from_master(message));
+        if challenge_from_master(&message).is_none() {
+            drop(control_from_master(message));
+        }
     }
     if let Ok(message) = v1::ResultsFromMaster::decode(bytes) {
         drop(results_from_master(message));
