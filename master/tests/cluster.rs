@@ -148,7 +148,6 @@ fn plan(seconds: f64, seed: u64) -> Plan {
         details: Vec::new(),
         on_worker_loss: ld_shared::plan::WorkerLoss::default(),
         on_master_loss: ld_shared::plan::MasterLoss::default(),
-        allow_targets: Vec::new(),
         secrets: None,
     }
 }
@@ -184,7 +183,7 @@ fn listening(expected_workers: u32, wait: Duration) -> ClusterOptions {
 
 fn options(master: String, protocol: u32) -> Options {
     let hello = Hello { protocol, build: "test".into(), name: "w".into(), cores: 1, returning: None };
-    Options { hello, capacity: 1_000, stay: false, master_timeout: Duration::from_secs(5), master, targets: None }
+    Options { hello, capacity: 1_000, stay: false, master_timeout: Duration::from_secs(5), master, targets: None, spool: None }
 }
 
 /// A worker on a thread of its own; dropping the sender's clone signals nothing.

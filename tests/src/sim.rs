@@ -10,7 +10,8 @@
 //! A run is a function of its seed. [`Sabotage`] plants a fault in the modelled shells: a simulator
 //! that does not find it within some hundred seeds is no proof of anything.
 //!
-//! Deliberately absent: threads, sockets, SQLite, bytes (messages pass as values; their wire form
+//! The journal is the real one, on a disk that loses what was not committed: a
+//! master that is killed comes back over it. Deliberately absent: threads, sockets, SQLite, bytes (messages pass as values; their wire form
 //! has a property test of its own), single requests as records.
 //!
 //! [`Coordinator`]: ld_master::cluster::coordinator::Coordinator
@@ -21,6 +22,7 @@
 
 mod clock;
 mod engine;
+mod journal;
 mod master;
 mod net;
 mod setup;
@@ -45,6 +47,10 @@ pub enum Sabotage {
     TicketTwice,
     /// A silent worker's share is given away 2.4 s after its last beat.
     GiveAwayEarly,
+    /// Frames are acknowledged before they are on the disk.
+    AcknowledgeEarly,
+    /// Tickets are handed out before that is on the disk.
+    GrantEarly,
     /// New shares of limits are used before those that shrink have shrunk.
     RaiseLimitsFirst,
 }

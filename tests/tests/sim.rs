@@ -43,6 +43,8 @@ fn planted_faults_are_found() {
         Sabotage::TicketTwice,
         Sabotage::GiveAwayEarly,
         Sabotage::RaiseLimitsFirst,
+        Sabotage::AcknowledgeEarly,
+        Sabotage::GrantEarly,
     ];
     for sabotage in planted {
         let found = (0..200).find_map(|seed| simulate(seed, sabotage).err());

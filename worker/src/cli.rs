@@ -67,6 +67,9 @@ pub struct Arguments {
     /// Users, or open iterations of an open model, that it takes part for at most [default: what its open files allow].
     #[arg(long, env = "LD_WORKER_MAX_USERS", value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub max_users: Option<u64>,
+    /// A folder for results that the master has not taken yet: memory need not hold them all while it is away.
+    #[arg(long, env = "LD_WORKER_SPOOL", value_name = "DIR")]
+    pub spool: Option<PathBuf>,
     /// Form of log lines.
     #[arg(long, env = "LD_WORKER_LOG", value_enum, default_value_t = Log::Text)]
     pub log: Log,
@@ -212,6 +215,7 @@ fn run<L: LoadMaker>(arguments: Arguments, credentials: Credentials) -> std::io:
         master_timeout: arguments.master_timeout,
         master: arguments.master.clone(),
         targets: (!arguments.allow_targets.is_empty()).then_some(TargetList(arguments.allow_targets)),
+        spool: arguments.spool,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let exit = runtime.block_on(async {

@@ -246,8 +246,10 @@ impl Engine {
     ///
     /// # The lease
     ///
-    /// While there is no lease nothing starts and no arrival is taken: users wait. An engine whose
-    /// test comes to its end meanwhile waits for a new lease, for word of its lanes, or for an order.
+    /// While there is no lease nothing starts and no arrival is taken: users wait (an iteration of the
+    /// open model that has begun ends before its next request, for that would be late by the wait). An
+    /// engine whose test comes to its end meanwhile waits for a new lease, for word of its lanes, or
+    /// for an order.
     /// - A new lease finds the same tenure: arrivals that were due without a lease, and those that
     ///   it made more than 1 s late, are counted due and dropped `no_owner`. Users go on.
     /// - An assignment says that the tenure ended at `from`: only what was due before is counted.

@@ -3,7 +3,7 @@
 //! A pure state machine: `on(now, event, &mut effects)` and `deadline()`. The shell in
 //! [`crate::link`] moves bytes, stamps the clock and drives the engine.
 
-use crate::spool::Spool;
+use crate::spool::{Folder, Shelf, Spool};
 use bytes::{Bytes, BytesMut};
 use ld_shared::clock_estimate::ClockEstimate;
 use ld_shared::frame::{Frame, FrameBody, FrameKey};
@@ -17,6 +17,7 @@ use ld_shared::targets::TargetList;
 use ld_shared::time::{Mono, RunTime};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Between two attempts to reach the master.
@@ -54,6 +55,8 @@ pub struct Options {
     pub master: String,
     /// Which targets it dials, whatever a plan allows; `None`: any.
     pub targets: Option<TargetList>,
+    /// Where frames lie that the master has not counted yet, beside memory.
+    pub spool: Option<PathBuf>,
 }
 
 /// What happens to a worker.
@@ -694,10 +697,12 @@ impl Membership {
         let digests = missing.iter().cloned().collect();
         effects.push(Effect::Send(ToMaster::NeedBlobs { run: run.clone(), digests }));
         let stage = Stage::Fetching { plan, missing, blobs: BTreeMap::new(), partial: BytesMut::new() };
+        let folder = |dir: &PathBuf| Some(Folder::new(dir, &run, self.home.as_ref()?.session));
+        let shelf = self.options.spool.as_ref().and_then(folder).map(|folder| Box::new(folder) as Box<dyn Shelf>);
         self.run = Some(Run {
             run,
             stage,
-            spool: Spool::default(),
+            spool: Spool::new(shelf),
             records: Shipped::default(),
             ready: Ready { on_master_loss: MasterLoss::Stop, is_replaced: false, graceful_stop: Duration::ZERO },
             epoch: Epoch(0),

@@ -36,6 +36,7 @@ pub async fn join(master: String, cores: usize, security: &Security, requests: m
         master_timeout: MASTER_TIMEOUT,
         master: master.clone(),
         targets: security.targets.clone(),
+        spool: None,
     };
     let first = Credentials::first_use();
     let tls = first.tls.filter(|_| security.tls != TlsMode::Off);

@@ -35,6 +35,7 @@ pub(super) fn spawn<L: LoadMaker>(
         master_timeout: Duration::from_mins(1),
         master: "in this process".into(),
         targets,
+        spool: None,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::Builder::new().name("ld-link".into()).spawn(move || {

@@ -2,6 +2,7 @@
 //! [`Coordinator`] decide.
 
 use super::Sabotage;
+use super::journal::{Log, order, secret};
 use super::net::{ConnectionId, Packet, Side};
 use super::setup::{Setup, WAIT};
 use super::world::Context;
@@ -9,11 +10,12 @@ use bytes::Bytes;
 use chrono::{DateTime, TimeDelta};
 use ld_master::cluster::coordinator::{Coordinator, Effect, Event, RunError, Spec};
 use ld_master::cluster::membership::Registry;
+use ld_master::journal::{MemoryJournal, RecoverError, book::Image};
 use ld_master::run::Measured;
-use ld_shared::id::{Digest, RunId, SessionId};
+use ld_shared::id::{RunId, SessionId};
 use ld_shared::message::{BeatReply, Hello, Returning, ToMaster, ToWorker};
 use ld_shared::plan::Pool;
-use ld_shared::time::Mono;
+use ld_shared::time::{Mono, RunTime};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -32,6 +34,7 @@ pub(crate) struct Master {
     registry: Registry,
     connections: BTreeMap<ConnectionId, Option<SessionId>>,
     coordinator: Coordinator,
+    log: Log,
     effects: Vec<Effect>,
     turned: Mono,
     /// What the run came to.
@@ -42,25 +45,38 @@ pub(crate) struct Master {
 
 impl Master {
     pub(crate) fn new(setup: &Setup, context: &Context) -> Self {
-        let index = setup.workers;
-        let now = context.mono(index);
-        let spec = Spec {
-            run: RunId("r".into()),
-            plan: Arc::clone(&setup.plan),
-            digest: Setup::digest(),
-            blobs: vec![Setup::digest()],
-            expected: setup.workers,
-            wait: WAIT,
-            allow_missing: setup.allow_missing,
-            thresholds: Vec::new(),
-            local: false,
-            one_worker: false,
+        let spec = spec(setup);
+        let now = context.mono(setup.workers);
+        let log = Log::new(order(&spec), context.sabotage);
+        Self::with(setup, now, Registry::default(), Coordinator::new(now, spec), log)
+    }
+
+    /// Takes up over what another master left; `None`: there is nothing to take up.
+    pub(crate) fn resume(setup: &Setup, context: &Context, image: Image, life: u64) -> Option<Self> {
+        let (disk, recovered) = match MemoryJournal::resume(image) {
+            // killed before it had said what its run is
+            Err(RecoverError::Empty) => return None,
+            resumed => resumed.expect("what was committed can be read"),
         };
+        let t0 = recovered.started.as_ref().filter(|_| !recovered.closed)?.mono;
+        let now = context.mono(setup.workers);
+        let mut registry = Registry::after(1_000 * life);
+        recovered.sessions.keys().for_each(|session| registry.reserve(*session));
+        let log = Log::resume(disk, &recovered, context.sabotage);
+        let coordinator = Coordinator::resume(now, spec(setup), t0, recovered);
+        for (session, name, cores) in coordinator.awaited() {
+            registry.expect(now, session, name.clone(), cores);
+        }
+        Some(Self::with(setup, now, registry, coordinator, log))
+    }
+
+    fn with(setup: &Setup, now: Mono, registry: Registry, coordinator: Coordinator, log: Log) -> Self {
         Self {
-            index,
-            registry: Registry::default(),
+            index: setup.workers,
+            registry,
             connections: BTreeMap::new(),
-            coordinator: Coordinator::new(now, spec),
+            coordinator,
+            log,
             effects: Vec::new(),
             turned: now,
             result: None,
@@ -117,7 +133,7 @@ impl Master {
             (ToMaster::Hello(hello), None) => match self.registry.join(at, &hello) {
                 Ok((session, name)) => {
                     self.connections.insert(connection, Some(session));
-                    let secret = secret(session);
+                    let secret = Bytes::from(secret(session));
                     self.send(context, session, ToWorker::Welcome { session, secret, name: name.to_string() });
                     self.tell(context, Event::Joined);
                 }
@@ -152,7 +168,7 @@ impl Master {
 
     fn is_returning(&self, hello: &Hello) -> bool {
         let returning = hello.returning.as_ref().filter(|_| self.result.is_none());
-        returning.is_some_and(|r| self.coordinator.may_return(r.session) && r.secret == secret(r.session))
+        returning.is_some_and(|r| self.coordinator.may_return(r.session) && r.secret == *secret(r.session))
     }
 
     fn take_back(&mut self, context: &mut Context, connection: ConnectionId, hello: &Hello) {
@@ -183,7 +199,15 @@ impl Master {
     fn tell(&mut self, context: &mut Context, event: Event) {
         let now = self.now(context);
         let beat = matches!(event, Event::Message(_, ToMaster::Beat(_)) | Event::Tick);
+        if self.result.is_none()
+            && let Some(t0) = self.coordinator.t0()
+        {
+            self.log.hear(&event, t0, now);
+        }
         self.coordinator.on(now, event, &self.registry, &mut self.effects);
+        if self.result.is_none() {
+            self.log.note(&self.coordinator);
+        }
         if !beat && self.result.is_none() {
             let sessions = self.registry.members().map(|(session, _)| session);
             context.truth.owners(sessions.filter_map(|session| self.coordinator.lanes_of(session)));
@@ -224,25 +248,49 @@ impl Master {
     fn carry_out(&mut self, context: &mut Context) {
         while !self.effects.is_empty() {
             for effect in std::mem::take(&mut self.effects) {
-                match effect {
-                    Effect::Send(session, message) => self.send(context, session, message),
-                    Effect::SendBlobs(session, digests) => {
-                        for digest in digests {
-                            let data = Bytes::from_static(b"plan");
-                            debug_assert_eq!(digest, Digest::of(&data));
-                            let blob = ToWorker::Blob { digest, total: data.len() as u64, offset: 0, data };
-                            self.send(context, session, blob);
-                        }
-                    }
-                    // the model's disk is not there yet: what was counted is as good as on it
-                    Effect::WriteLines(..) | Effect::Journal(_) => {}
-                    // every worker of the model keeps the contract
-                    Effect::Hangup(session, why) => {
-                        context.truth.check(false, || format!("B2: session {session} is hung up on: {why}"));
-                    }
-                    Effect::Closed => self.finish(context),
+                let now = self.now(context);
+                let ran = self.coordinator.t0().map_or(RunTime(0), |t0| now.since(t0).into());
+                if let Some(effect) = self.log.pass(now, ran, effect, &self.registry) {
+                    self.act(context, effect);
                 }
             }
+        }
+        if self.log.is_behind() {
+            context.commit();
+        }
+    }
+
+    /// The disk has everything: what waited for it goes.
+    pub(crate) fn committed(&mut self, context: &mut Context, whole: bool) {
+        self.turn(context);
+        self.log.disk.commit(whole);
+        for effect in self.log.release() {
+            self.act(context, effect);
+        }
+        self.carry_out(context);
+    }
+
+    /// What a crash leaves.
+    pub(crate) fn image(&self) -> Image {
+        self.log.disk.image()
+    }
+
+    fn act(&mut self, context: &mut Context, effect: Effect) {
+        match effect {
+            Effect::Send(session, message) => self.send(context, session, message),
+            Effect::SendBlobs(session, digests) => {
+                for digest in digests {
+                    let data = Bytes::from_static(b"plan");
+                    let blob = ToWorker::Blob { digest, total: data.len() as u64, offset: 0, data };
+                    self.send(context, session, blob);
+                }
+            }
+            Effect::WriteLines(..) | Effect::Journal(_) => {}
+            // every worker of the model keeps the contract
+            Effect::Hangup(session, why) => {
+                context.truth.check(false, || format!("B2: session {session} is hung up on: {why}"));
+            }
+            Effect::Closed => self.finish(context),
         }
     }
 
@@ -291,7 +339,17 @@ impl Master {
     }
 }
 
-/// What proves a session.
-fn secret(session: SessionId) -> Bytes {
-    Bytes::from(session.0.to_le_bytes().to_vec())
+fn spec(setup: &Setup) -> Spec {
+    Spec {
+        run: RunId("r".into()),
+        plan: Arc::clone(&setup.plan),
+        digest: Setup::digest(),
+        blobs: vec![Setup::digest()],
+        expected: setup.workers,
+        wait: WAIT,
+        allow_missing: setup.allow_missing,
+        thresholds: Vec::new(),
+        local: false,
+        one_worker: false,
+    }
 }

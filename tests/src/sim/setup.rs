@@ -30,8 +30,10 @@ pub(crate) enum Fault {
     /// `kill -9`; `vanish`: its machine goes with it, nobody closes its connection. A new process
     /// comes after a while.
     Kill { worker: usize, vanish: bool, back: Option<u64> },
-    /// `kill -9` of the master.
-    KillMaster,
+    /// `kill -9` of the master; another one takes its run up after a while.
+    KillMaster { back: Option<u64> },
+    /// Commits take so long.
+    SlowDisk { delay: u64, length: u64 },
     /// Somebody ends the run.
     Stop,
     /// Somebody ends it at once.
@@ -135,7 +137,7 @@ fn fault(workers: usize, seconds: u64, rng: &mut KeyedRng) -> (u64, Fault) {
     let length = [300 * MS, 1_500 * MS, 3_500 * MS, 7_000 * MS][rng.below(4) as usize];
     let length = length / 2 + rng.below(length);
     let late = |rng: &mut KeyedRng| if rng.below(2) == 0 { 0 } else { rng.below(2 * SECOND) };
-    let fault = match rng.below(16) {
+    let fault = match rng.below(18) {
         0..=1 => Fault::Cut { worker, up: true, down: true, length },
         2 => Fault::Cut { worker, up: true, down: false, length },
         3 => Fault::Cut { worker, up: false, down: true, length },
@@ -146,8 +148,9 @@ fn fault(workers: usize, seconds: u64, rng: &mut KeyedRng) -> (u64, Fault) {
         10 => Fault::Freeze { node: None, length },
         11 => Fault::Kill { worker, vanish: false, back: Some(200 * MS + rng.below(3 * SECOND)) },
         12 => Fault::Kill { worker, vanish: rng.below(2) == 0, back: None },
-        13 => Fault::KillMaster,
-        14 => {
+        13..=14 => Fault::KillMaster { back: (rng.below(5) > 0).then(|| 100 * MS + rng.below(5 * SECOND)) },
+        15 => Fault::SlowDisk { delay: 50 * MS + rng.below(3 * SECOND), length },
+        16 => {
             if rng.below(2) == 0 {
                 Fault::Stop
             } else {

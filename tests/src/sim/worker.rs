@@ -80,6 +80,7 @@ impl Worker {
             master_timeout: setup.master_timeout,
             master: "master".into(),
             targets: None,
+            spool: None,
         };
         let membership = Membership::new(self.now(context), options);
         self.process = Some(Process {
@@ -126,7 +127,7 @@ impl Worker {
                     // the master's process is gone: it gives nothing away
                     context.truth.leased(self.index, now.after(ORPHAN_LEASE));
                 }
-                Event::Disconnected(Unreached { refused, hopeless: false, seen: seen.into() })
+                Event::Disconnected(Unreached { refused, ..Unreached::seen(seen) })
             }
         };
         self.feed(setup, context, event);

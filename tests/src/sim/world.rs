@@ -7,6 +7,7 @@ use super::setup::{Fault, Setup, WAIT};
 use super::truth::Truth;
 use super::worker::{End, REFUSED, Worker};
 use super::{Outcome, Sabotage, Violation};
+use ld_master::journal::book::Image;
 use ld_master::run::Ending;
 use ld_shared::id::RunId;
 use ld_shared::message::{PREPARE_WITHIN, ToMaster, ToWorker};
@@ -50,6 +51,14 @@ pub(crate) enum Happening {
         worker: usize,
     },
     Thaw(usize),
+    /// The master's disk has it.
+    Commit {
+        life: u64,
+    },
+    /// Commits are fast again.
+    EaseDisk,
+    /// A master takes up what another one left.
+    MasterReturns,
     /// The master says goodbye, then it ends.
     Goodbye,
     MasterEnds,
@@ -69,6 +78,11 @@ pub(crate) struct Context {
     pub(crate) sabotage: Sabotage,
     clocks: Vec<Clock>,
     master_lives: bool,
+    /// How many masters there were.
+    master_life: u64,
+    /// A commit is under way; how long it takes at least.
+    commits: bool,
+    disk: u64,
     trace: Option<VecDeque<String>>,
 }
 
@@ -123,6 +137,15 @@ impl Context {
         }
     }
 
+    /// Something waits for the disk.
+    pub(crate) fn commit(&mut self) {
+        if !std::mem::replace(&mut self.commits, true) {
+            let tail = if self.rng.below(6) == 0 { self.rng.below(400 * MS) } else { 0 };
+            let at = self.now + MS / 2 + self.disk + self.rng.below(20 * MS) + tail;
+            self.schedule(at, Happening::Commit { life: self.master_life });
+        }
+    }
+
     /// A worker dials the master.
     pub(crate) fn dial(&mut self, worker: usize, life: u32) {
         let cut = self.net.paths[worker].cut != [0; 2];
@@ -152,7 +175,8 @@ pub(crate) struct World {
     workers: Vec<Worker>,
     nodes: Vec<Node>,
     steps: u64,
-    master_killed: bool,
+    /// What a master that was killed has left.
+    image: Option<Image>,
     /// For how long the master stood still.
     slept: u64,
 }
@@ -171,6 +195,9 @@ impl World {
             sabotage,
             clocks: setup.clocks.clone(),
             master_lives: true,
+            master_life: 1,
+            commits: false,
+            disk: 0,
             trace: traced.then(VecDeque::new),
         };
         let master = Master::new(&setup, &context);
@@ -183,7 +210,7 @@ impl World {
         context.schedule(0, Happening::Wake(setup.workers));
         let workers = (0..setup.workers).map(Worker::new).collect();
         let nodes = (0..=setup.workers).map(|_| Node::default()).collect();
-        Self { context, master: Some(master), workers, nodes, steps: 0, master_killed: false, slept: 0, setup }
+        Self { context, master: Some(master), workers, nodes, steps: 0, image: None, slept: 0, setup }
     }
 
     /// Turns the wheel until nobody is left.
@@ -242,7 +269,10 @@ impl World {
     }
 
     fn somebody_comes(&self) -> bool {
-        self.context.queue.values().any(|happening| matches!(happening, Happening::Begin { .. }))
+        self.context
+            .queue
+            .values()
+            .any(|happening| matches!(happening, Happening::Begin { .. } | Happening::MasterReturns))
     }
 
     /// Every wait has an end.
@@ -266,11 +296,13 @@ impl World {
             }),
             Happening::Dialed { worker, .. } | Happening::Prepared { worker, .. } => Some(*worker),
             Happening::Wake(node) => Some(*node),
-            Happening::Goodbye | Happening::MasterEnds => Some(self.setup.workers),
+            Happening::Goodbye | Happening::MasterEnds | Happening::Commit { .. } => Some(self.setup.workers),
             Happening::Begin { .. }
             | Happening::Fault(_)
             | Happening::Heal { .. }
             | Happening::Ease { .. }
+            | Happening::EaseDisk
+            | Happening::MasterReturns
             | Happening::Thaw(_) => None,
         }
     }
@@ -291,7 +323,7 @@ impl World {
         }
         // what comes all the time would push out of the trace what matters
         let routine = match &happening {
-            Happening::Wake(_) | Happening::Dialed { .. } => true,
+            Happening::Wake(_) | Happening::Dialed { .. } | Happening::Commit { .. } => true,
             Happening::Arrival(arrival) => matches!(
                 arrival.packet,
                 Packet::Up(ToMaster::Beat(_)) | Packet::Down(ToWorker::BeatReply(_) | ToWorker::FrameAck { .. })
@@ -340,6 +372,16 @@ impl World {
                 (path.slow, path.slow_results) = (0, 0);
             }
             Happening::Thaw(node) => self.thaw(node),
+            Happening::Commit { life } => {
+                if let Some(master) = self.master.as_mut().filter(|_| context.master_life == life) {
+                    context.commits = false;
+                    let whole = context.rng.below(8) == 0;
+                    master.committed(context, whole);
+                    self.after_master();
+                }
+            }
+            Happening::EaseDisk => context.disk = 0,
+            Happening::MasterReturns => self.take_up(),
             Happening::Goodbye => {
                 if let Some(master) = &mut self.master {
                     master.close(context);
@@ -451,13 +493,22 @@ impl World {
                     self.context.schedule(at, Happening::Begin { worker });
                 }
             }
-            Fault::KillMaster => {
+            Fault::KillMaster { back } => {
                 if self.master.as_ref().is_some_and(|master| !master.is_closed()) {
-                    self.master_killed = true;
-                    self.master = None;
+                    let killed = self.master.take();
+                    if let (Some(after), Some(master)) = (back, killed) {
+                        self.image = Some(master.image());
+                        self.slept += after + 30 * SECOND;
+                        self.context.schedule(self.context.now + after, Happening::MasterReturns);
+                    }
                 }
                 self.end_master(true);
                 self.revive(self.setup.workers);
+            }
+            Fault::SlowDisk { delay, length } => {
+                context.disk = delay;
+                self.slept += delay + length;
+                context.schedule(context.now + length, Happening::EaseDisk);
             }
             Fault::Stop | Fault::Abort => {
                 // somebody asks a master that sleeps, later
@@ -476,6 +527,22 @@ impl World {
                 }
             }
         }
+    }
+
+    fn take_up(&mut self) {
+        let Some(image) = self.image.take() else { return };
+        let Self { setup, context, .. } = self;
+        context.master_life += 1;
+        context.commits = false;
+        let Some(master) = Master::resume(setup, context, image, context.master_life) else { return };
+        context.note(|| "a master takes the run up".into());
+        context.master_lives = true;
+        context.truth.taken_up = true;
+        self.master = Some(master);
+        let node = self.setup.workers;
+        self.nodes[node] = Node::default();
+        self.wake(node);
+        self.set_alarm(node);
     }
 
     /// What stood still is gone.

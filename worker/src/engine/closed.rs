@@ -15,8 +15,8 @@ use std::time::Duration;
 
 /// Users who lived already when their lanes came are new users, started evenly over this time.
 const SPREAD: u64 = SECOND;
-/// How often a user looks whether the one before with its number has ended.
-const LOOK: Duration = Duration::from_millis(1);
+/// How often a user looks whether the one before with its number has ended: at first, and at last.
+const LOOK: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(50)];
 
 /// A life that is to begin on a lane of a batch.
 struct Due {
@@ -134,8 +134,10 @@ impl End {
 async fn live(core: Rc<Core>, scenario: Rc<Scenario>, numbers: Numbers, tenure: Rc<Tenure>, alive: Alive) {
     let _alive = alive;
     let mut user = User::new(&core, &scenario, Some(Rc::clone(&tenure)));
+    let mut look = LOOK[0];
     while tenure.must_wait() {
-        user.pause(LOOK).await;
+        user.pause(look).await;
+        look = (look * 2).min(LOOK[1]);
         if tenure.is_over(mono().0) || core.is_over(mono().0) {
             return;
         }

@@ -17,13 +17,11 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// A folder below `dir`, made if it is not there.
-    pub fn open(dir: &Path, run: &RunId, session: SessionId) -> io::Result<Self> {
+    /// A folder below `dir`, made with its first frame.
+    pub fn new(dir: &Path, run: &RunId, session: SessionId) -> Self {
         // names of runs come from the master
         let name: String = run.0.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' }).collect();
-        let path = dir.join(format!("{name}.{:016x}", session.0));
-        fs::create_dir_all(&path).map_err(|error| named(&path, &error))?;
-        Ok(Self { path })
+        Self { path: dir.join(format!("{name}.{:016x}", session.0)) }
     }
 
     fn sealed(&self, number: u64) -> PathBuf {
@@ -40,7 +38,12 @@ impl Shelf for Folder {
         let path = self.sealed(number);
         // a half-written frame must not be found later
         let part = path.with_extension("part");
-        let written = fs::write(&part, bytes).and_then(|()| fs::rename(&part, &path));
+        let write = || fs::write(&part, bytes);
+        let written = write().or_else(|error| match error.kind() {
+            io::ErrorKind::NotFound => fs::create_dir_all(&self.path).and_then(|()| write()),
+            _ => Err(error),
+        });
+        let written = written.and_then(|()| fs::rename(&part, &path));
         written.map_err(|error| {
             // what is left of it is of no use; the first error is the one to tell
             fs::remove_file(&part).ok();

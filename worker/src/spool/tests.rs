@@ -216,7 +216,7 @@ fn spans_widen_while_seconds_are_too_many_bytes() {
 fn a_folder_holds_what_memory_has_no_room_for() {
     let dir = std::env::temp_dir().join(format!("ld-spool-{}", std::process::id()));
     let run = RunId("a/../b".into());
-    let folder = Folder::open(&dir, &run, SessionId(7)).unwrap();
+    let folder = Folder::new(&dir, &run, SessionId(7));
     let path = dir.join("a____b.0000000000000007");
     let files = || {
         let mut names: Vec<String> =

@@ -230,11 +230,19 @@ impl Coordinator {
     }
 
     /// Highest rate of starts of a worker: what it has shown, and what others have by as many lanes. One
-    /// that fell silent early has shown too little.
+    /// that fell silent early has shown too little. Beats of another master's time are not known; then
+    /// frames tell at least the average.
     fn top_rate(&self, participant: &Participant) -> f64 {
-        let by_lane = |p: &Participant| p.top_rate / p.tenures.most_lanes().max(1) as f64;
-        let others = self.participants.values().map(by_lane).fold(0.0, f64::max);
-        participant.top_rate.max(others * participant.tenures.most_lanes() as f64)
+        let average = |ledger: &SessionLedger| {
+            let started: u64 = ledger.odometers.of_requests().iter().map(|p| p.requests_started).sum();
+            started as f64 / f64::from(ledger.to_second.max(1))
+        };
+        let by_lane = |(session, p): (&SessionId, &Participant)| {
+            let rate = self.ledger.session(*session).map_or(0.0, average).max(p.top_rate);
+            rate / p.tenures.most_lanes().max(1) as f64
+        };
+        let by_lane = self.participants.iter().map(by_lane).fold(0.0, f64::max);
+        participant.top_rate.max(by_lane * participant.tenures.most_lanes() as f64)
     }
 
     /// Arrivals that are due in a span in which nobody owned the lanes.
