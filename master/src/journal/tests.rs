@@ -136,7 +136,8 @@ impl Workers {
             response_us: priority % 1_000,
             body_bytes: 2,
             error: priority.is_multiple_of(2).then(|| "e".into()),
-            answer: priority.is_multiple_of(5)
+            answer: priority
+                .is_multiple_of(5)
                 .then(|| Arc::new(Answer { headers: vec![("a".into(), "b".into())], body: vec![0, 255] })),
         };
         let list = self.batches.entry(session).or_default();
