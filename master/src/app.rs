@@ -187,20 +187,18 @@ impl App {
                 outcome => taken_up = Some((set_up, outcome.map_err(Unrun::into_error))),
             }
         }
-        let (set_up, outcome) = match taken_up {
-            Some(taken_up) => taken_up,
-            None => {
-                let mut set_up = self.set_up(cluster, &test).await;
-                let outcome = match set_up.failure.take() {
-                    Some(failure) => Err(failure),
-                    None => {
-                        let plan = stages::load(&test, &set_up);
-                        let load = Load { plan, file: file.as_ref(), journal, resumes: None };
-                        self.run_load(cluster, &test, load).await.map_err(Unrun::into_error)
-                    }
-                };
-                (set_up, outcome)
-            }
+        let (set_up, outcome) = if let Some(taken_up) = taken_up {
+            taken_up
+        } else {
+            let mut set_up = self.set_up(cluster, &test).await;
+            let outcome = if let Some(failure) = set_up.failure.take() {
+                Err(failure)
+            } else {
+                let plan = stages::load(&test, &set_up);
+                let load = Load { plan, file: file.as_ref(), journal, resumes: None };
+                self.run_load(cluster, &test, load).await.map_err(Unrun::into_error)
+            };
+            (set_up, outcome)
         };
         let mut torn_down = Ok(None);
         if self.signals.count() >= at_first + 2 {

@@ -77,7 +77,9 @@ impl Console {
 
     /// Sentences, on stderr.
     pub fn notes(&self, texts: &[String]) {
-        texts.iter().for_each(|text| self.note(text));
+        for text in texts {
+            self.note(text);
+        }
     }
 
     /// A sentence that must be read, on stderr.

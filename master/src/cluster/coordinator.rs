@@ -224,10 +224,17 @@ pub struct Coordinator {
     /// Changes of the load, and the plan with them.
     program: Program,
     load: Arc<Plan>,
-    /// Taken up from a journal: until then workers that come back are waited for, and nothing moves.
-    settles: Option<Mono>,
+    /// It was taken up from a journal.
+    resuming: Option<Resuming>,
+}
+
+/// The begin of a run that is taken up.
+#[derive(Clone, Debug)]
+struct Resuming {
+    /// Workers are waited for, and nothing moves.
+    until: Mono,
     /// Somebody of those who took part before is back.
-    is_resumed: bool,
+    somebody: bool,
 }
 
 /// Parts on their way from some workers to others.
@@ -358,8 +365,7 @@ impl Coordinator {
             unowned: Part::default(),
             failed: None,
             program: Program::default(),
-            settles: None,
-            is_resumed: true,
+            resuming: None,
             load: Arc::clone(&spec.plan),
             spec,
         }
@@ -390,8 +396,7 @@ impl Coordinator {
             | State::Collecting { until, .. } => Some(*until),
             State::Running { t0 } => {
                 let empty = self.empty.as_ref().map(|empty| empty.until);
-                let settles = self.settles.filter(|_| !self.is_resumed);
-                self.planned_close(*t0).into_iter().chain(empty).chain(settles).min()
+                self.planned_close(*t0).into_iter().chain(empty).chain(self.nobody_back_by()).min()
             }
             State::Closed { .. } => None,
         }
@@ -751,7 +756,7 @@ impl Coordinator {
             State::Preparing { until } => self.await_ready(now, until, registry, effects),
             State::Arming { attempt, t0, until } => self.await_armed(now, (attempt, t0, until), registry, effects),
             State::Running { t0 } => {
-                if !self.is_resumed && self.settles.is_some_and(|until| now >= until) {
+                if self.nobody_back_by().is_some_and(|until| now >= until) {
                     self.close(now, Some(RunError::NobodyBack), effects);
                 } else if self.nobody_works(now) {
                     self.collect(now, t0, effects);

@@ -52,6 +52,7 @@ impl Part {
     }
 
     /// Takes `count` of the lanes out, spread evenly, and their share of the caps.
+    #[must_use]
     pub fn take(&mut self, count: usize) -> Self {
         let have = self.lanes.len();
         let count = count.min(have);
@@ -186,7 +187,7 @@ pub fn surplus(held: &[usize], unowned: usize, weights: &[u32]) -> Vec<i64> {
         let until = before + u64::from(*weight);
         let target = all as u64 * until / sum - all as u64 * before / sum;
         before = until;
-        surplus.push(*held as i64 - target.cast_signed());
+        surplus.push((*held as u64).cast_signed() - target.cast_signed());
     }
     surplus
 }

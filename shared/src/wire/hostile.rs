@@ -20,10 +20,10 @@ fn read_as_all(bytes: &[u8]) {
     if let Ok(message) = v1::ResultsFromWorker::decode(bytes) {
         drop(results_from_worker(message));
     }
-    if let Ok(message) = v1::FromMaster::decode(bytes) {
-        if challenge_from_master(&message).is_none() {
-            drop(control_from_master(message));
-        }
+    if let Ok(message) = v1::FromMaster::decode(bytes)
+        && challenge_from_master(&message).is_none()
+    {
+        drop(control_from_master(message));
     }
     if let Ok(message) = v1::ResultsFromMaster::decode(bytes) {
         drop(results_from_master(message));

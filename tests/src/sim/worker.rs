@@ -19,7 +19,7 @@ use std::time::Duration;
 /// What a dial sees of a machine on which nobody listens.
 pub(crate) const REFUSED: &str = "connection refused";
 /// For how long a worker may go on after that.
-const ORPHAN_LEASE: Duration = Duration::from_secs(2);
+const ORPHAN_LEASE: Duration = Duration::from_millis(2_500);
 
 /// A worker's host.
 #[derive(Debug)]

@@ -223,7 +223,7 @@ impl Coordinator {
     /// Evens parts out when somebody has too little, or when there is a part that nobody owns: asks
     /// those that have more than their due to give it up.
     pub(super) fn balance(&mut self, now: Mono, effects: &mut Vec<Effect>) {
-        if self.handover.is_some() || self.settles.is_some_and(|until| now < until) {
+        if self.handover.is_some() || self.resuming.as_ref().is_some_and(|resuming| now < resuming.until) {
             return;
         }
         let takes = |p: &Participant| p.makes_load() || p.stage == Stage::Ready;
@@ -236,7 +236,8 @@ impl Coordinator {
         let held: Vec<usize> = all.iter().map(|(_, _, lanes)| *lanes).collect();
         let weights: Vec<u32> = all.iter().map(|(_, cores, _)| *cores).collect();
         let surplus = surplus(&held, self.unowned.lanes.len(), &weights);
-        let wants = |(lacks, held): (&i64, &usize)| -*lacks > ((held + 1) / UNEVEN) as i64 && *lacks < -1;
+        let wants =
+            |(lacks, held): (&i64, &usize)| -*lacks > (((held + 1) / UNEVEN) as u64).cast_signed() && *lacks < -1;
         let lacking = surplus.iter().zip(&held).any(wants);
         if !lacking || (held.iter().all(|held| *held == 0) && self.unowned.is_empty()) {
             return;
@@ -337,7 +338,9 @@ impl Coordinator {
         effects: &mut Vec<Effect>,
     ) {
         let at = self.run_now(now);
-        self.is_resumed = true;
+        if let Some(resuming) = &mut self.resuming {
+            resuming.somebody = true;
+        }
         let Some(participant) = self.participants.get_mut(&session) else { return };
         let was_lost = match &participant.stage {
             Stage::Lost { until, how, .. } => {

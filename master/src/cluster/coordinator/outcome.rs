@@ -134,7 +134,7 @@ impl Coordinator {
         let mut fate = Fate { odometers: ledger.odometers, ..Fate::default() };
         match &participant.stage {
             Stage::Lost { until, how, .. } if participant.tenures.newest().is_some() => {
-                self.settle_lost(participant, &ledger, (*until, how, end), &mut fate)
+                self.settle_lost(participant, &ledger, (*until, how, end), &mut fate);
             }
             Stage::Left { at } => {
                 // its share was nobody's from its last start on

@@ -3,7 +3,7 @@
 use super::super::handover::{Part, Tenure, Tenures};
 use super::super::rule_watch::Watch;
 use super::super::throttles::Dealer;
-use super::{Absence, Coordinator, Participant, Spec, Stage, State, Strength};
+use super::{Absence, Coordinator, Participant, Resuming, Spec, Stage, State, Strength};
 use crate::journal::{Fate, Member, Recovered};
 use ld_shared::id::{Epoch, SessionId, WorkerName};
 use ld_shared::lanes::LaneSet;
@@ -49,8 +49,7 @@ impl Coordinator {
         run.throttles = Dealer::new(&run.spec.plan.limits(), run.participants.iter().filter_map(parts).collect());
         // what was seen second by second is not in the journal
         run.watch = Watch::new(&run.spec.thresholds, run.spec.plan.warmup);
-        run.settles = Some(now.after(GONE_AFTER).after(SETTLED_AFTER));
-        run.is_resumed = false;
+        run.resuming = Some(Resuming { until: now.after(GONE_AFTER).after(SETTLED_AFTER), somebody: false });
         let newest = run.ledger.sessions().map(|(_, session)| session.sealed_at).max().unwrap_or(RunTime(0));
         let away = RunTime(run.run_now(now).0.saturating_sub(newest.0)).as_secs();
         run.note(now, format!("another master takes the run up, {away:.1} s after its newest entry"), "journal");
@@ -59,6 +58,11 @@ impl Coordinator {
             run.note(now, what, "journal");
         }
         run
+    }
+
+    /// When a run that was taken up ends, because none of its workers is back.
+    pub(super) fn nobody_back_by(&self) -> Option<Mono> {
+        self.resuming.as_ref().filter(|resuming| !resuming.somebody).map(|resuming| resuming.until)
     }
 
     /// Those who may come back: session, name, load cores.

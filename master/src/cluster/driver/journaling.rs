@@ -212,9 +212,11 @@ impl Journaling {
             }
             ToWorker::Stop { .. } => self.stopping(ran, false),
             ToWorker::Abort { .. } => self.stopping(ran, true),
-            ToWorker::FrameAck { .. } | ToWorker::RecordAck { .. } | ToWorker::RunClosed { .. } => true,
-            // an assignment that waits, and was made before, must not undo it afterwards
-            ToWorker::Throttles { .. } => true,
+            // of shares: an assignment that waits, and was made before, must not undo them afterwards
+            ToWorker::FrameAck { .. }
+            | ToWorker::RecordAck { .. }
+            | ToWorker::RunClosed { .. }
+            | ToWorker::Throttles { .. } => true,
             ToWorker::Welcome { .. }
             | ToWorker::Refused(_)
             | ToWorker::Blob { .. }
