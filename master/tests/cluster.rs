@@ -250,7 +250,7 @@ async fn missing_workers_are_named_and_other_versions_refused() {
     let address = cluster.bound_addr().unwrap();
     let (_signal, other) = worker(address, 77);
     let Exit::Failed(text) = other.join().unwrap() else { panic!("a worker of another version must fail") };
-    assert!(text.contains("protocol version 77") && text.contains("this master speaks 1"), "{text}");
+    assert!(text.contains("protocol version 77") && text.contains("this master speaks 2"), "{text}");
     let (_signal, here) = worker(address, PROTOCOL_VERSION);
     let error = run(&cluster, plan(0.1, 1)).await.unwrap_err();
     assert_eq!(error.to_string(), "1 of 2 workers joined within 800ms (w)");
