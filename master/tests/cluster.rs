@@ -184,7 +184,15 @@ fn listening(expected_workers: u32, wait: Duration) -> ClusterOptions {
 
 fn options(master: String, protocol: u32) -> Options {
     let hello = Hello { protocol, build: "test".into(), name: "w".into(), cores: 1, returning: None };
-    Options { hello, capacity: 1_000, stay: false, master_timeout: Duration::from_secs(5), master, targets: None, spool: None }
+    Options {
+        hello,
+        capacity: 1_000,
+        stay: false,
+        master_timeout: Duration::from_secs(5),
+        master,
+        targets: None,
+        spool: None,
+    }
 }
 
 /// A worker on a thread of its own; dropping the sender's clone signals nothing.

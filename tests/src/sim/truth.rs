@@ -225,7 +225,9 @@ impl Truth {
         for limit in 0..limits {
             let sum: u32 = held.iter().filter_map(|parts| parts.get(limit)).sum();
             let taken_up = self.taken_up;
-            self.check(sum <= PARTS || taken_up, || format!("A7: {sum} of {PARTS} parts of limit {limit} are in force: {held:?}"));
+            self.check(sum <= PARTS || taken_up, || {
+                format!("A7: {sum} of {PARTS} parts of limit {limit} are in force: {held:?}")
+            });
         }
     }
 

@@ -212,9 +212,11 @@ impl Journaling {
             }
             ToWorker::Stop { .. } => self.stopping(ran, false),
             ToWorker::Abort { .. } => self.stopping(ran, true),
-            ToWorker::FrameAck { .. } | ToWorker::RecordAck { .. } | ToWorker::RunClosed { .. } => true,
-            // an assignment that waits, and was made before, must not undo it afterwards
-            ToWorker::Throttles { .. } => true,
+            // shares: an assignment that waits, and was made before, must not undo them afterwards
+            ToWorker::FrameAck { .. }
+            | ToWorker::RecordAck { .. }
+            | ToWorker::Throttles { .. }
+            | ToWorker::RunClosed { .. } => true,
             ToWorker::Welcome { .. }
             | ToWorker::Refused(_)
             | ToWorker::Blob { .. }
