@@ -444,7 +444,7 @@ mod tests {
 
     #[test]
     fn flags_of_later_versions_are_refused() {
-        for line in ["--token-file x run y", "--tls off run y", "--web 127.0.0.1:8089", "serve", "mcp"] {
+        for line in ["--web 127.0.0.1:8089", "serve", "mcp"] {
             let line = std::iter::once("ld-master").chain(line.split(' '));
             assert!(Cli::try_parse_from(line).is_err());
         }

@@ -146,9 +146,9 @@ fn plan(seconds: f64, seed: u64) -> Plan {
         teardown: Vec::new(),
         collect: false,
         details: Vec::new(),
+        allow_targets: Vec::new(),
         on_worker_loss: ld_shared::plan::WorkerLoss::default(),
         on_master_loss: ld_shared::plan::MasterLoss::default(),
-        allow_targets: Vec::new(),
         secrets: None,
     }
 }

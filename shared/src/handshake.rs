@@ -222,7 +222,7 @@ mod tests {
     use super::*;
 
     fn hex(bytes: &[u8]) -> String {
-        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+        bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
     }
 
     fn transcript() -> Transcript {
@@ -278,7 +278,9 @@ mod tests {
             .map(|p| String::from_utf8_lossy(p).to_uppercase())
             .collect();
         assert_eq!(format!("sha256:{}", pairs.join(":")).parse(), Ok(Fingerprint::of(b"x")));
-        for bad in ["", "sha256:", "sha256:zz", &shown[..70], "md5:00", &format!("{shown}00")] {
+        for bad in
+            ["", "sha256:", "sha256:zz", shown.trim_end_matches(char::is_alphanumeric), "md5:00", &format!("{shown}00")]
+        {
             assert!(bad.parse::<Fingerprint>().is_err(), "{bad}");
         }
     }

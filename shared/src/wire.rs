@@ -6,6 +6,8 @@
 
 mod frame;
 mod greeting;
+#[cfg(test)]
+mod hostile;
 mod link;
 mod records;
 

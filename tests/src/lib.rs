@@ -23,6 +23,7 @@ pub mod nginx;
 pub mod peer;
 pub mod postgres;
 pub mod process;
+pub mod relay;
 pub mod scripted;
 pub mod seed;
 pub mod sim;

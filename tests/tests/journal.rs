@@ -58,7 +58,7 @@ fn a_local_run_that_was_killed_has_a_result_all_the_same() {
     let data = tempfile::tempdir().unwrap();
     let flags = ["--data-dir", data.path().to_str().unwrap(), "--cores", "1"];
     let mut cluster = Cluster::start(&test(&url, &open(200.0, 60.0)), 0, &flags);
-    under_load(&target, 1_400);
+    under_load(&target, 1_000);
     cluster.master.signal(Signal::KILL);
     cluster.master.wait(LIMIT);
     let state = cluster.folder.path();
@@ -69,7 +69,7 @@ fn a_local_run_that_was_killed_has_a_result_all_the_same() {
     summary.check_conservation();
     assert_eq!(summary.0["verdict"]["outcome"], "error", "{}", summary.0["verdict"]);
     let (seen, counted) = (total(target), summary.ended());
-    // a frame a second, on the disk half a second later: most of seven seconds is there
+    // a frame a second, on the disk half a second later: most of five seconds is there
     assert!(counted <= seen && counted * 2 >= seen, "{counted} of {seen}");
     let rows: u64 = summary.list("/timeline").iter().map(|row| row["succeeded"].as_u64().unwrap()).sum();
     assert_eq!(rows, counted);
@@ -87,7 +87,7 @@ fn a_run_under_way_is_left_alone_and_leaves_nothing() {
     let (target, url) = target();
     let data = tempfile::tempdir().unwrap();
     let flags = ["--data-dir", data.path().to_str().unwrap()];
-    let mut cluster = Cluster::start(&test(&url, &open(100.0, 7.0)), 2, &flags);
+    let mut cluster = Cluster::start(&test(&url, &open(100.0, 6.0)), 2, &flags);
     under_load(&target, 100);
     let state = cluster.folder.path().to_owned();
     runs(&state, data.path(), &["rescue"]).expect_code(0).expect_said("under way");
@@ -157,17 +157,17 @@ fn a_slow_disk_slows_no_user() {
     let (target, url) = target();
     let data = disk.path();
     let flags = ["--data-dir", data.to_str().unwrap()];
-    let mut cluster = Cluster::start(&test(&url, &open(200.0, 15.0)), 2, &flags);
+    let mut cluster = Cluster::start(&test(&url, &open(200.0, 9.0)), 2, &flags);
     under_load(&target, 400);
     disk.freeze("-f");
     let frozen = target.counts().total;
-    pause(Duration::from_secs(8));
+    pause(Duration::from_millis(4_500));
     let thawed = target.counts().total;
     disk.freeze("-u");
     let (finished, summary) = cluster.finish(LIMIT);
     finished.expect_code(0);
     summary.check_conservation();
-    assert!(thawed - frozen > 1_000, "{} requests while the disk took nothing", thawed - frozen);
+    assert!(thawed - frozen > 500, "{} requests while the disk took nothing", thawed - frozen);
     assert_eq!(summary.ended(), total(target));
     assert_eq!(summary.count("/conservation/lost"), 0);
     assert_eq!(summary.count("/conservation/dropped"), 0);
@@ -182,7 +182,7 @@ fn a_full_disk_ends_the_journal_and_not_the_run() {
     let (target, url) = target();
     let data = disk.path();
     let flags = ["--data-dir", data.to_str().unwrap()];
-    let mut cluster = Cluster::start(&test(&url, &open(200.0, 10.0)), 2, &flags);
+    let mut cluster = Cluster::start(&test(&url, &open(200.0, 6.0)), 2, &flags);
     under_load(&target, 400);
     // all that is left of it
     let filler = vec![0; 4 << 20];
@@ -205,12 +205,12 @@ fn a_journal_does_not_grow_with_time() {
     let tasks: Vec<Value> = (0..200)
         .map(|n| json!({"method": "get", "request_url": format!("{url}?{n}"), "name": format!("page {n}")}))
         .collect();
-    let load = and(open(10.0, 26.0), &json!({"tasks": tasks, "records": {"keep": 100}}));
+    let load = and(open(10.0, 20.0), &json!({"tasks": tasks, "records": {"keep": 100}}));
     let mut cluster = Cluster::start(&test(&url, &load), 0, &flags);
     under_load(&target, 1);
     let [journal] = &journals(data.path())[..] else { panic!("one run, one journal") };
     let mut sizes = Vec::new();
-    while cluster.master.runs() && sizes.len() < 60 {
+    while cluster.master.runs() && sizes.len() < 50 {
         sizes.push(size_of(journal));
         pause(Duration::from_millis(500));
     }

@@ -36,7 +36,7 @@ const DRAIN_SLACK: Duration = Duration::from_secs(2);
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 /// How long load goes on without a master after its machine said that nobody listens: several
 /// attempts to reach it lie within.
-const ORPHAN_LEASE: Duration = Duration::from_secs(2);
+const ORPHAN_LEASE: Duration = LEASE;
 /// After an abort, how long the engine may take for its last span, and the master to count it.
 const ABORT_WITHIN: Duration = Duration::from_secs(3);
 

@@ -150,7 +150,7 @@ pub(super) fn run(global: &Global, console: &Console, action: Action) -> u8 {
                 };
                 compared::run(global, console, &place, [&a, &b], &wanted).await
             }
-            Action::Rescue { run, files } => rescue::run(global, console, run.as_deref(), &files).await,
+            Action::Rescue { run, files } => Box::pin(rescue::run(global, console, run.as_deref(), &files)).await,
         };
         outcome.unwrap_or_else(|fault| {
             console.error(&format!("error: {fault}"));

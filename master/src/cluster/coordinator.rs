@@ -552,6 +552,10 @@ impl Coordinator {
             // of a run that was closed while it travelled: `RunClosed` has told the worker
             return;
         }
+        if self.participants.get(&session).is_some_and(|p| matches!(p.stage, Stage::Asked | Stage::Ready)) {
+            effects.push(Effect::Hangup(session, "it sent a frame before it was told to start".into()));
+            return;
+        }
         let part = self.watch.part(&frame, sealed_at);
         let put = self.ledger.put(&frame, sealed_at, self.run_now(now));
         if let (Put::New, Some(part)) = (&put, part) {

@@ -4,7 +4,7 @@
 //! kilobytes, and there are only so many at once: the one that has been there longest makes room.
 
 use ld_shared::boot::clock;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -26,9 +26,12 @@ const SECURED_WITHIN: Duration = Duration::from_secs(5);
 /// How long a connection may go without a worker that proved that it may join.
 const ADMITTED_WITHIN: Duration = Duration::from_secs(15);
 /// How much such a connection may say: a hello and a proof are a hundredth of it.
-const MOST_OF_A_VISITOR: usize = 64 * 1024;
-/// Such connections at once; few enough for the usual limit of 1,024 open files.
-const MOST_VISITORS: usize = 400;
+const MOST_OF_A_VISITOR: usize = 32 * 1024;
+/// Such connections at once, if this machine's limit of open files allows it: as many workers may be
+/// started in the same moment.
+const MOST_VISITORS: usize = 2_000;
+/// The least of them.
+const LEAST_VISITORS: usize = 100;
 /// Peers that are remembered for having been complained of.
 const MOST_SUSPECTS: usize = 1_000;
 /// How long a connection stays after its last word, which must get through.
@@ -93,7 +96,7 @@ impl Peer {
 
 /// Addresses that were complained of. Beyond the limit all are forgotten, and may be named again.
 #[derive(Debug, Default)]
-struct Suspects(Mutex<BTreeMap<IpAddr, ()>>);
+struct Suspects(Mutex<BTreeSet<IpAddr>>);
 
 impl Suspects {
     fn is_new(&self, ip: IpAddr) -> bool {
@@ -101,7 +104,7 @@ impl Suspects {
         if known.len() >= MOST_SUSPECTS {
             known.clear();
         }
-        known.insert(ip, ()).is_none()
+        known.insert(ip)
     }
 }
 
@@ -114,6 +117,9 @@ pub(super) fn connections(
     tokio::spawn(async move {
         let suspects = Arc::new(Suspects::default());
         let mut visitors = VecDeque::new();
+        // the other half is for workers
+        let files = usize::try_from(ld_worker::limits::load_files() / 2).unwrap_or(MOST_VISITORS);
+        let most = files.clamp(LEAST_VISITORS, MOST_VISITORS);
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
@@ -134,7 +140,7 @@ pub(super) fn connections(
                 closed: CancellationToken::new(),
                 suspects: Arc::clone(&suspects),
             }));
-            make_room(&mut visitors, peer.clone());
+            make_room(&mut visitors, most, peer.clone());
             tokio::spawn(welcome(tcp, peer, acceptor.clone(), out.clone()));
         }
     });
@@ -142,15 +148,15 @@ pub(super) fn connections(
 }
 
 /// One more visitor; beyond the limit the oldest must go.
-fn make_room(visitors: &mut VecDeque<Peer>, new: Peer) {
+fn make_room(visitors: &mut VecDeque<Peer>, most: usize, new: Peer) {
     visitors.push_back(new);
-    if visitors.len() > MOST_VISITORS {
+    if visitors.len() > most {
         visitors.retain(|peer| !peer.is_admitted() && !peer.0.closed.is_cancelled());
     }
-    if visitors.len() > MOST_VISITORS
+    if visitors.len() > most
         && let Some(oldest) = visitors.pop_front()
     {
-        oldest.complain(&format!("more than {MOST_VISITORS} connections without a worker: the oldest are cut"));
+        oldest.complain(&format!("more than {most} connections without a worker: the oldest are cut"));
         oldest.0.closed.cancel();
     }
 }

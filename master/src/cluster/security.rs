@@ -233,7 +233,7 @@ mod tests {
             let tls = TlsMode::Files { certificate, key };
             Credentials::load(&Security { tls, ..Security::default() }).err().unwrap().to_string()
         };
-        assert!(files(certificate, key.clone()).contains("c.pem` "), "named");
+        assert!(files(certificate, key.clone()).contains("c.pem`"));
         let good = file("good.pem", &self_made().unwrap());
         assert!(files(good.clone(), key).contains("k.pem"));
         assert!(files(good, "nowhere".into()).contains("nowhere"));

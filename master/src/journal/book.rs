@@ -21,7 +21,7 @@ use std::time::Duration;
 #[derive(Debug)]
 pub struct Book {
     /// All that was added, frames and records counted.
-    ledger: Ledger,
+    ledger: Box<Ledger>,
     tickets: BTreeMap<Pool, Tickets>,
     /// Number of the newest entry.
     newest: u64,
@@ -67,8 +67,11 @@ pub struct Write {
     /// Records of successes and failures with these priorities or higher are not kept.
     pub cuts: [u64; 2],
     /// The ledger's parts that have changed, and those that are no more.
-    pub ledger: Option<(Vec<(String, Vec<u8>)>, Vec<String>)>,
+    pub ledger: Option<Parts>,
 }
+
+/// Parts of the ledger that have changed, and the keys of those that are no more.
+pub type Parts = (Vec<(String, Vec<u8>)>, Vec<String>);
 
 /// Success or failure, and the place in the order of priorities.
 pub type RecordKey = (u8, u64, u64, u64);
@@ -143,7 +146,7 @@ impl Book {
     fn over(ledger: Ledger, newest: u64) -> Self {
         let finished = ledger.sessions().filter(|(_, session)| session.finished).map(|(id, _)| id).collect();
         let (tickets, open, parts) = (BTreeMap::new(), Open::default(), BTreeMap::new());
-        Self { ledger, tickets, newest, open, finished, parts }
+        Self { ledger: Box::new(ledger), tickets, newest, open, finished, parts }
     }
 
     /// Number of the newest entry.
@@ -238,7 +241,7 @@ impl Book {
         }
     }
 
-    fn changed_parts(&mut self) -> (Vec<(String, Vec<u8>)>, Vec<String>) {
+    fn changed_parts(&mut self) -> Parts {
         let parts = self.ledger.parts();
         let gone: Vec<String> = self.parts.keys().filter(|key| !parts.contains_key(*key)).cloned().collect();
         let mut changed = Vec::new();
@@ -268,7 +271,7 @@ impl Image {
         let cuts = write.cuts;
         self.records.retain(|(kind, priority, ..), _| *priority < cuts[usize::from(*kind)]);
         if let Some((changed, gone)) = &write.ledger {
-            gone.iter().for_each(|key| drop(self.ledger.remove(key)));
+            self.ledger.retain(|key, _| !gone.contains(key));
             self.ledger.extend(changed.iter().cloned());
             self.ledger_at = write.number;
             self.frames.retain(|number, _| *number > write.number);

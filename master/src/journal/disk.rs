@@ -213,10 +213,10 @@ pub(super) struct Ready {
 
 impl Ready {
     /// Reads a file to its end.
-    pub(super) async fn read(locked: Locked) -> Result<(Self, super::Recovered), FileError> {
+    pub(super) async fn read(locked: Locked) -> Result<(Box<Self>, super::Recovered), FileError> {
         let (file, image) = JournalFile::open(locked).await?;
         let recovered = super::Recovered::of(&image).map_err(FileError::Recover)?;
         let book = Book::resume(&image, recovered.ledger.clone());
-        Ok((Self { file, book }, recovered))
+        Ok((Box::new(Self { file, book }), recovered))
     }
 }

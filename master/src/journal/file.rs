@@ -124,9 +124,9 @@ impl JournalFile {
             });
             sql.build().execute(&mut *to).await?;
         }
-        for (kind, cut) in write.cuts.iter().enumerate().filter(|(_, cut)| **cut < u64::MAX) {
+        for (kind, cut) in (0_i64..).zip(write.cuts).filter(|(_, cut)| *cut < u64::MAX) {
             let sql = sqlx::query("DELETE FROM record WHERE kind = ? AND priority >= ?");
-            sql.bind(kind as i64).bind(ordered(*cut)).execute(&mut *to).await?;
+            sql.bind(kind).bind(ordered(cut)).execute(&mut *to).await?;
         }
         let mut ledger_at = self.ledger_at;
         if let Some((changed, gone)) = &write.ledger {

@@ -85,7 +85,7 @@ pub struct Unfinished {
     pub recovered: Recovered,
     /// The disk failed in the run: not everything that was acknowledged is in it.
     pub incomplete: bool,
-    ready: Ready,
+    ready: Box<Ready>,
 }
 
 impl Folder {
@@ -126,7 +126,7 @@ impl Folder {
     pub async fn open(&self, run: &RunId) -> Result<Unfinished, JournalError> {
         let locked = self.lock(run)?;
         let incomplete = locked.folder.join(INCOMPLETE).exists();
-        let opened = Ready::read(locked).await;
+        let opened = Box::pin(Ready::read(locked)).await;
         let (ready, recovered) = opened.map_err(|source| JournalError::File { run: run.clone(), source })?;
         Ok(Unfinished { recovered, incomplete, ready })
     }
@@ -140,7 +140,7 @@ impl Folder {
             if busy {
                 continue;
             }
-            let mut found = match self.open(&run).await {
+            let mut found = match Box::pin(self.open(&run)).await {
                 Ok(found) => found,
                 Err(error) => {
                     tracing::warn!(%run, "{}", crate::command::with_causes(&error));

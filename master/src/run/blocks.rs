@@ -31,6 +31,9 @@ struct Cell {
     sealed: Vec<u8>,
 }
 
+/// One name in one span, to be stored: the name, failures, response times in their wire form.
+pub type StoredCell<'a> = (Arc<str>, u64, Cow<'a, [u8]>);
+
 /// One name's part of one span.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Block {
@@ -151,7 +154,7 @@ impl Blocks {
 
     /// Spans and what each name did in them, to be stored: first second, name, failures, and response
     /// times in their wire form.
-    pub fn cells(&self) -> impl Iterator<Item = (u32, Vec<(Arc<str>, u64, Cow<'_, [u8]>)>)> {
+    pub fn cells(&self) -> impl Iterator<Item = (u32, Vec<StoredCell<'_>>)> {
         self.spans.iter().map(|(from, cells)| {
             (*from, cells.iter().map(|(name, cell)| (Arc::clone(name), cell.failed, cell.wire())).collect())
         })

@@ -25,6 +25,10 @@ const KINDS: [(FailureKind, v1::FailureKind); 9] = [
     (FailureKind::Request, v1::FailureKind::Request),
 ];
 
+/// Most bytes of a name or a reason.
+const MAX_TEXT: usize = 1024 * 1024;
+/// No worker counts as much in its life: sums of what stays below do not overflow.
+const MAX_COUNT: u64 = 1 << 48;
 /// Most seconds that one frame may describe rows of.
 const MAX_ROWS: usize = 100_000;
 
@@ -87,12 +91,17 @@ pub fn counts_to_wire((from_second, to_second): (u32, u32), counts: &Snapshot) -
 
 /// What ended in the span of a wire form, and that span. Takes its texts out.
 pub fn counts_from_wire(frame: &mut v1::Frame) -> Result<((u32, u32), Snapshot), WireError> {
+    let longest = frame.strings.iter().map(String::len).max().unwrap_or(0);
+    length("a name", longest, longest <= MAX_TEXT, "at most 1048576")?;
     let strings: Vec<Arc<str>> = std::mem::take(&mut frame.strings).into_iter().map(Arc::from).collect();
     length("phases", frame.phases.len(), known_phases(frame.phases.len()), "3 or 4")?;
     length("rows", frame.rows.len(), frame.rows.len() <= MAX_ROWS, "at most 100000")?;
+    plausible(frame)?;
     let mut counts = Snapshot::default();
     for (mine, theirs) in counts.phases.iter_mut().zip(&frame.phases) {
         *mine = phase_from_wire(theirs, &strings)?;
+        let ended = mine.series.values().flat_map(|series| [&series.succeeded, &series.failed]);
+        ended.into_iter().try_for_each(|latency| count("samples", latency.count()))?;
     }
     for row in &frame.rows {
         if counts.rows.insert(row.second, row_from_wire(row)?).is_some() {
@@ -152,6 +161,35 @@ fn detail(latency: &Latency) -> bytes::Bytes {
 
 fn detail_from(bytes: &[u8], what: &'static str) -> Result<Latency, WireError> {
     if bytes.is_empty() { Ok(Latency::default()) } else { histogram_from(bytes, what) }
+}
+
+fn count(what: &'static str, got: u64) -> Result<(), WireError> {
+    if got > MAX_COUNT { Err(WireError::Range { what, got }) } else { Ok(()) }
+}
+
+/// Whether what a frame counts can be.
+fn plausible(frame: &v1::Frame) -> Result<(), WireError> {
+    for row in &frame.rows {
+        let counts = [row.requests_started, row.succeeded, row.failed, row.iterations, row.user_ms, row.cpu_ms];
+        counts
+            .into_iter()
+            .chain([row.bound_cores])
+            .chain(row.dropped.iter().copied())
+            .try_for_each(|n| count("a row's count", n))?;
+    }
+    for p in frame.odometers.iter().flat_map(|odometers| &odometers.phases) {
+        let requests =
+            [p.requests_started, p.requests_written, p.requests_ended, p.requests_in_flight, p.requests_unsent];
+        let counts = requests.into_iter().chain([p.due, p.iterations]).chain(p.dropped.iter().copied());
+        counts.into_iter().try_for_each(|n| count("an odometer", n))?;
+    }
+    for phase in &frame.phases {
+        let bytes = phase.series.iter().flat_map(|series| [series.bytes_sent, series.bytes_received]);
+        bytes.chain(phase.failures.iter().map(|failure| failure.count)).try_for_each(|n| count("a count", n))?;
+    }
+    let generator = frame.generator.as_ref();
+    let seen = generator.map(|g| [g.successes_seen, g.failures_seen, g.users_max, g.throttled_ms]);
+    seen.into_iter().flatten().try_for_each(|n| count("a count of the generator", n))
 }
 
 /// Whether a peer may know so many phases: those before messages, or all.
@@ -357,9 +395,13 @@ fn generator_from_wire(generator: &v1::Generator) -> Result<Generator, WireError
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    fn numbers<const N: usize>() -> impl Strategy<Value = [u64; N]> {
+        any::<[u64; N]>().prop_map(|n| n.map(|n| n % MAX_COUNT))
+    }
 
     fn latency() -> impl Strategy<Value = Latency> {
         prop::collection::vec(0u64..5_000_000_000, 0..6).prop_map(|values| {
@@ -381,7 +423,7 @@ mod tests {
 
     fn phase() -> impl Strategy<Value = PhaseSnapshot> {
         let latencies = (latency(), latency(), latency(), latency());
-        let series = (latencies, any::<[u64; 3]>()).prop_map(|((succeeded, failed, service, lag), n)| Series {
+        let series = (latencies, numbers::<3>()).prop_map(|((succeeded, failed, service, lag), n)| Series {
             succeeded,
             failed,
             service,
@@ -390,7 +432,7 @@ mod tests {
             bytes_received: n[1],
             first_at: n[2],
         });
-        let failure = (0usize..9, any::<[u64; 3]>()).prop_map(|(kind, n)| FailureCount {
+        let failure = (0usize..9, numbers::<3>()).prop_map(|(kind, n)| FailureCount {
             kind: KINDS[kind].0,
             count: n[0],
             first_at: n[1],
@@ -414,7 +456,7 @@ mod tests {
     }
 
     fn odometers() -> impl Strategy<Value = Odometers> {
-        any::<[[u64; 11]; Phase::COUNT]>().prop_map(|n| Odometers {
+        any::<[[u64; 11]; Phase::COUNT]>().prop_map(|n| n.map(|n| n.map(|n| n % MAX_COUNT))).prop_map(|n| Odometers {
             phases: n.map(|n| PhaseOdometer {
                 due: n[0],
                 iterations: n[1],
@@ -429,7 +471,7 @@ mod tests {
     }
 
     fn row() -> impl Strategy<Value = Row> {
-        any::<[u64; 11]>().prop_map(|n| Row {
+        numbers::<11>().prop_map(|n| Row {
             requests_started: n[0],
             succeeded: n[1],
             failed: n[2],
@@ -442,7 +484,7 @@ mod tests {
     }
 
     pub(crate) fn body() -> impl Strategy<Value = FrameBody> {
-        let generator = (any::<[u64; 4]>(), latency(), any::<Option<u64>>()).prop_map(|(n, lag, skew)| Generator {
+        let generator = (numbers::<4>(), latency(), any::<Option<u64>>()).prop_map(|(n, lag, skew)| Generator {
             cores: n[0] as u32,
             cpu_max_permille: n[1] as u32,
             scheduler_lag: lag,
@@ -495,7 +537,7 @@ mod tests {
         let series = SeriesKey { name: "n".into(), request_type: "GET".into(), scenario: "s".into() };
         body.counts.phases[0].series_mut(&series).succeeded.record(5);
         let good = frame_to_wire(&Frame { key, body }, RunTime(0));
-        let cases: [(Spoil, WireError); 8] = [
+        let cases: [(Spoil, WireError); 11] = [
             (|f| f.phases.truncate(2), WireError::Length { what: "phases", got: 2, expected: "3 or 4" }),
             (|f| f.phases[0].series[0].name = 9, WireError::Range { what: "string index", got: 9 }),
             (
@@ -504,7 +546,26 @@ mod tests {
                 WireError::Histogram { what: "successes", source: crate::latency::DecodeError::Count },
             ),
             (|f| f.phases[0].series = vec![f.phases[0].series[0].clone(); 2], WireError::Twice("series")),
+            (
+                |f| f.rows.push(v1::Row { succeeded: u64::MAX, dropped: vec![0; 4], ..v1::Row::default() }),
+                WireError::Range { what: "a row's count", got: u64::MAX },
+            ),
+            (
+                // more samples than there can be, consistent in itself
+                |f| {
+                    f.phases[0].series[0].succeeded = {
+                        let mut absurd = Latency::default();
+                        absurd.record_n(5, MAX_COUNT + 1);
+                        absurd.encoded().into()
+                    }
+                },
+                WireError::Range { what: "samples", got: MAX_COUNT + 1 },
+            ),
             (|f| f.odometers = None, WireError::Missing("odometers")),
+            (
+                |f| f.strings.push("x".repeat(MAX_TEXT + 1)),
+                WireError::Length { what: "a name", got: MAX_TEXT + 1, expected: "at most 1048576" },
+            ),
             (|f| f.from_second = 7, WireError::Range { what: "from_second", got: 7 }),
             (
                 |f| f.rows.push(v1::Row { dropped: vec![1], ..v1::Row::default() }),

@@ -34,28 +34,28 @@ pub(super) async fn run(
         if files.summary.is_some() || files.html.is_some() {
             return Err(Fault::Input("reports of which run? Name it, or `latest`".into()));
         }
-        console.print(&list(&journals, &found).await);
+        console.print(&Box::pin(list(&journals, &found)).await);
         return Ok(exit::PASSED);
     };
     let run = chosen(name, &found)?;
-    let unfinished = journals.open(&run).await.map_err(|error| fault(&error))?;
+    let unfinished = Box::pin(journals.open(&run)).await.map_err(|error| fault(&error))?;
     if let Some(number) = kept(&history, &run).await? {
-        remove(unfinished.remove().await, console);
+        remove(Box::pin(unfinished.remove()).await, console);
         console.note(&format!("its result is kept already as run {number}: ld-master runs show {number}"));
         return Ok(exit::PASSED);
     }
     let Some(result) = rescue::result(unfinished.recovered.clone(), unfinished.incomplete) else {
-        remove(unfinished.remove().await, console);
+        remove(Box::pin(unfinished.remove()).await, console);
         console.note(&format!("the run {run} had not begun: there is no result, and its journal is removed"));
         return Ok(exit::PASSED);
     };
     match show(console, &history, result, files).await {
         Ok(()) => {
-            remove(unfinished.remove().await, console);
+            remove(Box::pin(unfinished.remove()).await, console);
             Ok(exit::PASSED)
         }
         Err(why) => {
-            unfinished.close().await;
+            Box::pin(unfinished.close()).await;
             console.error(&format!("error: {why}; the journal stays as it is"));
             Ok(exit::NOT_RUN)
         }
@@ -128,10 +128,10 @@ async fn list(journals: &Folder, found: &[Found]) -> String {
         let cells = if *busy {
             [String::new(), String::new(), "under way: its master lives".into()]
         } else {
-            match journals.open(run).await {
+            match Box::pin(journals.open(run)).await {
                 Ok(unfinished) => {
                     let cells = cells(&unfinished.recovered);
-                    unfinished.close().await;
+                    Box::pin(unfinished.close()).await;
                     cells
                 }
                 Err(error) => [String::new(), String::new(), with_causes(&error)],

@@ -319,7 +319,9 @@ impl Journaling {
 fn wake(inputs: mpsc::WeakSender<Input>) -> Wake {
     Box::new(move || {
         // full: then the driver is awake
-        drop(inputs.upgrade().map(|inputs| inputs.try_send(Input::Committed)));
+        if let Some(inputs) = inputs.upgrade() {
+            drop(inputs.try_send(Input::Committed));
+        }
     })
 }
 

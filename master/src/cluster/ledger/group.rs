@@ -134,7 +134,7 @@ impl Group {
     /// Its bytes.
     pub fn encoded(&self) -> Vec<u8> {
         let session = |(session, delta): (&SessionId, &Delta)| Session {
-            session: session.0,
+            id: session.0,
             frames: delta.frames.as_deref().map(Frames::to_wire),
             record_seq: delta.record_seq,
             records_last: delta.records_last,
@@ -158,7 +158,7 @@ impl Group {
         for session in merged.sessions {
             let frames = session.frames.map(|frames| Frames::from_wire(&frames).map(Box::new)).transpose()?;
             let delta = Delta { frames, record_seq: session.record_seq, records_last: session.records_last };
-            group.sessions.insert(SessionId(session.session), delta);
+            group.sessions.insert(SessionId(session.id), delta);
         }
         for span in merged.spans {
             let mut frame = span.frame.ok_or(WireError::Missing("counts"))?;
@@ -235,7 +235,7 @@ struct Merged {
 #[derive(Clone, PartialEq, Message)]
 struct Session {
     #[prost(uint64, tag = "1")]
-    session: u64,
+    id: u64,
     #[prost(message, optional, tag = "2")]
     frames: Option<Newest>,
     #[prost(uint64, tag = "3")]

@@ -5,7 +5,7 @@ use super::group::{latency, numbers, odometers};
 use super::records::Sampler;
 use super::timeline::{Entry, Timeline};
 use super::{Ledger, SessionLedger};
-use crate::run::blocks::Blocks;
+use crate::run::blocks::{Blocks, StoredCell};
 use ld_shared::id::{RunId, SessionId};
 use ld_shared::latency::DecodeError;
 use ld_shared::record::Record;
@@ -70,7 +70,7 @@ impl Ledger {
         }
         parts.extend(rows.into_iter().map(|(part, rows)| (format!("rows/{part}"), rows.encode_to_vec())));
         for (from, cells) in self.blocks.cells() {
-            let cell = |(name, failed, response): (std::sync::Arc<str>, u64, std::borrow::Cow<'_, [u8]>)| Cell {
+            let cell = |(name, failed, response): StoredCell<'_>| Cell {
                 name: name.to_string(),
                 failed,
                 response: response.into_owned(),
@@ -171,7 +171,7 @@ fn counts(key: &str, bytes: &[u8]) -> Result<Snapshot, PartError> {
 
 fn session_to_wire(id: SessionId, session: &SessionLedger) -> Session {
     Session {
-        session: id.0,
+        id: id.0,
         seq: session.seq,
         to_second: session.to_second,
         sealed_at_ns: session.sealed_at.0,
@@ -206,7 +206,7 @@ fn session_from_wire(session: &Session) -> Result<(SessionId, SessionLedger), Wi
         record_seq: session.record_seq,
         records_open: session.records_open,
     };
-    Ok((SessionId(session.session), ledger))
+    Ok((SessionId(session.id), ledger))
 }
 
 impl Entry {
@@ -264,7 +264,7 @@ struct Sessions {
 #[derive(Clone, PartialEq, Message)]
 struct Session {
     #[prost(uint64, tag = "1")]
-    session: u64,
+    id: u64,
     #[prost(uint64, tag = "2")]
     seq: u64,
     #[prost(uint32, tag = "3")]
