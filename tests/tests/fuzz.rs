@@ -5,6 +5,7 @@
 //! servers send to users (HTTP, MQTT, SSE, sockets, gRPC) is fuzzed beside its decoders in `worker`.
 
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
+#![expect(clippy::disallowed_methods, reason = "the number of cases is given by the environment")]
 
 use ld_master::import::{Credentials, Filter, HarOptions, OpenApi};
 use ld_master::import::{curl_task, har_tasks, openapi_tasks, postman_tasks};
@@ -67,7 +68,9 @@ fn mutated(rng: &mut KeyedRng, right: &[Vec<u8>]) -> Vec<u8> {
 
 /// Gives `decode` every file, then as many spoiled ones as are asked for.
 fn fuzz(seed: u64, right: &[Vec<u8>], mut decode: impl FnMut(&[u8])) {
-    right.iter().for_each(|bytes| decode(bytes));
+    for bytes in right {
+        decode(bytes);
+    }
     let mut rng = KeyedRng::new(seed, 0, 0);
     for _ in 0..cases() {
         decode(&mutated(&mut rng, right));

@@ -2,7 +2,7 @@
 //!
 //! `LD_SIM_SEED=17 cargo test -p ld-tests --test sim -- --nocapture one_seed` tells the story of one.
 
-#![expect(clippy::unwrap_used, reason = "a test may fail")]
+#![expect(clippy::disallowed_methods, reason = "seeds are given by the environment")]
 
 use ld_tests::sim::{Sabotage, simulate};
 use std::io::Write as _;

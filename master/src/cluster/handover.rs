@@ -201,7 +201,9 @@ mod tests {
         #[test]
         fn cuts_are_exact(lanes in prop::collection::vec(0..LANES as u16, 1..300), caps in prop::collection::vec(0u64..10_000, 0..3), weights in prop::collection::vec(0u32..9, 1..6)) {
             let mut part = Part { caps, ..Part::default() };
-            lanes.iter().for_each(|lane| part.lanes.insert(*lane));
+            for lane in &lanes {
+                part.lanes.insert(*lane);
+            }
             let cuts = part.cut(&weights);
             let mut sum = Part { caps: vec![0; part.caps.len()], ..Part::default() };
             for (cut, weight) in cuts.iter().zip(&weights) {
@@ -228,7 +230,7 @@ mod tests {
         #[test]
         fn surpluses_add_up(held in prop::collection::vec(0usize..5_000, 1..6), unowned in 0usize..100) {
             let weights: Vec<u32> = (1..=held.len() as u32).collect();
-            prop_assert_eq!(surplus(&held, unowned, &weights).iter().sum::<i64>(), -(unowned as i64));
+            prop_assert_eq!(surplus(&held, unowned, &weights).iter().sum::<i64>(), -(unowned as u64).cast_signed());
         }
     }
 
@@ -255,7 +257,9 @@ mod tests {
     fn what_nobody_owns_is_known_to_the_instant() {
         let lanes = |list: &[u16]| {
             let mut set = LaneSet::full();
-            list.iter().for_each(|lane| set.remove(*lane));
+            for lane in list {
+                set.remove(*lane);
+            }
             Part { lanes: set, caps: Vec::new() }
         };
         let at = |s: u64| RunTime(s * 1_000);

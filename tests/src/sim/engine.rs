@@ -1,17 +1,20 @@
 //! A model of the worker's engine: starts what is due inside its lease, ends it after a while, and
 //! makes a frame of each second. One core, no sockets; the rules are those of `ld_worker::engine`.
 
-use super::net::MS;
+mod arrivals;
+mod seconds;
+mod users;
+
 use super::tickets::{Say, Taken, Tickets};
 use super::truth::{Life, Truth, Who};
-use ld_shared::frame::{FrameBody, Generator, Odometers};
-use ld_shared::lanes::{LANES, LaneSet};
+use ld_shared::frame::{FrameBody, Odometers};
+use ld_shared::lanes::LaneSet;
 use ld_shared::load::{ArrivalCursor, ArrivalId, Load};
-use ld_shared::plan::{Plan, Pool, ScenarioPlan};
+use ld_shared::plan::{Plan, Pool};
 use ld_shared::rng::KeyedRng;
 use ld_shared::sample::{Phase, SeriesKey};
 use ld_shared::shard::Shard;
-use ld_shared::snapshot::{DropReason, Snapshot};
+use ld_shared::snapshot::Snapshot;
 use ld_shared::throttle::ThrottleUse;
 use ld_shared::time::{Mono, RunTime, SECOND};
 use std::collections::BTreeMap;
@@ -100,6 +103,7 @@ impl Tenure {
 
 /// An engine that is prepared or runs.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each says another thing")]
 pub(crate) struct Engine {
     plan: Arc<Plan>,
     pub(crate) who: Who,
@@ -227,79 +231,6 @@ impl Engine {
         }
     }
 
-    fn change_arrivals(&mut self, index: usize, scenario: &ScenarioPlan, shard: &Shard, added: &LaneSet) {
-        let Load::Open(load) = &scenario.load else { return };
-        let Some(arrivals) = &mut self.arrivals[index] else { return };
-        let load = Arc::new(load.clone());
-        let plan = &self.plan;
-        let tenure = |lanes: LaneSet, from: RunTime| {
-            let list: Arc<[u16]> = lanes.iter().collect();
-            let (seed, first) = (scenario.arrival_seed(plan), scenario.first_number);
-            let cursor = ArrivalCursor::new(Arc::clone(&load), seed, first, list, from, plan.end());
-            Tenure { lanes, until: RunTime::MAX, cursor: cursor.limited(plan.most_arrivals(scenario)) }
-        };
-        let mut new = vec![tenure(added.clone(), shard.from)];
-        for old in arrivals.tenures.iter_mut().filter(|old| old.until == RunTime::MAX) {
-            let mut kept = old.lanes.clone();
-            old.lanes.iter().filter(|lane| !shard.lanes.contains(*lane)).for_each(|lane| kept.remove(lane));
-            // what was taken of a lane that is kept is not taken again
-            let from = old.next().map_or(RunTime::MAX, |next| next.max(shard.from));
-            new.push(tenure(kept, from));
-            old.until = shard.from;
-        }
-        arrivals.tenures.extend(new);
-        arrivals.tenures.retain(|tenure| tenure.next().is_some());
-    }
-
-    /// Users whose lane is lost start nothing more.
-    fn end_users(&mut self, scenario: &ScenarioPlan, shard: &Shard, t0: u64) {
-        let lost = |number: u64| !shard.lanes.contains(((scenario.first_number + number) % LANES as u64) as u16);
-        let at = t0.saturating_add(shard.from.0);
-        let living = self.open.values().map(|open| open.job).chain(self.parked.iter().copied());
-        let waiting = self.waiting.iter().map(|(_, job)| *job);
-        let acting = self.acts.values().filter_map(|act| match act {
-            Act::Begin(job) | Act::Next(job) => Some(*job),
-            Act::Arrive(_) | Act::Answer(_) | Act::Over | Act::Roll | Act::Caps => None,
-        });
-        for job in living.chain(waiting).chain(acting) {
-            if let Kind::User { number, life, .. } = job.kind
-                && self.plan.scenarios[job.scenario].name == scenario.name
-                && lost(number)
-                && let Some(end) = self.ends.get_mut(&life)
-            {
-                *end = at.min(*end);
-            }
-        }
-    }
-
-    /// Users on lanes that are owned anew from `from` on: those who live then begin over a second.
-    fn plan_users(
-        &mut self,
-        now: u64,
-        index: usize,
-        scenario: &ScenarioPlan,
-        from: RunTime,
-        lanes: &LaneSet,
-        truth: &mut Truth,
-    ) {
-        let (Load::Closed(load), Some(t0)) = (&scenario.load, self.t0) else { return };
-        let end = self.plan.end();
-        let own = |number: &u64| lanes.contains(((scenario.first_number + number) % LANES as u64) as u16);
-        let numbers: Vec<u64> = (0..load.peak(end)).filter(own).collect();
-        let count = numbers.len().max(1) as u64;
-        for (position, number) in numbers.into_iter().enumerate() {
-            for life in load.lives(number).into_iter().filter(|life| life.start < end && life.end > from) {
-                let spread = if life.start < from { SECOND * position as u64 / count } else { 0 };
-                let kind = Kind::User { number, life: truth.new_life(from), ticket: false };
-                let Kind::User { life: name, .. } = kind else { continue };
-                self.ends.insert(name, t0.saturating_add(life.end.min(end).0));
-                let job = Job { scenario: index, kind, step: 0, next_source: 0 };
-                let begin = t0 + life.start.max(from).0 + spread;
-                self.at(begin.max(now), Act::Begin(job));
-            }
-        }
-    }
-
     /// A lease, which may end a gap: what was due in it is nobody's.
     pub(crate) fn set_lease(&mut self, now: u64, until: Mono) {
         let before = self.lease;
@@ -313,18 +244,6 @@ impl Engine {
         }
         self.resume(now);
         self.at(now, Act::Over);
-    }
-
-    /// Drops what was due by `to` and was not started for want of a lease since `lapsed`.
-    fn drop_unleased(&mut self, scenario: usize, to: u64, lapsed: u64) {
-        let t0 = self.t0.unwrap_or(0);
-        let gone = |due: u64| due >= lapsed || to.saturating_sub(due) > SECOND;
-        while let Some(due) = self.next_due(scenario).map(|due| t0 + due.0).filter(|due| *due <= to && gone(*due)) {
-            self.take_next(scenario);
-            let phase = self.phase_at(due);
-            self.odometers.phases[phase.index()].due += 1;
-            self.drop_arrival(due, DropReason::NoOwner);
-        }
     }
 
     fn resume(&mut self, now: u64) {
@@ -439,116 +358,10 @@ impl Engine {
         self.plan.phase_at(RunTime(at.saturating_sub(self.t0.unwrap_or(0))))
     }
 
-    // --- open model -----------------------------------------------------------------------------
-
-    fn change_caps(&mut self, now: u64, truth: &mut Truth) {
-        let Some((_, caps)) = self.next_caps.take_if(|(at, _)| *at <= now) else { return };
-        truth.caps(self.who, &caps);
-        for (arrivals, cap) in self.arrivals.iter_mut().zip(caps) {
-            if let Some(arrivals) = arrivals {
-                arrivals.cap = cap;
-            }
-        }
-    }
-
-    fn next_due(&self, scenario: usize) -> Option<RunTime> {
-        self.arrivals.get(scenario)?.as_ref()?.tenures.iter().filter_map(Tenure::next).min()
-    }
-
-    fn take_next(&mut self, scenario: usize) -> Option<(ArrivalId, RunTime)> {
-        let tenures = &mut self.arrivals.get_mut(scenario)?.as_mut()?.tenures;
-        let next = tenures.iter_mut().filter(|tenure| tenure.next().is_some()).min_by_key(|tenure| tenure.next())?;
-        let taken = next.cursor.take();
-        tenures.retain(|tenure| tenure.next().is_some());
-        taken
-    }
-
-    fn expect_arrival(&mut self, scenario: usize, now: u64) {
-        let t0 = self.t0.unwrap_or(0);
-        if let Some(due) = self.next_due(scenario).filter(|_| self.drain.is_none()) {
-            // a pacer is a little late
-            let lag = self.rng.below(MS);
-            self.at((t0 + due.0 + lag).max(now), Act::Arrive(scenario));
-        }
-    }
-
-    /// The next arrival that is due and may be started. Without a lease none is taken.
-    fn take_arrival(&mut self, scenario: usize, now: u64) -> Option<(ArrivalId, u64)> {
-        let t0 = self.t0?;
-        if self.drain.is_some() || self.lease_over(now) || self.is_over(now) {
-            return None;
-        }
-        loop {
-            self.next_due(scenario).filter(|due| t0 + due.0 <= now)?;
-            let (id, due) = self.take_next(scenario)?;
-            let due = t0 + due.0;
-            let phase = self.phase_at(due);
-            self.odometers.phases[phase.index()].due += 1;
-            if now - due <= SECOND {
-                return Some((id, due));
-            }
-            self.drop_arrival(due, DropReason::GeneratorLate);
-        }
-    }
-
-    fn drop_arrival(&mut self, due: u64, reason: DropReason) {
-        let phase = self.phase_at(due);
-        self.odometers.phases[phase.index()].dropped[reason.index()] += 1;
-    }
-
-    fn refuse_arrival(&mut self, now: u64, due: u64) {
-        let reason = if self.lease_over(now) { DropReason::NoOwner } else { DropReason::GeneratorLate };
-        self.drop_arrival(due, reason);
-    }
-
-    fn serve(&mut self, now: u64, scenario: usize, (id, due): (ArrivalId, u64), truth: &mut Truth) {
-        let Some(arrivals) = &mut self.arrivals[scenario] else { return };
-        if arrivals.open >= arrivals.cap {
-            self.drop_arrival(due, DropReason::InFlightCap);
-            return;
-        }
-        arrivals.open += 1;
-        self.users_changed(1);
-        self.go_on(now, Job { scenario, kind: Kind::Arrival { id, due }, step: 0, next_source: 0 }, truth);
-    }
-
     fn users_changed(&mut self, change: i64) {
         self.users = self.users.saturating_add_signed(change);
         self.users_max = self.users_max.max(self.users);
     }
-
-    // --- closed model ---------------------------------------------------------------------------
-
-    fn begin_user(&mut self, now: u64, job: Job, truth: &mut Truth) {
-        let Kind::User { number, .. } = job.kind else { return };
-        if self.is_over(now) || self.has_ended(now, job) {
-            return;
-        }
-        let busy = |open: &Open| {
-            open.job.scenario == job.scenario && matches!(open.job.kind, Kind::User { number: n, .. } if n == number)
-        };
-        if self.open.values().any(busy) {
-            // one with this number, of an earlier tenure, still waits for its answer
-            self.at(now + 20 * MS, Act::Begin(job));
-            return;
-        }
-        self.users_changed(1);
-        if self.plan.scenarios[job.scenario].on_start.is_empty() {
-            self.go_on(now, job, truth);
-        } else {
-            self.request(now, job, Phase::Hooks, truth);
-        }
-    }
-
-    /// Whether a user's time is over.
-    fn has_ended(&self, now: u64, job: Job) -> bool {
-        match job.kind {
-            Kind::User { life, .. } => self.ends.get(&life).is_none_or(|end| now >= *end),
-            Kind::Arrival { .. } => false,
-        }
-    }
-
-    // --- both -----------------------------------------------------------------------------------
 
     /// Goes on where a job stands: takes the tickets that its iteration needs, then starts it.
     fn go_on(&mut self, now: u64, mut job: Job, truth: &mut Truth) {
@@ -708,84 +521,5 @@ impl Engine {
         if let (Kind::Arrival { .. }, Some(arrivals)) = (job.kind, &mut self.arrivals[job.scenario]) {
             arrivals.open -= 1;
         }
-    }
-
-    // --- seconds and the end --------------------------------------------------------------------
-
-    fn roll(&mut self, now: u64) {
-        let Some(t0) = self.t0.filter(|t0| now >= *t0 && !self.finished) else { return };
-        let second = RunTime(now - t0).second();
-        while self.second < second {
-            self.emit();
-        }
-    }
-
-    fn emit(&mut self) {
-        let second = self.second;
-        let mut counts = self.building.remove(&second).unwrap_or_default();
-        counts.rows.entry(second).or_default();
-        let body = FrameBody { from_second: second, to_second: second + 1, counts, ..self.body() };
-        self.said.push(Said::Span(Box::new(body)));
-        self.second += 1;
-    }
-
-    fn body(&self) -> FrameBody {
-        let generator = Generator { cores: 1, users_max: self.users_max, ..Generator::default() };
-        FrameBody { odometers: self.odometers, generator, ..FrameBody::default() }
-    }
-
-    fn begin_drain(&mut self, now: u64) {
-        if self.drain.is_some() {
-            return;
-        }
-        let (t0, to, leased) = (self.t0.unwrap_or(0), now.min(self.end), !self.lease_over(now));
-        for scenario in 0..self.arrivals.len() {
-            if !leased {
-                self.drop_unleased(scenario, to, 0);
-            }
-            while let Some(due) = self.next_due(scenario).map(|due| t0 + due.0).filter(|due| *due <= to) {
-                self.take_next(scenario);
-                let phase = self.phase_at(due);
-                self.odometers.phases[phase.index()].due += 1;
-                self.drop_arrival(due, DropReason::GeneratorLate);
-            }
-        }
-        let until = now.saturating_add(self.plan.graceful_stop.0);
-        self.drain = Some(until);
-        let waiting = std::mem::take(&mut self.waiting).into_iter().map(|(_, job)| job);
-        for job in waiting.chain(std::mem::take(&mut self.parked)) {
-            self.refuse(now, job);
-        }
-        self.at(until, Act::Over);
-    }
-
-    /// Ends, if nothing is left to do.
-    fn settle(&mut self, now: u64) {
-        if self.finished || self.t0.is_none() {
-            return;
-        }
-        let idle = self.users == 0 && self.open.is_empty() && self.waiting.is_empty() && self.parked.is_empty();
-        let to_come = |act: &Act| matches!(act, Act::Begin(_) | Act::Next(_) | Act::Arrive(_) | Act::Caps);
-        let done = match self.drain {
-            Some(until) => self.open.is_empty() || now >= until || self.aborted,
-            // users end by themselves only when the iterations are used up; else it waits for more lanes
-            None => {
-                let used_up = self.plan.iterations.is_some() && !self.lanes.is_empty();
-                let next = (0..self.arrivals.len()).any(|scenario| self.next_due(scenario).is_some());
-                used_up && idle && !next && !self.lease_over(now) && !self.acts.values().any(to_come)
-            }
-        };
-        if !done {
-            return;
-        }
-        for open in std::mem::take(&mut self.open).into_values() {
-            self.odometers.phases[open.phase.index()].requests_in_flight += 1;
-        }
-        self.emit();
-        let second = self.second;
-        let last = FrameBody { from_second: second, to_second: second, last: true, ..self.body() };
-        self.said.push(Said::Span(Box::new(last)));
-        self.finished = true;
-        self.acts.clear();
     }
 }

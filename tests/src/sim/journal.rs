@@ -113,9 +113,11 @@ impl Log {
             }
             ToWorker::Stop { .. } => self.stopping(ran, false),
             ToWorker::Abort { .. } => self.stopping(ran, true),
-            ToWorker::FrameAck { .. } | ToWorker::RecordAck { .. } | ToWorker::RunClosed { .. } => true,
-            // an assignment that waits, and was made before, must not undo it afterwards
-            ToWorker::Throttles { .. } => true,
+            // shares: an assignment that waits, and was made before, must not undo them afterwards
+            ToWorker::FrameAck { .. }
+            | ToWorker::RecordAck { .. }
+            | ToWorker::Throttles { .. }
+            | ToWorker::RunClosed { .. } => true,
             ToWorker::Program { .. }
             | ToWorker::Welcome { .. }
             | ToWorker::Refused(_)

@@ -76,7 +76,7 @@ impl Setup {
         let seconds = 3 + rng.below(5);
         let plan = Arc::new(plan(seed, seconds, &mut rng));
         let clock = |rng: &mut KeyedRng| {
-            let fast = rng.below(2_000_001) as i64 - 1_000_000;
+            let fast = rng.below(2_000_001).cast_signed() - 1_000_000;
             Clock::new(1_000 * SECOND + rng.below(1_000_000 * SECOND), fast)
         };
         let clocks = (0..=workers).map(|_| clock(&mut rng)).collect();

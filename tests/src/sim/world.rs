@@ -24,6 +24,7 @@ const DIAL_WITHIN: u64 = 3 * SECOND;
 
 /// Something that will happen.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "most of them are arrivals")]
 pub(crate) enum Happening {
     Arrival(Arrival),
     Dialed {
@@ -233,6 +234,7 @@ impl World {
         if self.context.truth.broken().is_some() { Err(self.violation()) } else { Ok(self.outcome()) }
     }
 
+    #[expect(clippy::unnecessary_box_returns, reason = "errors are boxed: they are large")]
     fn violation(&mut self) -> Box<Violation> {
         Box::new(Violation {
             seed: self.context.seed,

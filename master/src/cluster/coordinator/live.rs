@@ -87,7 +87,8 @@ impl Coordinator {
     /// Whether every worker can open what its lanes would need.
     fn has_room(&self, what: What) -> Result<(), ChangeError> {
         let mut program = self.program.clone();
-        program.push(ld_shared::time::RunTime::MAX, what);
+        // from the start on, or from the change before: whenever it is, that many it needs
+        program.push(ld_shared::time::RunTime(0), what);
         let plan = self.spec.plan.with(&program);
         let living = || self.participants.values().filter(|p| p.makes_load());
         let fits = living().all(|p| {
