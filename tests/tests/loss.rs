@@ -155,8 +155,7 @@ fn users_of_a_killed_worker_begin_anew_on_the_others() {
     assert_eq!(wait_for("all users", PATIENCE, || Some(connections()).filter(|n| *n == 60)), 60);
     cluster.workers[1].signal(Signal::KILL);
     wait_for("users that end", PATIENCE, || (connections() < 60).then_some(()));
-    let begun = std::time::Instant::now();
-    while begun.elapsed() < Duration::from_secs(BACK_WITHIN) && connections() < 60 {
+    for _ in 0..BACK_WITHIN * 50 {
         assert!(connections() <= 60, "{} users live", connections());
         pause(Duration::from_millis(20));
     }
@@ -221,9 +220,9 @@ fn degrade_goes_on_with_less_and_abort_ends_the_test() {
 #[test]
 fn rows_that_exist_once_are_used_once_whatever_dies() {
     let folder = tempfile::tempdir().expect("the temporary folder is writable");
-    let rows: String = (0..20_000).map(|n| format!("row{n}\n")).collect();
+    let rows: Vec<String> = (0..20_000).map(|n| format!("row{n}")).collect();
     let file = folder.path().join("rows.csv");
-    std::fs::write(&file, format!("name\n{rows}")).expect("the temporary folder is writable");
+    std::fs::write(&file, format!("name\n{}\n", rows.join("\n"))).expect("the temporary folder is writable");
     let (target, url) = target(Options { keep_arrivals: true, ..Options::default() });
     let mut document = test(&format!("{url}${{csv.rows.name}}"), &closed(20, 10.0));
     document["load_density"][0][1]["csv_sources"] =
