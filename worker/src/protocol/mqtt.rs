@@ -32,8 +32,8 @@ use serde_json::{Map, Value};
 use session::Connection;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::sync::{Arc, LazyLock};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 use task::{Request, Ways};
 
