@@ -8,7 +8,7 @@ use super::tickets::Say;
 use super::world::{Context, Happening};
 use ld_shared::frame::Frame;
 use ld_shared::id::RunId;
-use ld_shared::message::{Beat, Hello, PROTOCOL_VERSION, RunBeat, ToMaster, ToWorker};
+use ld_shared::message::{Beat, Hello, LEASE, PROTOCOL_VERSION, RunBeat, ToMaster, ToWorker};
 use ld_shared::plan::WorkerLoss;
 use ld_shared::time::{Mono, RunTime, SECOND};
 use ld_worker::membership::{Effect, Event, Membership, Options, Ready, Unreached};
@@ -19,7 +19,7 @@ use std::time::Duration;
 /// What a dial sees of a machine on which nobody listens.
 pub(crate) const REFUSED: &str = "connection refused";
 /// For how long a worker may go on after that.
-const ORPHAN_LEASE: Duration = Duration::from_millis(2_500);
+const ORPHAN_LEASE: Duration = LEASE;
 
 /// A worker's host.
 #[derive(Debug)]
