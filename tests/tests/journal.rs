@@ -1,6 +1,8 @@
 //! The journal of a run: what is left of it when its master is killed, and what a disk that is slow or
 //! full does to a run.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use ld_master::target::{Law, Options, Target};
 use ld_tests::document::{and, open, test};
 use ld_tests::process::{Cluster, Finished, Process, command};
