@@ -25,7 +25,7 @@
 //! ```
 
 use crate::app::App;
-use crate::cluster::{Cluster, ClusterError, ClusterOptions};
+use crate::cluster::{Cluster, ClusterError, ClusterOptions, Security};
 use crate::command::{CommandError, Outside, Running, refused};
 use crate::console::Console;
 use crate::executor::{Outcome, records};
@@ -52,8 +52,13 @@ impl App {
     /// The machine gives no threads.
     pub async fn local() -> Result<Self, ClusterError> {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let options =
-            ClusterOptions { bind: None, local_cores: Some(cores), expected_workers: 1, wait: Duration::from_mins(1) };
+        let options = ClusterOptions {
+            bind: None,
+            local_cores: Some(cores),
+            expected_workers: 1,
+            wait: Duration::from_mins(1),
+            security: Security::default(),
+        };
         Self::open(options).await
     }
 

@@ -6,6 +6,7 @@ use crate::cluster::{Cluster, RunControl, RunError, RunOrder};
 use crate::command::start_test::{Compiled, CsvSource};
 use crate::command::{Command, CommandError, Commands, Outside};
 use crate::console::Console;
+use crate::journal::{JournalOrder, Unfinished};
 use crate::live;
 use crate::record_file::RecordFile;
 use crate::report::Findings;
@@ -18,9 +19,10 @@ use crate::store::history::History;
 use crate::table;
 use ld_shared::boot::signal::Signals;
 use ld_shared::boot::task;
-use ld_shared::id::Digest;
+use ld_shared::id::{Digest, RunId};
 use ld_shared::plan::Plan;
 use serde_json::{Map, Value};
+use stages::SetUp;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -55,8 +57,34 @@ pub struct State {
     pub all: Vec<Arc<Run>>,
     /// Files of all requests that tests of this process have written.
     record_files: BTreeSet<PathBuf>,
+    /// Tests that were begun.
+    tests: u32,
     /// Signals that were the normal end of an open-ended test.
     signals_spent: u32,
+}
+
+/// The load of a test.
+struct Load<'a> {
+    plan: Arc<Plan>,
+    file: Option<&'a RecordFile>,
+    journal: Option<JournalOrder>,
+    resumes: Option<Box<Unfinished>>,
+}
+
+/// Why there is no load to be measured.
+enum Unrun {
+    /// None of the workers of a run that was taken up is there.
+    NobodyBack,
+    Error(Box<CommandError>),
+}
+
+impl Unrun {
+    fn into_error(self) -> CommandError {
+        match self {
+            Self::NobodyBack => CommandError::of("LoadDensityTestException", &RunError::NobodyBack),
+            Self::Error(error) => *error,
+        }
+    }
 }
 
 impl App {
@@ -131,7 +159,7 @@ impl App {
             return Err(CommandError { exit_code: exit::ENDED_BY_USER, ..skipped });
         }
         let file = test.records_file.as_deref().map(|path| self.record_file(path)).transpose()?;
-        if let Some((message, help)) = test.plan.secrets.as_ref().and_then(|_| open_to_others(cluster.bound_addr())) {
+        if let Some((message, help)) = test.plan.secrets.as_ref().and_then(|_| open_to_others(cluster.options())) {
             let refused = CommandError::failed("LoadDensityTestException", message).with_help(help);
             return Err(CommandError { exit_code: exit::REFUSED, ..refused });
         }
@@ -139,10 +167,38 @@ impl App {
             self.console.note(&format!("warning: {warning}"));
         }
         let at_first = self.signals.count();
-        let mut set_up = self.set_up(cluster, &test).await;
-        let outcome = match set_up.failure.take() {
-            Some(failure) => Err(failure),
-            None => self.run_load(cluster, &test, stages::load(&test, &set_up), file.as_ref()).await,
+        let journal = self.journal_order(&test);
+        let mut taken_up = None;
+        if cluster.bound_addr().is_some()
+            && let Some(unfinished) = self.unfinished(journal.as_ref()).await
+        {
+            let set_up = SetUp::known(&unfinished);
+            let known = unfinished.recovered.order.clone();
+            let load =
+                Load { plan: known.plan, file: file.as_ref(), journal: journal.clone(), resumes: Some(unfinished) };
+            match self.run_load(cluster, &test, load).await {
+                Err(Unrun::NobodyBack) => {
+                    let run = &known.run;
+                    self.console.note(&format!(
+                        "none of the workers of run {run} came back: it is left to `ld-master runs rescue {run}`, \
+                         and the test starts anew"
+                    ));
+                }
+                outcome => taken_up = Some((set_up, outcome.map_err(Unrun::into_error))),
+            }
+        }
+        let (set_up, outcome) = if let Some(taken_up) = taken_up {
+            taken_up
+        } else {
+            let mut set_up = self.set_up(cluster, &test).await;
+            let outcome = if let Some(failure) = set_up.failure.take() {
+                Err(failure)
+            } else {
+                let plan = stages::load(&test, &set_up);
+                let load = Load { plan, file: file.as_ref(), journal, resumes: None };
+                self.run_load(cluster, &test, load).await.map_err(Unrun::into_error)
+            };
+            (set_up, outcome)
         };
         let mut torn_down = Ok(None);
         if self.signals.count() >= at_first + 2 {
@@ -186,17 +242,17 @@ impl App {
         let result = RunResult::of(std::slice::from_ref(&run), run.verdict.clone());
         self.console.print(&table::end_table(&result, self.console.width()));
         self.remember(&run).await;
+        self.forget_journal(&run.measured.run).await;
         Ok(run)
     }
 
     /// Runs the load of a test by `plan`, its own plan with what the setup added.
-    async fn run_load(
-        &self,
-        cluster: &Cluster,
-        test: &Compiled,
-        plan: Arc<Plan>,
-        file: Option<&RecordFile>,
-    ) -> Result<Measured, CommandError> {
+    async fn run_load(&self, cluster: &Cluster, test: &Compiled, load: Load<'_>) -> Result<Measured, Unrun> {
+        let Load { plan, file, journal, resumes } = load;
+        let given = resumes.as_ref().map(|unfinished| {
+            let order = &unfinished.recovered.order;
+            order.given.clone().unwrap_or_else(|| Arc::clone(&order.plan))
+        });
         self.console.note(&live::start_line(&plan));
         let known = self.signals.count();
         let order = RunOrder {
@@ -207,14 +263,20 @@ impl App {
             allow_missing_workers: test.allow_missing_workers,
             any_worker: false,
             lines: file.map(RecordFile::sink),
+            journal,
+            resumes,
         };
         let outcome = self.run_plan(cluster, order, known).await;
         if test.plan.test_time.is_none() && self.signals.count() == known + 1 {
             self.state().signals_spent += 1;
         }
-        let measured = outcome.map_err(|error| self.not_run(&error))?;
+        let measured = outcome.map_err(|error| match error {
+            RunError::NobodyBack => Unrun::NobodyBack,
+            error => Unrun::Error(Box::new(self.not_run(&error))),
+        })?;
         // results are of the plan that the document gives: that one is the same each time
-        Ok(Measured { plan_digest: Digest::of(&test.plan.to_json()), plan: Arc::clone(&test.plan), ..measured })
+        let plan = given.unwrap_or_else(|| Arc::clone(&test.plan));
+        Ok(Measured { plan_digest: Digest::of(&plan.to_json()), plan, ..measured })
     }
 
     /// Runs a plan with its live line; signals beyond the `known` ones end it.
@@ -228,6 +290,41 @@ impl App {
         };
         self.console.clear_line();
         outcome
+    }
+
+    /// How the load of a test is journaled: below the folder in which runs are kept.
+    fn journal_order(&self, test: &Compiled) -> Option<JournalOrder> {
+        let folder = self.history.as_ref()?.journals();
+        let (label, nth) = {
+            let mut state = self.state();
+            state.tests += 1;
+            (state.label.clone(), state.tests)
+        };
+        // what a seed is drawn for, and how secrets are enciphered, differs each time
+        let plan = Plan { seed: 0, secrets: None, ..(*test.plan).clone() };
+        let command = serde_json::json!([label, nth, Digest::of(&plan.to_json()).0]);
+        let command = Digest::of(command.to_string().as_bytes());
+        Some(JournalOrder { folder, command, label, given: Some(Arc::clone(&test.plan)) })
+    }
+
+    /// The run that the same command began in a master that is gone, if its workers may still be there.
+    async fn unfinished(&self, journal: Option<&JournalOrder>) -> Option<Box<Unfinished>> {
+        let order = journal?;
+        match order.folder.open_unfinished(&order.command).await {
+            Ok(found) => found.map(Box::new),
+            Err(error) => {
+                self.console.note(&format!("warning: {}", crate::command::with_causes(&error)));
+                None
+            }
+        }
+    }
+
+    /// The result is kept elsewhere, or has been shown: its journal has done its duty.
+    async fn forget_journal(&self, run: &RunId) {
+        let Some(history) = &self.history else { return };
+        if let Err(error) = history.journals().remove_closed(run).await {
+            tracing::warn!(%run, "its journal is left: {error}");
+        }
     }
 
     /// Keeps a run for later. A store that cannot be written changes nothing of what was measured.

@@ -9,23 +9,26 @@ mod lint;
 mod runs;
 mod session;
 
-use crate::cluster::{Cluster, ClusterOptions};
+use crate::cluster::{Cluster, ClusterOptions, Security, TlsMode};
 use crate::command::{Commands, with_causes};
 use crate::console::Console;
+use crate::data_dir::DataDir;
 use crate::run::verdict::exit;
 use crate::schema;
 use crate::script::Strictness;
-use crate::store::history::{self, History};
+use crate::store::history::History;
 use crate::target::{self, TargetArgs};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use ld_shared::boot::signal::Signals;
 use ld_shared::boot::telemetry::{self, LogFormat};
+use ld_shared::handshake::Token;
+use ld_shared::targets::{TargetList, TargetRule};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 /// Version of the program and of the protocol that it speaks with workers.
-const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), ", worker protocol 1");
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), ", worker protocol 2");
 
 const EXAMPLES: &str = "\
 Examples:
@@ -73,6 +76,26 @@ pub(crate) struct Global {
     /// Folder of what outlives the process: every run is kept there for `runs`. Without it a folder of the user's
     #[arg(long, global = true, value_name = "DIR", env = "LD_MASTER_DATA_DIR")]
     data_dir: Option<PathBuf>,
+    /// Protection of the port for workers: `auto` makes a certificate once and keeps it in --data-dir, `off` is
+    /// for nobody but you, or files of your own
+    #[arg(long, global = true, value_name = "auto|off|CERT,KEY", default_value = "auto", value_parser = parse_tls, env = "LD_MASTER_TLS")]
+    tls: TlsMode,
+    /// Only workers with a certificate of this authority may join
+    #[arg(long, global = true, value_name = "CA", env = "LD_MASTER_TLS_CLIENT_CA")]
+    tls_client_ca: Option<PathBuf>,
+    /// The token that workers must know, in a file; else in `LD_TOKEN`
+    #[arg(long, global = true, value_name = "FILE", value_parser = ld_worker::cli::token_file, env = "LD_MASTER_TOKEN_FILE")]
+    token_file: Option<Token>,
+    /// The worker in this process dials nothing else: HOST[:PORT], a pattern like *.example.com, an address or a
+    /// network like 10.0.0.0/8. May be given several times
+    #[arg(
+        long = "allow-target",
+        global = true,
+        value_name = "TARGET",
+        value_delimiter = ',',
+        env = "LD_MASTER_ALLOW_TARGET"
+    )]
+    allow_targets: Vec<TargetRule>,
     /// Runs are not kept: this is no test of anybody's.
     #[arg(skip)]
     unsaved: bool,
@@ -297,6 +320,7 @@ fn stay_up(global: &Global, console: &Console) -> u8 {
                 return exit::NOT_RUN;
             }
         };
+        console.notes(&cluster.notes());
         console.note(&format!(
             "listening for workers on {bind}; starting tests from outside (web, API) comes with a later version,\n\
              until then `ld-master --expected-workers N run FILE` waits for workers and runs. Ctrl-C ends"
@@ -312,7 +336,12 @@ const DEFAULT_BIND: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::
 impl Global {
     /// Where runs are kept; `None` if neither a flag nor the environment says.
     fn history(&self) -> Option<History> {
-        self.data_dir.clone().or_else(|| history::default_folder(environment)).map(History::new)
+        self.data_dir().map(|dir| History::new(dir.root().to_owned()))
+    }
+
+    /// The folder of what outlives the process; `None` if neither a flag nor the environment says.
+    fn data_dir(&self) -> Option<DataDir> {
+        self.data_dir.clone().map(DataDir::new).or_else(|| DataDir::of_user(environment))
     }
 
     /// Load cores of this process: none if workers are expected, for they make the load.
@@ -328,6 +357,13 @@ impl Global {
             local_cores: self.local_cores(),
             expected_workers: self.expected_workers.max(1),
             wait: self.wait,
+            security: Security {
+                tls: self.tls.clone(),
+                client_ca: self.tls_client_ca.clone(),
+                token: self.token_file.clone().or_else(|| Token::new(&environment("LD_TOKEN")?)),
+                data_dir: self.data_dir(),
+                targets: (!self.allow_targets.is_empty()).then(|| TargetList(self.allow_targets.clone())),
+            },
         }
     }
 }
@@ -336,6 +372,18 @@ impl Global {
 #[expect(clippy::disallowed_methods, reason = "the environment is read here, at the edge")]
 pub(crate) fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
+}
+
+/// `auto`, `off` or `CERT,KEY`.
+fn parse_tls(text: &str) -> Result<TlsMode, String> {
+    match text {
+        "auto" => Ok(TlsMode::Auto),
+        "off" => Ok(TlsMode::Off),
+        files => {
+            let (certificate, key) = ld_worker::cli::pair_of_files(files)?;
+            Ok(TlsMode::Files { certificate, key })
+        }
+    }
 }
 
 /// `10s`, `1.5m`, `500ms`, `2h`; a bare number is seconds.
@@ -396,7 +444,7 @@ mod tests {
 
     #[test]
     fn flags_of_later_versions_are_refused() {
-        for line in ["--token-file x run y", "--tls off run y", "--web 127.0.0.1:8089", "serve", "mcp"] {
+        for line in ["--web 127.0.0.1:8089", "serve", "mcp"] {
             let line = std::iter::once("ld-master").chain(line.split(' '));
             assert!(Cli::try_parse_from(line).is_err());
         }

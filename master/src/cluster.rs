@@ -1,32 +1,42 @@
 //! The cluster: workers that make load, and the runs over them.
 //!
 //! What decides is pure: [`membership`] (who is there), [`coordinator`] (one run), [`assign`] (who
-//! makes what), [`ledger`] (what was measured), [`loss`] (what nobody will know). The shell is thin:
+//! makes what), [`handover`] (how parts change hands), [`ledger`] (what was measured), [`loss`] (what
+//! nobody will know). The shell is thin:
 //! `driver` (one thread that owns them), `service` (gRPC), `local` (the worker in this process).
 
 pub mod assign;
 pub mod coordinator;
+mod door;
 mod driver;
+mod greeter;
+pub mod handover;
 pub mod join;
 pub mod ledger;
 mod local;
 pub mod loss;
 pub mod membership;
 pub mod rule_watch;
+pub mod security;
 mod service;
 pub mod throttles;
 
-pub use coordinator::RunError;
+pub use coordinator::{ChangeError, RunError};
+pub use security::{Security, SecurityError, TlsMode};
 
+use crate::journal::{JournalOrder, Unfinished};
 use crate::record_file::LineSink;
 use crate::run::{Measured, Progress};
 use bytes::Bytes;
 use driver::{Driver, Input, RunRequest};
+use ld_shared::handshake::Fingerprint;
 use ld_shared::id::Digest;
+use ld_shared::load::What;
 use ld_shared::plan::Plan;
 use ld_shared::threshold::Threshold;
 use ld_worker::engine::Engine;
 use ld_worker::link::LoadMaker;
+use security::Credentials;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
@@ -50,10 +60,12 @@ pub struct ClusterOptions {
     pub expected_workers: u32,
     /// How long a run waits for them.
     pub wait: Duration,
+    /// What the port is protected by. Without a port it is of no matter.
+    pub security: Security,
 }
 
 /// What to run.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct RunOrder {
     /// The plan.
     pub plan: Arc<Plan>,
@@ -69,6 +81,10 @@ pub struct RunOrder {
     pub any_worker: bool,
     /// Where every request of the main phase goes, if the plan asks for that.
     pub lines: Option<LineSink>,
+    /// Its journal; `None`: it dies with the process.
+    pub journal: Option<JournalOrder>,
+    /// The run of another master that is taken up instead of a new one.
+    pub resumes: Option<Box<Unfinished>>,
 }
 
 /// How a run can be ended early. Cancelling is final.
@@ -95,6 +111,9 @@ pub enum ClusterError {
     /// The machine gives no thread.
     #[error("cannot start the coordinator's thread")]
     Thread(#[source] io::Error),
+    /// The port cannot be protected as it should be.
+    #[error("cannot let workers join")]
+    Security(#[from] SecurityError),
 }
 
 impl ClusterError {
@@ -104,6 +123,7 @@ impl ClusterError {
             Self::Bind { source, .. } if source.kind() == io::ErrorKind::AddrInUse => {
                 Some("another program, perhaps another ld-master, has that port: choose another with --bind".into())
             }
+            Self::Security(error) => error.help(),
             Self::Bind { .. } | Self::Thread(_) => None,
         }
     }
@@ -115,6 +135,7 @@ pub struct Cluster {
     inputs: mpsc::Sender<Input>,
     options: ClusterOptions,
     bound: Option<SocketAddr>,
+    fingerprint: Option<Fingerprint>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -129,6 +150,13 @@ impl Cluster {
     pub async fn open_with<L: LoadMaker>(options: ClusterOptions) -> Result<Self, ClusterError> {
         let (inputs, received) = mpsc::channel(INPUTS);
         let kept = options.clone();
+        // before the port: nobody finds it open and unprotected
+        let credentials = match options.bind {
+            Some(_) => Credentials::load(&options.security)?,
+            None => Credentials::of_nobody(),
+        };
+        let fingerprint = credentials.acceptor.as_ref().map(|_| credentials.fingerprint);
+        let key = credentials.key.clone();
         let bound = |address| {
             let listener = std::net::TcpListener::bind(address)?;
             listener.set_nonblocking(true)?;
@@ -142,11 +170,16 @@ impl Cluster {
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ClusterError::Thread)?;
         let mut threads = Vec::new();
         if let Some(cores) = options.local_cores {
-            let worker = local::spawn::<L>(cores, ld_worker::limits::load_files(), inputs.clone());
+            let worker = local::spawn::<L>(
+                cores,
+                ld_worker::limits::load_files(),
+                options.security.targets.clone(),
+                inputs.clone(),
+            );
             let worker = worker.map_err(ClusterError::Thread)?;
             threads.push(std::thread::spawn(move || drop(worker.join())));
         }
-        let to_service = inputs.clone();
+        let (to_service, own) = (inputs.clone(), inputs.downgrade());
         let coordinator = std::thread::Builder::new().name("ld-coordinator".into()).spawn(move || {
             runtime.block_on(async move {
                 let stop = CancellationToken::new();
@@ -157,13 +190,13 @@ impl Cluster {
                         let Ok(listener) = listener.inspect_err(|e| tracing::error!("cannot use the port: {e}")) else {
                             return;
                         };
-                        let served = service::serve(listener, to_service, stop.cancelled()).await;
+                        let served = service::serve(listener, credentials, to_service, stop.cancelled()).await;
                         if let Err(error) = served {
                             tracing::error!("serving workers ended: {error}");
                         }
                     })
                 });
-                Driver::new(options).run(received).await;
+                Driver::new(options, key, own).run(received).await;
                 stop.cancel();
                 if let Some(service) = service {
                     // streams of workers that do not go are cut
@@ -172,7 +205,7 @@ impl Cluster {
             });
         });
         threads.push(coordinator.map_err(ClusterError::Thread)?);
-        Ok(Self { inputs, options: kept, bound, threads })
+        Ok(Self { inputs, options: kept, bound, fingerprint, threads })
     }
 
     /// What it was opened with.
@@ -183,6 +216,45 @@ impl Cluster {
     /// Where workers join: the port that was really taken.
     pub fn bound_addr(&self) -> Option<SocketAddr> {
         self.bound
+    }
+
+    /// Fingerprint of the certificate that workers see; `None`: there is no port, or no TLS on it.
+    pub fn fingerprint(&self) -> Option<Fingerprint> {
+        self.fingerprint
+    }
+
+    /// What whoever starts workers must know: how they join, and what is open to whom.
+    pub fn notes(&self) -> Vec<String> {
+        let Some(bound) = self.bound else { return Vec::new() };
+        let mut notes = Vec::new();
+        let Security { token, client_ca, data_dir, .. } = &self.options.security;
+        let master =
+            if bound.ip().is_unspecified() { format!("THIS-HOST:{}", bound.port()) } else { bound.to_string() };
+        match self.fingerprint {
+            Some(fingerprint) => notes.push(format!(
+                "workers join over TLS:\n  ld-worker --master {master} --ca-fingerprint {fingerprint}{}",
+                if client_ca.is_some() { " --tls-cert CERT,KEY" } else { "" }
+            )),
+            None => notes.push(format!(
+                "warning: --tls off: whoever sees the traffic of {bound} reads plans and results, and can change them; \
+                 workers join by `ld-worker --master {master} --tls off`"
+            )),
+        }
+        if self.fingerprint.is_some() && data_dir.is_none() && self.options.security.tls == TlsMode::Auto {
+            notes.push(
+                "warning: neither HOME nor --data-dir says where to keep the certificate: the next start has another"
+                    .into(),
+            );
+        }
+        match token {
+            None if !bound.ip().is_loopback() && client_ca.is_none() => notes.push(format!(
+                "warning: no token: anyone who reaches {bound} gets the plan, and may report results; \
+                 give master and workers the same LD_TOKEN or --token-file"
+            )),
+            None => {}
+            Some(token) => notes.extend(token.weakness().map(|weakness| format!("warning: {weakness}"))),
+        }
+        notes
     }
 
     /// Runs a plan over the workers. Ends in bounded time after a stop or an abort. Dropping the
@@ -197,6 +269,15 @@ impl Cluster {
         let request = Box::new(RunRequest { order, control, progress, reply });
         self.inputs.send(Input::Run(request)).await.map_err(|_| RunError::Closed)?;
         answer.await.map_err(|_| RunError::Closed)?
+    }
+
+    /// Changes the load of the run that goes on: users, rate, pause. It holds half a second from now,
+    /// on every worker at one instant, and stands in the result's events as done `by` somebody.
+    pub async fn change(&self, what: What, by: &str) -> Result<(), ChangeError> {
+        let (reply, answer) = oneshot::channel();
+        let input = Input::Change { what, by: by.to_owned(), reply };
+        self.inputs.send(input).await.map_err(|_| ChangeError::NotRunning)?;
+        answer.await.map_err(|_| ChangeError::NotRunning)?
     }
 
     /// Says goodbye to the workers, so that they end (unless `--stay`), and closes the port.

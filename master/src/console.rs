@@ -75,6 +75,13 @@ impl Console {
         }
     }
 
+    /// Sentences, on stderr.
+    pub fn notes(&self, texts: &[String]) {
+        for text in texts {
+            self.note(text);
+        }
+    }
+
     /// A sentence that must be read, on stderr.
     pub fn error(&self, text: &str) {
         self.clear_line();

@@ -16,6 +16,7 @@ use chrono::{DateTime, Utc};
 use ld_shared::frame::{Collected, Odometers};
 use ld_shared::id::{Digest, RunId};
 use ld_shared::latency::Latency;
+use ld_shared::load::Program;
 use ld_shared::plan::Plan;
 use ld_shared::record::Record;
 use ld_shared::sample::Phase;
@@ -31,6 +32,8 @@ pub struct Measured {
     pub run: RunId,
     /// Its plan.
     pub plan: Arc<Plan>,
+    /// What was changed of its load while it ran.
+    pub program: Program,
     /// Digest of the plan.
     pub plan_digest: Digest,
     /// `local` or `cluster`.

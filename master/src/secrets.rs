@@ -1,17 +1,17 @@
 //! Secrets of the master: where `${secret.NAME}` comes from, and what keeps them in.
 //!
 //! A file given by `--secrets` comes first, then `LD_SECRET_NAME` of the environment. Values leave
-//! the process in one way only: as a blob to workers. That link is not encrypted yet, so a test
-//! that uses secrets runs only where nobody else can listen.
+//! the process in one way only: as a blob to workers. A test that uses secrets does not run where that
+//! link is not encrypted.
 
 use crate::cli::environment;
+use crate::cluster::{ClusterOptions, TlsMode};
 use crate::script::Fault;
 use ld_shared::fault::{nearest, step};
 use ld_shared::template::Template;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt::{self, Debug, Formatter};
-use std::net::SocketAddr;
 use std::path::Path;
 
 /// Secrets by name.
@@ -72,13 +72,11 @@ pub(crate) fn uses_secrets(value: &Value) -> bool {
     uses
 }
 
-/// Why a test with secrets does not run on a master that listens there; `None`: it may.
-pub(crate) fn open_to_others(bound: Option<SocketAddr>) -> Option<(String, String)> {
-    let bound = bound.filter(|bound| !bound.ip().is_loopback())?;
-    let message = format!("secrets would go to workers unencrypted, and this master listens on {bound}");
-    let help =
-        format!("listen on this machine only, by --bind 127.0.0.1:{}; TLS comes with a later version", bound.port());
-    Some((message, help))
+/// Why a test with secrets does not run over this cluster; `None`: it may.
+pub(crate) fn open_to_others(cluster: &ClusterOptions) -> Option<(String, String)> {
+    let bound = cluster.bind.filter(|_| cluster.security.tls == TlsMode::Off)?;
+    let message = format!("secrets would go to workers in the clear: this master listens on {bound} with --tls off");
+    Some((message, "start master and workers without --tls off".to_owned()))
 }
 
 fn each_secret(value: &Value, pointer: &str, with: &mut dyn FnMut(&str, &str)) {
@@ -134,6 +132,7 @@ fn parse(text: &str) -> Result<BTreeMap<String, String>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::Security;
     use serde_json::json;
 
     #[test]
@@ -162,11 +161,17 @@ mod tests {
     }
 
     #[test]
-    fn only_this_machine_may_listen() {
-        assert!(open_to_others(None).is_none());
-        assert!(open_to_others(Some("127.0.0.1:5557".parse().unwrap())).is_none());
-        assert!(open_to_others(Some("[::1]:5557".parse().unwrap())).is_none());
-        let (message, help) = open_to_others(Some("0.0.0.0:5557".parse().unwrap())).unwrap();
-        assert!(message.contains("0.0.0.0:5557") && help.contains("--bind 127.0.0.1:5557"));
+    fn secrets_go_nowhere_in_the_clear() {
+        let cluster = |bind: Option<&str>, tls| ClusterOptions {
+            bind: bind.map(|bind| bind.parse().unwrap()),
+            local_cores: None,
+            expected_workers: 1,
+            wait: std::time::Duration::ZERO,
+            security: Security { tls, ..Security::default() },
+        };
+        assert!(open_to_others(&cluster(None, TlsMode::Off)).is_none());
+        assert!(open_to_others(&cluster(Some("0.0.0.0:5557"), TlsMode::Auto)).is_none());
+        let (message, help) = open_to_others(&cluster(Some("127.0.0.1:5557"), TlsMode::Off)).unwrap();
+        assert!(message.contains("127.0.0.1:5557") && help.contains("without --tls off"));
     }
 }

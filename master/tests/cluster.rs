@@ -2,12 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
 
-use ld_master::cluster::{Cluster, ClusterError, ClusterOptions, RunControl, RunError, RunOrder};
+use ld_master::cluster::{Cluster, ClusterError, ClusterOptions, RunControl, RunError, RunOrder, Security};
 use ld_master::run::{Ending, Measured, Progress};
 use ld_shared::boot::clock;
 use ld_shared::frame::{FrameBody, Odometers};
 use ld_shared::id::Digest;
-use ld_shared::load::{Closed, Load, Profile};
+use ld_shared::load::{Closed, Load, Profile, Program};
 use ld_shared::message::{Hello, PROTOCOL_VERSION};
 use ld_shared::plan::{Connections, HttpVersion, Mode, Plan, Pool, ScenarioPlan, StatusCheck, TlsPlan};
 use ld_shared::record::RecordPolicy;
@@ -16,7 +16,10 @@ use ld_shared::shard::Shard;
 use ld_shared::throttle::ThrottleUse;
 use ld_shared::time::{Mono, RunTime};
 use ld_worker::engine::{EngineEvent, EngineSpec};
-use ld_worker::link::{self, LoadMaker, grpc::GrpcDial};
+use ld_worker::link::{
+    self, LoadMaker,
+    grpc::{Credentials, GrpcDial},
+};
 use ld_worker::membership::{Exit, Options};
 use ld_worker::protocol::PrepareError;
 use std::collections::BTreeMap;
@@ -73,7 +76,13 @@ impl LoadMaker for Double {
         });
     }
 
+    fn assign(&self, _shard: Shard) {}
+
+    fn change(&self, _program: &Program) {}
+
     fn set_lease(&self, _until: Mono) {}
+
+    fn lease_lost(&self) {}
 
     fn stop(&self) {
         self.stop.cancel();
@@ -137,6 +146,9 @@ fn plan(seconds: f64, seed: u64) -> Plan {
         teardown: Vec::new(),
         collect: false,
         details: Vec::new(),
+        allow_targets: Vec::new(),
+        on_worker_loss: ld_shared::plan::WorkerLoss::default(),
+        on_master_loss: ld_shared::plan::MasterLoss::default(),
         secrets: None,
     }
 }
@@ -147,7 +159,17 @@ fn order(plan: Plan) -> RunOrder {
     let blob = bytes::Bytes::from(vec![7; 600_000]);
     let blobs = BTreeMap::from([(Digest::of(&blob), blob), (Digest::of(b""), bytes::Bytes::new())]);
     let (thresholds, lines) = (Vec::new(), None);
-    RunOrder { plan: Arc::new(plan), digest, blobs, thresholds, allow_missing_workers: false, any_worker: false, lines }
+    RunOrder {
+        plan: Arc::new(plan),
+        digest,
+        blobs,
+        thresholds,
+        allow_missing_workers: false,
+        any_worker: false,
+        lines,
+        journal: None,
+        resumes: None,
+    }
 }
 
 async fn run(cluster: &Cluster, plan: Plan) -> Result<Measured, RunError> {
@@ -157,12 +179,20 @@ async fn run(cluster: &Cluster, plan: Plan) -> Result<Measured, RunError> {
 
 fn listening(expected_workers: u32, wait: Duration) -> ClusterOptions {
     let bind = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
-    ClusterOptions { bind, local_cores: None, expected_workers, wait }
+    ClusterOptions { bind, local_cores: None, expected_workers, wait, security: Security::default() }
 }
 
 fn options(master: String, protocol: u32) -> Options {
-    let hello = Hello { protocol, build: "test".into(), name: "w".into(), cores: 1 };
-    Options { hello, capacity: 1_000, stay: false, master_timeout: Duration::from_secs(5), master }
+    let hello = Hello { protocol, build: "test".into(), name: "w".into(), cores: 1, returning: None };
+    Options {
+        hello,
+        capacity: 1_000,
+        stay: false,
+        master_timeout: Duration::from_secs(5),
+        master,
+        targets: None,
+        spool: None,
+    }
 }
 
 /// A worker on a thread of its own; dropping the sender's clone signals nothing.
@@ -170,7 +200,7 @@ fn worker(master: SocketAddr, protocol: u32) -> (mpsc::Sender<()>, std::thread::
     let (signal, signals) = mpsc::channel(2);
     let thread = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let dial = GrpcDial { master: master.to_string() };
+        let dial = GrpcDial { master: master.to_string(), credentials: Credentials::first_use() };
         runtime.block_on(link::run::<Double>(options(master.to_string(), protocol), dial, signals))
     });
     (signal, thread)
@@ -182,8 +212,7 @@ fn requests(measured: &Measured) -> u64 {
 
 #[tokio::test]
 async fn a_local_run_needs_no_port() {
-    let options =
-        ClusterOptions { bind: None, local_cores: Some(1), expected_workers: 1, wait: Duration::from_secs(5) };
+    let options = ClusterOptions { bind: None, local_cores: Some(1), ..listening(1, Duration::from_secs(5)) };
     let cluster = Cluster::open_with::<Double>(options).await.unwrap();
     assert_eq!(cluster.bound_addr(), None);
     for _ in 0..2 {
@@ -221,7 +250,7 @@ async fn missing_workers_are_named_and_other_versions_refused() {
     let address = cluster.bound_addr().unwrap();
     let (_signal, other) = worker(address, 77);
     let Exit::Failed(text) = other.join().unwrap() else { panic!("a worker of another version must fail") };
-    assert!(text.contains("protocol version 77") && text.contains("this master speaks 1"), "{text}");
+    assert!(text.contains("protocol version 77") && text.contains("this master speaks 2"), "{text}");
     let (_signal, here) = worker(address, PROTOCOL_VERSION);
     let error = run(&cluster, plan(0.1, 1)).await.unwrap_err();
     assert_eq!(error.to_string(), "1 of 2 workers joined within 800ms (w)");

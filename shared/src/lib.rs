@@ -10,6 +10,7 @@ pub mod check;
 pub mod clock_estimate;
 pub mod fault;
 pub mod frame;
+pub mod handshake;
 pub mod id;
 pub mod json_schema;
 pub mod lanes;
@@ -29,6 +30,7 @@ pub mod scope;
 pub mod secrets;
 pub mod shard;
 pub mod snapshot;
+pub mod targets;
 pub mod template;
 #[cfg(test)]
 mod testing;

@@ -3,13 +3,17 @@
 //! All answers are random-access functions of the plan: anybody who holds a lane at some instant
 //! finds the same starts in it as anybody else.
 
+mod agenda;
 mod closed;
 mod open;
 mod profile;
+mod program;
 
+pub use agenda::Agenda;
 pub use closed::{Closed, Life};
 pub use open::{ArrivalCursor, ArrivalId, Arrivals, Open};
 pub use profile::{Profile, Segment};
+pub use program::{Intervention, Program, What};
 
 use serde::{Deserialize, Serialize};
 

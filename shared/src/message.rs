@@ -4,7 +4,8 @@
 //! converts.
 
 use crate::frame::{Frame, Odometers};
-use crate::id::{Digest, RunId, SessionId};
+use crate::id::{Digest, Epoch, RunId, SessionId};
+use crate::load::Program;
 use crate::plan::Pool;
 use crate::record::RecordBatch;
 use crate::shard::Shard;
@@ -15,7 +16,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 /// Version of the contract. A worker of another one is refused.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 /// Most bytes of a blob in one message.
 pub const BLOB_CHUNK: usize = 256 * 1024;
 /// Heartbeats are this far apart.
@@ -99,6 +100,20 @@ pub enum ToMaster {
         /// That of [`ToWorker::Throttles`].
         number: u64,
     },
+    /// It goes by this assignment.
+    Assigned {
+        /// The run.
+        run: RunId,
+        /// That of the assignment.
+        epoch: Epoch,
+    },
+    /// Its load is what so many changes make of the plan.
+    ProgramSet {
+        /// The run.
+        run: RunId,
+        /// How many changes there are.
+        changes: u32,
+    },
     /// Measurements. Travels on the stream of results.
     Frame {
         /// The frame.
@@ -126,6 +141,18 @@ pub struct Hello {
     pub name: String,
     /// Load cores, at least 1.
     pub cores: u32,
+    /// The session that it had, if it comes back. Over gRPC the secret stays where it is: the worker
+    /// proves that it knows it ([`crate::handshake`]).
+    pub returning: Option<Returning>,
+}
+
+/// A session that comes back over a new connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Returning {
+    /// Which.
+    pub session: SessionId,
+    /// That of its welcome.
+    pub secret: Bytes,
 }
 
 /// A heartbeat.
@@ -213,6 +240,21 @@ pub enum ToWorker {
         t0: Mono,
         /// What to run.
         shard: Box<Shard>,
+    },
+    /// Other lanes and caps from an instant. Comes first, with those in force, whenever a session
+    /// is attached again to a run that goes on: the worker starts nothing before it.
+    Assign {
+        /// The run.
+        run: RunId,
+        /// What the worker owns from `shard.from` on: all of it, not the difference.
+        shard: Box<Shard>,
+    },
+    /// The load is the plan's with these changes: all of them, not the newest.
+    Program {
+        /// The run.
+        run: RunId,
+        /// They.
+        program: Program,
     },
     /// Start nothing more; open requests may take the plan's `graceful_stop`.
     Stop {
@@ -311,4 +353,8 @@ pub enum RefusalCode {
     Full,
     /// The master is about to end.
     Closing,
+    /// The worker does not know the master's token, or the master not the worker's.
+    Token,
+    /// One speaks TLS and the other does not.
+    Transport,
 }

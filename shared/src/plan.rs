@@ -6,11 +6,12 @@
 
 use crate::check::{Assertion, Extractor};
 use crate::id::Digest;
-use crate::load::{Load, Open};
+use crate::load::{Load, Open, Program};
 use crate::predicate::Predicate;
 use crate::record::RecordPolicy;
 use crate::sample::Phase;
 use crate::scope::Bindings;
+use crate::targets::TargetList;
 use crate::template::Template;
 use crate::threshold::Selector;
 use crate::time::RunTime;
@@ -62,9 +63,42 @@ pub struct Plan {
     /// Series of which service time and lag are kept apart from all others, because a rule asks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub details: Vec<Selector>,
+    /// What becomes of the share of a worker that is lost.
+    #[serde(default)]
+    pub on_worker_loss: WorkerLoss,
+    /// What workers do when their master is gone for good.
+    #[serde(default)]
+    pub on_master_loss: MasterLoss,
+    /// Which targets may be loaded: each list must allow one. None: all may. A worker adds its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow_targets: Vec<TargetList>,
     /// Blob with the values of `${secret.NAME}`: the JSON form of [`crate::secrets::SecretBlob`]. Not
     /// in the plan, which is stored.
     pub secrets: Option<Digest>,
+}
+
+/// What becomes of the share of a worker that is lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WorkerLoss {
+    /// The others take it over.
+    #[default]
+    Redistribute,
+    /// Nobody makes it; if the worker comes back, it does.
+    Degrade,
+    /// The test ends.
+    Abort,
+}
+
+/// What workers do when their master is gone for good.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MasterLoss {
+    /// Start nothing more.
+    #[default]
+    Stop,
+    /// Run the plan to its end.
+    Finish,
 }
 
 /// A limit on the rate of requests that share a key. The number means the cluster.
@@ -342,6 +376,16 @@ impl Plan {
         for scenario in self.scenarios.iter_mut().chain(&mut self.stage) {
             scenario.host = scenario.host.as_deref().map(|host| Template::compile_name(host, bindings).into());
         }
+    }
+
+    /// The plan as a program changes its loads.
+    #[must_use]
+    pub fn with(&self, program: &Program) -> Self {
+        let mut plan = self.clone();
+        for (index, scenario) in (0..).zip(&mut plan.scenarios) {
+            scenario.load = program.load(index, &scenario.load);
+        }
+        plan
     }
 
     /// How many arrivals of an open scenario [`Self::iterations`] leaves, at most.

@@ -94,6 +94,9 @@ pub(crate) fn bindings_with(
         teardown: Vec::new(),
         collect: false,
         details: Vec::new(),
+        on_worker_loss: crate::plan::WorkerLoss::default(),
+        on_master_loss: crate::plan::MasterLoss::default(),
+        allow_targets: Vec::new(),
         secrets: None,
     };
     Bindings::new(&plan, rows)

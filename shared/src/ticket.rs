@@ -50,6 +50,15 @@ impl Dispenser {
         Grant { tickets, exhausted: stock.next == stock.total }
     }
 
+    /// Takes up a grant that was made before: nobody gets these tickets again.
+    pub fn restore(&mut self, pool: Pool, session: SessionId, granted: u64, next: u64) {
+        if let Some(stock) = self.pools.get_mut(&pool) {
+            stock.next = stock.next.max(next.min(stock.total));
+            let had = stock.granted.entry(session).or_default();
+            *had = granted.max(*had);
+        }
+    }
+
     /// How many tickets of `pool` `session` was given.
     pub fn granted(&self, pool: Pool, session: SessionId) -> u64 {
         self.pools.get(&pool).and_then(|stock| stock.granted.get(&session)).copied().unwrap_or(0)

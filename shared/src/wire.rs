@@ -5,16 +5,26 @@
 //! odometers) is checked by the ledger.
 
 mod frame;
+mod greeting;
+#[cfg(test)]
+mod hostile;
 mod link;
 mod records;
 
-pub use frame::{frame_from_wire, frame_to_wire};
+pub use frame::{
+    collected_from_wire, collected_to_wire, counts_from_wire, counts_to_wire, frame_from_bytes, frame_from_wire,
+    frame_to_bytes, frame_to_wire, odometers_from_wire, odometers_to_wire, row_from_wire, row_to_wire,
+};
+pub use greeting::{
+    Challenge, Greeting, Proof, challenge_from_master, challenge_to_worker, hello_from_worker, hello_to_master,
+    proof_from_master, proof_from_worker, proof_to_master, with_proof,
+};
 pub use ld_proto::v1;
 pub use link::{
     attach_to_master, control_from_master, control_from_worker, control_to_master, control_to_worker,
     results_from_master, results_from_worker, results_to_master, results_to_worker,
 };
-pub use records::{Lines, batch_from_wire, batch_to_wire};
+pub use records::{Lines, Texts, batch_from_wire, batch_to_wire, record_from_wire, record_to_wire};
 
 use crate::latency::DecodeError;
 

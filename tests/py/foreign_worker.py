@@ -2,11 +2,12 @@
 
 foreign_worker.py MASTER PROTO_FILE NAME [PROTOCOL_VERSION]
 
-Does one run of one open scenario with a constant rate and one GET task, over one connection, and leaves. Prints
+The token is in LD_TOKEN, the fingerprint of the master's certificate in LD_WORKER_CA_FINGERPRINT (without it the
+first that is seen is trusted). Does one run of one open scenario with a constant rate and one GET task, over one connection, and leaves. Prints
 `refused CODE RETRY TEXT` if the master does not let it in, `done REQUESTS` at the end.
 """
 
-import hashlib, http.client, importlib, json, queue, sys, tempfile, threading, time
+import hashlib, hmac, http.client, importlib, json, os, queue, ssl, sys, tempfile, threading, time
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -24,7 +25,9 @@ def compile_proto(path):
 
 
 MASTER, PROTO, NAME = sys.argv[1:4]
-VERSION = int(sys.argv[4]) if len(sys.argv) > 4 else 1
+VERSION = int(sys.argv[4]) if len(sys.argv) > 4 else 2
+TOKEN = os.environ.get("LD_TOKEN", "").strip().encode()
+PINNED = os.environ.get("LD_WORKER_CA_FINGERPRINT", "")
 pb, rpc = compile_proto(PROTO)
 LANES, SECOND = 16384, 1_000_000_000
 
@@ -55,6 +58,31 @@ def histogram(values):
     return out
 
 
+def mac(key, label, worker, master, fingerprint, version):
+    """The contract's proof."""
+    return hmac.new(key, label + b"\0" + worker + master + fingerprint + version.to_bytes(4, "big"), "sha256").digest()
+
+
+for label, vector in (
+    (b"worker", "145355f32c48952d56125c0c9b1742897c0b66feee9f93d321d670baad8c81e8"),
+    (b"master", "2214b2edeb5a7b8106f159704ac3781081e88f15b75bb40a9cdd8910df51783e"),
+    (b"session", "4f9b34f9a19541951962d097895a18128bc6538a2acb4cde7a5fcb543f1052bd"),
+):
+    proof = mac(b"correct horse", label, b"\1" * 32, b"\2" * 32, b"\3" * 32, 2)
+    assert proof.hex() == vector, "test vectors of the contract"
+
+
+def secured(master):
+    """A channel over TLS with the master's own certificate as the only root, and its fingerprint."""
+    host, port = master.rsplit(":", 1)
+    pem = ssl.get_server_certificate((host, int(port)))
+    fingerprint = hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem)).digest()
+    if PINNED and PINNED != "sha256:" + fingerprint.hex():
+        raise SystemExit("another certificate than the pinned one")
+    named = [("grpc.ssl_target_name_override", "loaddensity-master")]
+    return grpc.secure_channel(master, grpc.ssl_channel_credentials(root_certificates=pem.encode()), named), fingerprint
+
+
 assert histogram([1, 900, 1_000_000]).hex() == "03c58b3d01c0843d0101830701" + "9d5001", "test vector of the contract"
 
 
@@ -78,14 +106,20 @@ class Worker:
             yield message
 
     def serve(self):
-        stub = rpc.ClusterStub(grpc.insecure_channel(MASTER))
-        self.send(hello=pb.Hello(protocol_version=VERSION, build="foreign 1", name=NAME, cores=1))
+        channel, fingerprint = secured(MASTER)
+        stub, nonce = rpc.ClusterStub(channel), os.urandom(32)
+        self.send(hello=pb.Hello(protocol_version=VERSION, build="foreign 1", name=NAME, cores=1, nonce=nonce))
         for message in stub.Control(self.messages(self.out)):
             kind = message.WhichOneof("message")
             if kind == "refused":
                 print(f"refused {message.refused.code} {message.refused.retry} {message.refused.text}", flush=True)
                 return
-            if kind == "welcome":
+            if kind == "challenge":
+                seen = (nonce, message.challenge.nonce, fingerprint, VERSION)
+                self.send(proof=pb.Proof(token=mac(TOKEN, b"worker", *seen) if TOKEN else b""))
+            elif kind == "welcome":
+                if TOKEN and not hmac.compare_digest(message.welcome.proof, mac(TOKEN, b"master", *seen)):
+                    raise SystemExit("the master does not know the token")
                 self.session = message.welcome.session
                 attach = pb.Attach(session=self.session, secret=message.welcome.secret)
                 self.results.put(pb.ResultsFromWorker(attach=attach))

@@ -34,17 +34,11 @@ pub fn bin_dir() -> PathBuf {
     )
 }
 
-/// One of the product's binaries, `ld-master` or `ld-worker`.
+/// One of the binaries: `ld-master`, `ld-worker`, or a program of the suites.
 pub fn binary(name: &str) -> PathBuf {
     let path = bin_dir().join(name);
     assert!(path.is_file(), "{} is missing: run `cargo build --bins` first, or use tests/run", path.display());
     path
-}
-
-/// `ld-worker` built with the feature that drops one sample on purpose, if `tests/run` built it.
-pub fn faulty_worker() -> Option<PathBuf> {
-    let path = bin_dir().join("fault").join("ld-worker");
-    path.is_file().then_some(path)
 }
 
 /// A Python that has aiohttp and hdrhistogram: `LD_TEST_PYTHON`, or the environment that `tests/run` makes.

@@ -59,6 +59,22 @@ impl Hosts {
         format!("10.231.20.{n}")
     }
 
+    /// Cuts worker `n` off from a port: packets vanish in both directions, as on a broken path.
+    pub fn cut(&self, n: usize, port: u16) {
+        let rules = format!(
+            "table inet cut {{
+                chain out {{ type filter hook output priority 0; tcp dport {port} drop; }}
+                chain in {{ type filter hook input priority 0; tcp sport {port} drop; }}
+            }}"
+        );
+        output_of("ip", &["netns", "exec", &self.worker(n), "nft", &rules]);
+    }
+
+    /// Undoes [`Self::cut`].
+    pub fn heal(&self, n: usize) {
+        output_of("ip", &["netns", "exec", &self.worker(n), "nft", "delete table inet cut"]);
+    }
+
     /// Takes worker `n` off the bridge, and links it by a tunnel that adds `round_trip_ms` to every
     /// round trip. Its address becomes 10.231.30.n.
     pub fn delay(&mut self, n: usize, round_trip_ms: u64) {

@@ -13,9 +13,11 @@ use std::process::Command;
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_mins(2);
+const TOKEN: &str = "5a1f6c3e9b0d47288e6f1c2d3b4a59687766554433221100ffeeddccbbaa9988";
 
 fn master(folder: &Path, address: &str, workers: u32, document: &Value) -> Process {
     let mut master = command("ld-master", folder);
+    master.env("LD_TOKEN", TOKEN);
     master.args(["--bind", address, "--expected-workers", &workers.to_string(), "--wait", "30s"]);
     master.args(["run-str", &document.to_string(), "--summary", "summary.json"]);
     Process::start("ld-master", master)
@@ -23,6 +25,7 @@ fn master(folder: &Path, address: &str, workers: u32, document: &Value) -> Proce
 
 fn foreign(python: &Path, address: &str, name: &str, version: u32) -> Process {
     let mut command = Command::new(python);
+    command.env("LD_TOKEN", TOKEN);
     command.arg(test_file("py/foreign_worker.py")).arg(address);
     command.arg(workspace().join("proto/proto/loaddensity/cluster/v1/cluster.proto"));
     command.args([name, &version.to_string()]);
@@ -46,9 +49,9 @@ fn a_worker_in_python_and_one_of_ours_share_a_run_exactly() {
     let document = test(&format!("http://{}/", target.addr()), &open(200.0, 5.0));
     let mut master = master(folder.path(), &address, 2, &document);
     listening(&mut master, &address);
-    let mut python = foreign(&python, &address, "snake", 1);
+    let mut python = foreign(&python, &address, "snake", 2);
     let mut worker = command("ld-worker", folder.path());
-    worker.args(["--master", &address, "--name", "crab", "--cores", "1"]);
+    worker.env("LD_TOKEN", TOKEN).args(["--master", &address, "--name", "crab", "--cores", "1"]);
     let mut worker = Process::start("ld-worker", worker);
     let finished = master.wait(LIMIT);
     let said = python.wait(LIMIT);

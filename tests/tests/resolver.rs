@@ -67,8 +67,8 @@ fn secrets_show_nowhere_and_stay_on_this_machine() {
     };
     let missing = run(&[]);
     missing.expect_code(2).expect_said("there is no secret `PW`");
-    let refused = run(&["--secrets", "s.env", "--bind", "0.0.0.0:0", "--expected-workers", "1"]);
-    refused.expect_code(2).expect_said("--bind 127.0.0.1:");
+    let refused = run(&["--secrets", "s.env", "--bind", "127.0.0.1:0", "--expected-workers", "1", "--tls", "off"]);
+    refused.expect_code(2).expect_said("without --tls off");
     let out = ["--secrets", "s.env", "-v", "--summary", "sum.json", "--html", "r.html", "--results", "r.jsonl"];
     let finished = run(&out);
     finished.expect_code(1);

@@ -128,6 +128,7 @@ impl Aggregator {
                 Part::Lines(lines) => self.list(self.cores[core].0, lines),
                 Part::Collected(collected) => self.collected = Some(collected),
                 Part::Done => self.cores[core].1 = true,
+                Part::Begin(second) => self.begin(second),
                 Part::Acknowledged => self.shipper.acknowledge(),
                 Part::Close => return,
             }
@@ -138,6 +139,12 @@ impl Aggregator {
             }
         }
         self.finish();
+    }
+
+    /// The run goes on in this second, before which this worker was not there.
+    fn begin(&mut self, second: u32) {
+        self.next = second;
+        self.cores.iter_mut().for_each(|core| core.0 = second);
     }
 
     fn list(&mut self, second: u32, lines: Vec<Line>) {

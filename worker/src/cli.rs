@@ -2,24 +2,30 @@
 
 use crate::engine::Engine;
 use crate::limits::load_files;
-use crate::link::{self, grpc::GrpcDial};
+use crate::link::grpc::{Credentials, GrpcDial};
+use crate::link::trust::Tls;
+use crate::link::{self, LoadMaker};
 use crate::membership::{Exit, Options};
 use clap::{ArgAction, Parser, ValueEnum};
 use ld_shared::boot::signal::Signals;
 use ld_shared::boot::telemetry::{self, LogFormat};
+use ld_shared::handshake::{Fingerprint, Token};
 use ld_shared::message::{Hello, PROTOCOL_VERSION};
+use ld_shared::targets::{TargetList, TargetRule};
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (cluster protocol 1)");
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (cluster protocol 2)");
 const BUILD: &str = concat!("ld-worker ", env!("CARGO_PKG_VERSION"));
 const EXAMPLES: &str = "\
 Examples:
   ld-worker --master 10.0.0.10:5557            join, make load, end with the master
   ld-worker --master 10.0.0.10:5557 --stay     outlive the master: wait for the next one
   ld-worker --master host:5557 --cores 2 --name rack-7
+  LD_TOKEN=… ld-worker --master host:5557 --ca-fingerprint sha256:…
 
 Exit codes: 0 done, 130 ended by the user while it made load, 3 could not do its work, 2 wrong arguments";
 
@@ -42,6 +48,28 @@ pub struct Arguments {
     /// How long to go without hearing from a master: `60s`, `500ms`, `2m`.
     #[arg(long, env = "LD_WORKER_MASTER_TIMEOUT", default_value = "60s", value_name = "TIME", value_parser = duration)]
     pub master_timeout: Duration,
+    /// `off` joins a master that was started with --tls off.
+    #[arg(long, env = "LD_WORKER_TLS", value_enum, default_value_t = TlsSwitch::Auto)]
+    pub tls: TlsSwitch,
+    /// Trusts only the master whose certificate has this fingerprint, as it prints it [default: the first that is met]
+    #[arg(long, env = "LD_WORKER_CA_FINGERPRINT", value_name = "sha256:…")]
+    pub ca_fingerprint: Option<Fingerprint>,
+    /// Certificate and key for a master that asks for one.
+    #[arg(long, env = "LD_WORKER_TLS_CERT", value_name = "CERT,KEY", value_parser = pair_of_files)]
+    pub tls_cert: Option<(PathBuf, PathBuf)>,
+    /// The token that the master must know, in a file; else in `LD_TOKEN`.
+    #[arg(long, env = "LD_WORKER_TOKEN_FILE", value_name = "FILE", value_parser = token_file)]
+    pub token_file: Option<Token>,
+    /// Dials nothing else, whatever the plan says: HOST[:PORT], a pattern like *.example.com, an address or a
+    /// network like 10.0.0.0/8. May be given several times.
+    #[arg(long = "allow-target", env = "LD_WORKER_ALLOW_TARGET", value_name = "TARGET", value_delimiter = ',')]
+    pub allow_targets: Vec<TargetRule>,
+    /// Users, or open iterations of an open model, that it takes part for at most [default: what its open files allow].
+    #[arg(long, env = "LD_WORKER_MAX_USERS", value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub max_users: Option<u64>,
+    /// A folder for results that the master has not taken yet: memory need not hold them all while it is away.
+    #[arg(long, env = "LD_WORKER_SPOOL", value_name = "DIR")]
+    pub spool: Option<PathBuf>,
     /// Form of log lines.
     #[arg(long, env = "LD_WORKER_LOG", value_enum, default_value_t = Log::Text)]
     pub log: Log,
@@ -51,6 +79,15 @@ pub struct Arguments {
     /// Say nothing but errors.
     #[arg(short, long, conflicts_with = "verbose")]
     pub quiet: bool,
+}
+
+/// Whether the way to the master is protected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TlsSwitch {
+    /// It is.
+    Auto,
+    /// It is not.
+    Off,
 }
 
 /// Form of log lines.
@@ -67,6 +104,19 @@ fn address(text: &str) -> Result<String, String> {
     parts.map(|_| text.to_owned()).ok_or_else(|| "expected HOST:PORT, for example 10.0.0.10:5557".to_owned())
 }
 
+/// A token from a file.
+pub fn token_file(path: &str) -> Result<Token, String> {
+    let text = std::fs::read_to_string(path).map_err(|error| format!("cannot read it: {error}"))?;
+    Token::new(&text).ok_or_else(|| "it holds no token".to_owned())
+}
+
+/// `CERT,KEY`.
+pub fn pair_of_files(text: &str) -> Result<(PathBuf, PathBuf), String> {
+    let pair = text.split_once(',').filter(|(certificate, key)| !certificate.is_empty() && !key.is_empty());
+    pair.map(|(certificate, key)| (certificate.into(), key.into()))
+        .ok_or_else(|| "expected two PEM files with a comma between them: CERT,KEY".to_owned())
+}
+
 fn duration(text: &str) -> Result<Duration, String> {
     let units = [("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3_600.0), ("", 1.0)];
     let seconds = units.into_iter().find_map(|(unit, factor)| {
@@ -78,6 +128,11 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 /// Runs `ld-worker` with the process's arguments.
 pub fn main() -> ExitCode {
+    main_with::<Engine>()
+}
+
+/// [`main`] with another maker of load.
+pub fn main_with<L: LoadMaker>() -> ExitCode {
     let arguments = Arguments::parse();
     let format = match arguments.log {
         Log::Text => LogFormat::Text,
@@ -96,7 +151,14 @@ pub fn main() -> ExitCode {
             std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default()
         ));
     }
-    match run(arguments) {
+    let credentials = match credentials(&arguments) {
+        Ok(credentials) => credentials,
+        Err(text) => {
+            writeln!(std::io::stderr(), "error: {text}").ok();
+            return ExitCode::from(2);
+        }
+    };
+    match run::<L>(arguments, credentials) {
         Ok(Exit::Done(text)) => {
             tracing::info!("{text}");
             ExitCode::SUCCESS
@@ -113,20 +175,47 @@ fn fail(text: &str) -> ExitCode {
     ExitCode::from(3)
 }
 
-fn run(arguments: Arguments) -> std::io::Result<Exit> {
+/// How this worker knows the master, and the master it.
+fn credentials(arguments: &Arguments) -> Result<Credentials, String> {
+    #[expect(clippy::disallowed_methods, reason = "the environment is read here, at the edge")]
+    let from_environment = || Token::new(&std::env::var("LD_TOKEN").ok()?);
+    let token = arguments.token_file.clone().or_else(from_environment);
+    if let Some(weakness) = token.as_ref().and_then(Token::weakness) {
+        tracing::warn!("{weakness}");
+    }
+    let (pin, identity) = (arguments.ca_fingerprint, arguments.tls_cert.as_ref());
+    if arguments.tls == TlsSwitch::Off {
+        if pin.is_some() || identity.is_some() {
+            return Err(
+                "--tls off goes with neither --ca-fingerprint nor --tls-cert: without TLS there is no certificate"
+                    .into(),
+            );
+        }
+        tracing::warn!("--tls off: whoever sees the traffic reads plans and results, and can change them");
+        return Ok(Credentials { tls: None, token });
+    }
+    let identity = identity.map(|(certificate, key)| (certificate.as_path(), key.as_path()));
+    let tls = Tls::new(pin, identity).map_err(|error| error.to_string())?;
+    Ok(Credentials { tls: Some(tls), token })
+}
+
+fn run<L: LoadMaker>(arguments: Arguments, credentials: Credentials) -> std::io::Result<Exit> {
     let all = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as u32;
     let hello = Hello {
         protocol: PROTOCOL_VERSION,
         build: BUILD.into(),
         name: arguments.name.unwrap_or_else(host_name),
         cores: arguments.cores.unwrap_or(all),
+        returning: None,
     };
     let options = Options {
         hello,
-        capacity: load_files(),
+        capacity: load_files().min(arguments.max_users.unwrap_or(u64::MAX)),
         stay: arguments.stay,
         master_timeout: arguments.master_timeout,
         master: arguments.master.clone(),
+        targets: (!arguments.allow_targets.is_empty()).then_some(TargetList(arguments.allow_targets)),
+        spool: arguments.spool,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let exit = runtime.block_on(async {
@@ -141,7 +230,7 @@ fn run(arguments: Arguments) -> std::io::Result<Exit> {
                 }
             }
         });
-        Ok(link::run::<Engine>(options, GrpcDial { master: arguments.master }, requests).await)
+        Ok(link::run::<L>(options, GrpcDial { master: arguments.master, credentials }, requests).await)
     });
     // a task that still waits, for example for a name look-up, must not hold the process
     runtime.shutdown_background();

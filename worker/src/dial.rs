@@ -13,7 +13,9 @@ pub use stream::Stream;
 pub use tls::{Alpn, TlsError, TlsSettings};
 
 use crate::probe::Probe;
+use ld_shared::plan::Plan;
 use ld_shared::sample::{Failure, FailureKind};
+use ld_shared::targets::TargetList;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -36,9 +38,6 @@ impl Host {
     }
 }
 
-/// Says whether an address may be dialled.
-pub type Allowed = dyn Fn(IpAddr) -> bool;
-
 /// Where stamps go: to the probe of the exchange, or nowhere (later hops of a redirect chain, which
 /// is one request).
 pub struct Stamps<'a>(pub Option<&'a mut Probe>);
@@ -56,13 +55,14 @@ impl Stamps<'_> {
 #[derive(Default)]
 pub struct Dialer {
     names: Names,
-    allowed: Option<Box<Allowed>>,
+    /// Each must allow a target.
+    lists: Vec<TargetList>,
 }
 
 impl Dialer {
-    /// A dialler that asks `allowed` about every address before it connects to it.
-    pub fn new(allowed: Option<Box<Allowed>>) -> Self {
-        Self { names: Names::default(), allowed }
+    /// A dialler for a plan: it asks its lists about every address before it connects to it.
+    pub fn of(plan: &Plan) -> Self {
+        Self { names: Names::default(), lists: plan.allow_targets.clone() }
     }
 
     /// An open stream to `host`, with TLS if there is a `config` for it, in at most `limit` seconds.
@@ -91,7 +91,7 @@ impl Dialer {
     /// An open stream to the Unix socket at `path`; the rest as [`Self::open`]. A list of addresses
     /// that may be dialled holds no path: with one, none may.
     pub async fn unix(&self, path: &str, limit: f64, stamps: &mut Stamps<'_>) -> Result<Stream, Failure> {
-        if self.allowed.is_some() {
+        if !self.lists.is_empty() {
             return Err(DialError::forbidden().failure);
         }
         let dialled = within(limit, UnixStream::connect(path)).await?.map_err(|error| DialError::connect(&error));
@@ -106,14 +106,14 @@ impl Dialer {
     pub async fn udp(&self, host: &Host, port: u16, limit: f64, stamps: &mut Stamps<'_>) -> Result<UdpSocket, Failure> {
         let bind = async {
             let name = match host {
-                Host::Address(address) => return self.bind(*address, port).await,
+                Host::Address(address) => return self.bind(host, *address, port).await,
                 Host::Name(name) => name,
             };
             let addresses = self.names.resolve(name).await?;
             stamps.on(Probe::resolved);
             let mut last = None;
             for address in addresses {
-                match self.bind(address, port).await {
+                match self.bind(host, address, port).await {
                     Ok(socket) => return Ok(socket),
                     Err(error) if error.is_local => return Err(error),
                     Err(error) => last = Some(error),
@@ -132,14 +132,14 @@ impl Dialer {
     /// Cancel safe.
     pub async fn tcp(&self, host: &Host, port: u16, stamps: &mut Stamps<'_>) -> Result<TcpStream, DialError> {
         let name = match host {
-            Host::Address(address) => return self.connect(*address, port, stamps).await,
+            Host::Address(address) => return self.connect(host, *address, port, stamps).await,
             Host::Name(name) => name,
         };
         let addresses = self.names.resolve(name).await?;
         stamps.on(Probe::resolved);
         let mut last = None;
         for address in addresses {
-            match self.connect(address, port, stamps).await {
+            match self.connect(host, address, port, stamps).await {
                 Ok(stream) => {
                     self.worked(name, address);
                     return Ok(stream);
@@ -155,7 +155,7 @@ impl Dialer {
 
     /// Addresses of `host` that may be dialled, in the order in which they should be tried, for
     /// transports that connect by themselves. Stamps the name's resolution.
-    pub async fn addresses(&self, host: &Host, stamps: &mut Stamps<'_>) -> Result<Vec<IpAddr>, DialError> {
+    pub async fn addresses(&self, host: &Host, port: u16, stamps: &mut Stamps<'_>) -> Result<Vec<IpAddr>, DialError> {
         let mut addresses = match host {
             Host::Address(address) => vec![*address],
             Host::Name(name) => {
@@ -164,7 +164,7 @@ impl Dialer {
                 addresses
             }
         };
-        addresses.retain(|address| self.may_dial(*address));
+        addresses.retain(|address| self.may_dial(host, *address, port));
         if addresses.is_empty() { Err(DialError::forbidden()) } else { Ok(addresses) }
     }
 
@@ -178,8 +178,12 @@ impl Dialer {
         self.names.forget(name);
     }
 
-    fn may_dial(&self, address: IpAddr) -> bool {
-        self.allowed.as_ref().is_none_or(|allowed| allowed(address))
+    fn may_dial(&self, host: &Host, address: IpAddr, port: u16) -> bool {
+        let by_name = |list: &TargetList, name: &str| list.allows(name, address, port);
+        self.lists.iter().all(|list| match host {
+            Host::Name(name) => by_name(list, name),
+            Host::Address(itself) => by_name(list, &itself.to_string()),
+        })
     }
 
     /// TLS over an open stream. Stamps the handshake.
@@ -200,8 +204,8 @@ impl Dialer {
     }
 
     /// A UDP socket whose peer is `address`.
-    async fn bind(&self, address: IpAddr, port: u16) -> Result<UdpSocket, DialError> {
-        if self.allowed.as_ref().is_some_and(|allowed| !allowed(address)) {
+    async fn bind(&self, host: &Host, address: IpAddr, port: u16) -> Result<UdpSocket, DialError> {
+        if !self.may_dial(host, address, port) {
             return Err(DialError::forbidden());
         }
         let any: IpAddr = if address.is_ipv6() { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
@@ -210,8 +214,14 @@ impl Dialer {
         Ok(socket)
     }
 
-    async fn connect(&self, address: IpAddr, port: u16, stamps: &mut Stamps<'_>) -> Result<TcpStream, DialError> {
-        if !self.may_dial(address) {
+    async fn connect(
+        &self,
+        host: &Host,
+        address: IpAddr,
+        port: u16,
+        stamps: &mut Stamps<'_>,
+    ) -> Result<TcpStream, DialError> {
+        if !self.may_dial(host, address, port) {
             return Err(DialError::forbidden());
         }
         let stream =

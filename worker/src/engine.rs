@@ -5,8 +5,12 @@
 
 mod closed;
 pub(crate) mod core;
+mod dealing;
+pub(crate) mod holding;
+pub(crate) mod limits;
 mod open;
 mod pacer;
+mod rest;
 mod throttle;
 mod tickets;
 
@@ -17,20 +21,24 @@ use crate::sampler::RecordLimits;
 use crate::series::SeriesTable;
 use crate::shipper::{Shipper, Shipping};
 use bytes::Bytes;
+use dealing::Dealing;
 use ld_shared::boot::clock::mono;
 use ld_shared::frame::{FrameBody, Odometers};
 use ld_shared::id::Digest;
-use ld_shared::plan::{Plan, Pool, SourceRows};
+use ld_shared::load::Program;
+use ld_shared::plan::{AtEnd, Dealing as RowDealing, Plan, Pool, SourceRows};
 use ld_shared::record::RecordBody;
 use ld_shared::secrets::{SecretBlob, Secrets};
 use ld_shared::shard::Shard;
 use ld_shared::throttle::ThrottleUse;
 use ld_shared::time::{Mono, RunTime};
+use limits::{Change, Limits, Loads};
+use rest::Rest;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use throttle::Throttles;
 use tickets::Tickets;
@@ -66,38 +74,6 @@ pub enum EngineEvent {
     PoolEmpty(Pool),
 }
 
-/// Until when starts are allowed. Checked at every start, against the reading that becomes `started`.
-#[derive(Debug)]
-pub(crate) struct Limits {
-    lease: AtomicU64,
-    end: AtomicU64,
-}
-
-impl Limits {
-    pub(crate) fn new() -> Self {
-        Self { lease: AtomicU64::new(0), end: AtomicU64::new(u64::MAX) }
-    }
-
-    pub(crate) fn may_start(&self, now: u64) -> bool {
-        now < self.lease.load(Ordering::Relaxed) && now < self.end.load(Ordering::Relaxed)
-    }
-
-    /// Whether the lease is over at `now` (the test may go on elsewhere).
-    pub(crate) fn lease_over(&self, now: u64) -> bool {
-        now >= self.lease.load(Ordering::Relaxed)
-    }
-
-    /// Nothing starts after `now` any more.
-    pub(crate) fn end_now(&self, now: u64) {
-        self.end.fetch_min(now, Ordering::Relaxed);
-    }
-
-    /// The end of starting, ns of this node's clock.
-    pub(crate) fn end(&self) -> u64 {
-        self.end.load(Ordering::Relaxed)
-    }
-}
-
 /// What the cores of one engine share.
 pub(crate) struct Shared {
     pub(crate) plan: Arc<Plan>,
@@ -108,9 +84,44 @@ pub(crate) struct Shared {
     pub(crate) secrets: Secrets,
     pub(crate) tickets: Tickets,
     pub(crate) throttles: Arc<Throttles>,
+    pub(crate) rest: Rest,
+    /// Users may end by themselves before the test does.
+    pub(crate) ends_by_itself: bool,
     /// Open iterations and their cap, one a scenario.
     pub(crate) in_flight: Vec<(AtomicI64, AtomicI64)>,
     pub(crate) record_limits: RecordLimits,
+    /// The shard whose shares of caps and limits take effect at an instant of this node's clock.
+    next_shares: Mutex<Option<(u64, Shard)>>,
+}
+
+impl Shared {
+    fn next_shares(&self) -> MutexGuard<'_, Option<(u64, Shard)>> {
+        self.next_shares.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Goes by the shares of `shard` where they are lower than those in force: what is given to
+    /// others is given up first, so that all shares never add up to more than the whole.
+    fn lower_shares(&self, shard: &Shard) {
+        for ((_, cap), share) in self.in_flight.iter().zip(&shard.max_in_flight) {
+            cap.fetch_min(i64::try_from(*share).unwrap_or(i64::MAX), Ordering::Relaxed);
+        }
+        self.throttles.lower(&shard.throttles);
+    }
+
+    /// Goes by shares whose time has come. Returns when the next ones come, ns of this node's clock.
+    pub(crate) fn take_shares(&self, now: u64) -> Option<u64> {
+        let mut next = self.next_shares();
+        let (at, shard) = next.as_ref()?;
+        if *at > now {
+            return Some(*at);
+        }
+        for ((_, cap), share) in self.in_flight.iter().zip(&shard.max_in_flight) {
+            cap.store(i64::try_from(*share).unwrap_or(i64::MAX), Ordering::Relaxed);
+        }
+        self.throttles.set_shares(&shard.throttles);
+        *next = None;
+        None
+    }
 }
 
 /// What the engine tells its cores.
@@ -118,8 +129,9 @@ pub(crate) struct Shared {
 pub(crate) enum Order {
     /// Stand ready.
     Wait,
-    /// Run these lanes (one list a core) from run time 0 = `t0`.
-    Run { lanes: Arc<Vec<Arc<[u16]>>>, from: RunTime, t0: Mono },
+    /// Run what you are told of, run time 0 being `t0`, from `from` on, which is in or after this
+    /// run-clock second.
+    Run { t0: Mono, second: u32, from: RunTime },
     /// Start nothing more; end when the open requests have, or after the grace.
     Drain,
     /// End now.
@@ -133,6 +145,14 @@ pub struct Engine {
     odometers: Vec<Arc<Odometer>>,
     to_aggregator: Sender<(usize, Part)>,
     threads: Vec<JoinHandle<()>>,
+    assigned: Mutex<Assigned>,
+}
+
+/// What the worker owns.
+struct Assigned {
+    dealing: Dealing,
+    t0: u64,
+    program: Program,
 }
 
 impl Engine {
@@ -149,13 +169,17 @@ impl Engine {
             secrets: secrets(&plan, &blobs)?,
             tickets: Tickets::new(&plan, events.clone()),
             throttles: Arc::new(Throttles::new(&plan)),
+            rest: Rest::new(cores),
+            ends_by_itself: plan.iterations.is_some()
+                || plan.sources.iter().any(|s| matches!(s.dealing, RowDealing::Once(AtEnd::StopUser))),
             plan,
             blobs,
             rows,
-            limits: Arc::new(Limits::new()),
+            limits: Arc::new(Limits::new(cores)),
             series: Arc::clone(&series),
             in_flight,
             record_limits: Arc::new([AtomicU64::new(u64::MAX), AtomicU64::new(u64::MAX)]),
+            next_shares: Mutex::new(None),
         });
         let (orders, _) = watch::channel(Order::Wait);
         let (parts, input) = std::sync::mpsc::channel();
@@ -182,7 +206,8 @@ impl Engine {
         let shipping = Shipping { shipper, limits: Arc::clone(&shared.record_limits), backlog };
         let aggregator = Aggregator::new(cores, input, events, series, details, pool, shipping);
         threads.push(spawn_thread("aggregator", move || aggregator.run())?);
-        let engine = Self { shared, orders, odometers, to_aggregator: parts, threads };
+        let assigned = Mutex::new(Assigned { dealing: Dealing::new(cores), t0: 0, program: Program::default() });
+        let engine = Self { shared, orders, odometers, to_aggregator: parts, threads, assigned };
         for _ in 0..cores {
             // a core that panics drops its end of the channel
             prepared.recv().map_err(|_| PrepareError("a load core stopped while it compiled the plan".into()))??;
@@ -192,24 +217,109 @@ impl Engine {
 
     /// Starts the shard's users, run time 0 being `t0` on this node's clock. May start nothing
     /// while the lease ([`Self::set_lease`]) is over.
+    ///
+    /// A worker that joins in mid-run starts with a `t0` that has passed: its first second is the
+    /// one that runs, and nothing due before `shard.from` is its own.
     pub fn start(&self, shard: &Shard, t0: Mono) {
-        for ((_, cap), share) in self.shared.in_flight.iter().zip(&shard.max_in_flight) {
-            cap.store(i64::try_from(*share).unwrap_or(i64::MAX), Ordering::Relaxed);
-        }
-        self.shared.limits.end.store(t0.0.saturating_add(self.shared.plan.end().0), Ordering::Relaxed);
+        let second = mono().since(t0).as_secs() as u32;
+        self.assigned().t0 = t0.0;
+        self.shared.limits.end_at(t0.0.saturating_add(self.shared.plan.end().0));
         self.shared.throttles.start(&shard.throttles, t0.0);
-        let lanes = shard.lanes.deal_to_cores(self.odometers.len()).into_iter().map(Into::into).collect();
-        self.orders.send_replace(Order::Run { lanes: Arc::new(lanes), from: shard.from, t0 });
+        self.assign(shard);
+        // the aggregator ends only after the cores
+        self.to_aggregator.send((0, Part::Begin(second))).ok();
+        self.orders.send_replace(Order::Run { t0, second, from: shard.from });
+    }
+
+    /// From run time `shard.from` on the worker owns exactly these lanes, and has these shares of
+    /// caps and of limits on the rate of requests. To be called any number of times after
+    /// [`Self::start`], in order of `from`; what was said before of later times is void.
+    ///
+    /// `from` may lie in the past: lost lanes then start nothing any more, new ones begin now, and
+    /// of them the arrivals due since `from` start up to 1 s late, or are dropped `generator_late`.
+    ///
+    /// Lanes that are kept stay as they are. On lost ones arrivals due before `from` still start, and
+    /// iterations of the open model go on to their end; users of the closed model start no request at
+    /// or after `from`, run their `on_stop`, and end. On new ones users who live at `from` are new
+    /// users, spread evenly over one second; none begins while one with its number has an open
+    /// request here.
+    ///
+    /// # The lease
+    ///
+    /// While there is no lease nothing starts and no arrival is taken: users wait (an iteration of the
+    /// open model that has begun ends before its next request, for that would be late by the wait). An
+    /// engine whose test comes to its end meanwhile waits for a new lease, for word of its lanes, or
+    /// for an order.
+    /// - A new lease finds the same tenure: arrivals that were due without a lease, and those that
+    ///   it made more than 1 s late, are counted due and dropped `no_owner`. Users go on.
+    /// - An assignment says that the tenure ended at `from`: only what was due before is counted.
+    ///   It must come before the lease ([`Self::set_lease`]) that it goes with.
+    /// - The end of the engine ([`Self::stop`], [`Self::abort`]): what was due before is counted.
+    ///
+    /// So due = started + dropped holds of the worker's tenures once its last span is out.
+    ///
+    /// An engine without any lane waits for some until the test ends.
+    pub fn assign(&self, shard: &Shard) {
+        let mut assigned = self.assigned();
+        let at = assigned.t0.saturating_add(shard.from.0);
+        let dealt = assigned.dealing.deal(&shard.lanes);
+        self.shared.rest.tell(Some(!shard.lanes.is_empty()), || {
+            for (core, lanes) in dealt.into_iter().enumerate() {
+                self.shared.limits.tell(core, at, Change::Lanes { from: shard.from, lanes: lanes.into() });
+            }
+        });
+        self.shared.lower_shares(shard);
+        *self.shared.next_shares() = Some((at, shard.clone()));
+        self.shared.limits.wake(0);
+    }
+
+    /// The load is what `program` makes of the plan. To be called after [`Self::start`], any number of
+    /// times, each time with the whole program; what differs from the program before should lie in the
+    /// future. Arrivals keep their numbers, so that each starts once; users that both programs want
+    /// live on. Caps stay.
+    ///
+    /// In a pause iterations that began go on to their end, and no user begins one.
+    pub fn change(&self, program: &Program) {
+        let mut assigned = self.assigned();
+        let Some(from) = program.differs_from(&assigned.program) else { return };
+        let at = assigned.t0.saturating_add(from.0);
+        let plan = self.shared.plan.with(program);
+        let loads = Loads {
+            each: plan.scenarios.iter().map(|scenario| scenario.load.clone()).collect(),
+            most: plan.scenarios.iter().map(|scenario| plan.most_arrivals(scenario)).collect(),
+            pauses: program.pauses(),
+            // whoever set something to 0 may set it to more again
+            waits: !program.changes().is_empty()
+                && plan.scenarios.iter().any(|scenario| scenario.load.profile().tail() <= 0.0),
+        };
+        let loads = Arc::new(loads);
+        self.shared.rest.tell(None, || {
+            for core in 0..self.odometers.len() {
+                self.shared.limits.tell(core, at, Change::Loads { from, loads: Arc::clone(&loads) });
+            }
+        });
+        assigned.program = program.clone();
+    }
+
+    fn assigned(&self) -> MutexGuard<'_, Assigned> {
+        self.assigned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Users may start requests until `until` on this node's clock. Never moves back.
     pub fn set_lease(&self, until: Mono) {
-        self.shared.limits.lease.fetch_max(until.0, Ordering::Relaxed);
+        self.shared.limits.set_lease(until.0, mono().0);
+    }
+
+    /// The lease is over and the work is given to others: idle connections are closed at once, so
+    /// that the target does not see more users than planned. Open requests drain. A lease that comes
+    /// back undoes it.
+    pub fn lease_lost(&self) {
+        (0..self.odometers.len()).for_each(|core| self.shared.limits.tell(core, u64::MAX, Change::HangUp));
     }
 
     /// Starts nothing more; open requests may take the plan's `graceful_stop`.
     pub fn stop(&self) {
-        self.shared.limits.end_now(mono().0);
+        self.shared.limits.end_at(mono().0);
         self.orders.send_if_modified(|order| {
             let running = !matches!(order, Order::Abort);
             if running {
@@ -221,7 +331,7 @@ impl Engine {
 
     /// Cuts off open requests at once; they count as in flight. The last span still comes.
     pub fn abort(&self) {
-        self.shared.limits.end_now(mono().0);
+        self.shared.limits.end_at(mono().0);
         self.orders.send_replace(Order::Abort);
     }
 
@@ -245,6 +355,10 @@ impl Engine {
 
     /// Limits on the rate of requests go by these parts from now on.
     pub fn set_throttles(&self, parts: &[u32]) {
+        // an assignment that takes effect later was made with older ones
+        if let Some((_, shard)) = &mut *self.shared.next_shares() {
+            shard.throttles.iter_mut().zip(parts).for_each(|(share, parts)| share.parts = *parts);
+        }
         self.shared.throttles.set_parts(parts);
     }
 

@@ -4,17 +4,20 @@
 //! no heartbeat. All decisions are [`Membership`]'s.
 
 pub mod grpc;
+pub mod trust;
 
 use crate::engine::{Engine, EngineEvent, EngineSpec};
-use crate::membership::{Effect, Event, Exit, Membership, Options, Ready};
+use crate::membership::{Effect, Event, Exit, Membership, Options, Ready, Unreached};
 use crate::protocol::PrepareError;
 use bytes::Bytes;
 use ld_shared::boot::clock;
 use ld_shared::frame::Odometers;
 use ld_shared::id::{Digest, RunId};
+use ld_shared::load::Program;
 use ld_shared::message::{Beat, LINK_QUEUE, RunBeat, ToMaster, ToWorker};
-use ld_shared::plan::{Plan, Pool};
+use ld_shared::plan::{Plan, Pool, WorkerLoss};
 use ld_shared::shard::Shard;
+use ld_shared::targets::TargetList;
 use ld_shared::throttle::ThrottleUse;
 use ld_shared::time::{Mono, RunTime};
 use std::collections::BTreeMap;
@@ -30,8 +33,14 @@ pub trait LoadMaker: Sized + Send + 'static {
     fn prepare(spec: EngineSpec, events: mpsc::UnboundedSender<EngineEvent>) -> Result<Self, PrepareError>;
     /// [`Engine::start`].
     fn start(&self, shard: Shard, t0: Mono);
+    /// [`Engine::assign`].
+    fn assign(&self, shard: Shard);
+    /// [`Engine::change`].
+    fn change(&self, program: &Program);
     /// [`Engine::set_lease`].
     fn set_lease(&self, until: Mono);
+    /// [`Engine::lease_lost`].
+    fn lease_lost(&self);
     /// [`Engine::stop`].
     fn stop(&self);
     /// [`Engine::abort`].
@@ -57,8 +66,17 @@ impl LoadMaker for Engine {
     fn start(&self, shard: Shard, t0: Mono) {
         self.start(&shard, t0);
     }
+    fn assign(&self, shard: Shard) {
+        self.assign(&shard);
+    }
+    fn change(&self, program: &Program) {
+        self.change(program);
+    }
     fn set_lease(&self, until: Mono) {
         self.set_lease(until);
+    }
+    fn lease_lost(&self) {
+        self.lease_lost();
     }
     fn stop(&self) {
         self.stop();
@@ -92,20 +110,21 @@ pub struct Channel {
     /// To the master.
     pub up: mpsc::Sender<ToMaster>,
     /// From the master. Its end, or an error, is the end of the connection.
-    pub down: mpsc::Receiver<Result<ToWorker, String>>,
+    pub down: mpsc::Receiver<Result<ToWorker, Unreached>>,
 }
 
 /// A way to the master.
 pub trait Dial {
-    /// Opens a connection, in bounded time. The error says what was seen.
-    fn dial(&mut self) -> impl Future<Output = Result<Channel, String>>;
+    /// Opens a connection, in bounded time.
+    fn dial(&mut self) -> impl Future<Output = Result<Channel, Unreached>>;
 }
 
 /// Runs a worker until it is done. `signals`: each one is a request to end, the second time at once.
 pub async fn run<L: LoadMaker>(options: Options, mut dial: impl Dial, mut signals: mpsc::Receiver<()>) -> Exit {
     let cores = options.hello.cores as usize;
+    let targets = options.targets.clone();
     let mut membership = Membership::new(clock::mono(), options);
-    let mut shell = Shell::<L>::new(cores);
+    let mut shell = Shell::<L>::new(cores, targets);
     let mut effects = Vec::new();
     let mut open = None;
     let mut signals_open = true;
@@ -137,7 +156,7 @@ pub async fn run<L: LoadMaker>(options: Options, mut dial: impl Dial, mut signal
                         shell.channel = Some(channel);
                         Event::Connected
                     }
-                    Err(seen) => Event::Disconnected(seen),
+                    Err(why) => Event::Disconnected(why),
                 }
             }
             event = shell.next() => event,
@@ -154,6 +173,7 @@ pub async fn run<L: LoadMaker>(options: Options, mut dial: impl Dial, mut signal
 /// The connection and the engine.
 struct Shell<L> {
     cores: usize,
+    targets: Option<TargetList>,
     channel: Option<Channel>,
     load: Option<L>,
     lease: Option<Mono>,
@@ -168,7 +188,7 @@ struct Shell<L> {
 struct Prepared<L> {
     load: L,
     events: mpsc::UnboundedReceiver<EngineEvent>,
-    graceful_stop: Duration,
+    ready: Ready,
 }
 
 /// How the generator fared in the newest span.
@@ -180,10 +200,21 @@ struct Newest {
 }
 
 impl<L: LoadMaker> Shell<L> {
-    fn new(cores: usize) -> Self {
+    fn new(cores: usize, targets: Option<TargetList>) -> Self {
         let (preparing, prepared) = mpsc::channel(4);
         let newest = Newest::default();
-        Self { cores, channel: None, load: None, lease: None, wanted: None, events: None, prepared, preparing, newest }
+        Self {
+            cores,
+            targets,
+            channel: None,
+            load: None,
+            lease: None,
+            wanted: None,
+            events: None,
+            prepared,
+            preparing,
+            newest,
+        }
     }
 
     /// The next thing that happens. Cancel safe.
@@ -192,13 +223,13 @@ impl<L: LoadMaker> Shell<L> {
             biased;
             message = receive(&mut self.channel) => match message {
                 Some(Ok(message)) => Event::Message(message),
-                Some(Err(seen)) => {
+                Some(Err(why)) => {
                     self.channel = None;
-                    Event::Disconnected(seen)
+                    Event::Disconnected(why)
                 }
                 None => {
                     self.channel = None;
-                    Event::Disconnected("it was closed".into())
+                    Event::Disconnected(Unreached::seen("it was closed"))
                 }
             },
             event = receive_engine(&mut self.events) => match event {
@@ -221,7 +252,7 @@ impl<L: LoadMaker> Shell<L> {
                     }
                     self.load = Some(prepared.load);
                     self.events = Some(prepared.events);
-                    Event::Prepared(run, Ok(Ready { graceful_stop: prepared.graceful_stop }))
+                    Event::Prepared(run, Ok(prepared.ready))
                 }
                 Ok(late) => {
                     discard(late.load);
@@ -270,6 +301,9 @@ impl<L: LoadMaker> Shell<L> {
             }
             Effect::Say(text) => tracing::info!("{text}"),
             Effect::Start { shard, t0 } => self.with_load(|load| load.start(*shard, t0)),
+            Effect::Change(program) => self.with_load(|load| load.change(&program)),
+            Effect::LeaseLost => self.with_load(LoadMaker::lease_lost),
+            Effect::Assign(shard) => self.with_load(|load| load.assign(*shard)),
             Effect::StopLoad => self.with_load(LoadMaker::stop),
             Effect::AbortLoad => self.with_load(LoadMaker::abort),
             Effect::Grant(pool, tickets, exhausted) => self.with_load(|load| load.grant(pool, tickets, exhausted)),
@@ -294,23 +328,27 @@ impl<L: LoadMaker> Shell<L> {
         let full = self.channel.as_ref().is_some_and(|channel| channel.up.try_send(message).is_err());
         if full && must {
             self.channel = None;
-            return Some(Event::Disconnected(format!("more than {LINK_QUEUE} messages wait to be sent")));
+            let seen = format!("more than {LINK_QUEUE} messages wait to be sent");
+            return Some(Event::Disconnected(Unreached::seen(seen)));
         }
         None
     }
 
     fn prepare(&self, run: RunId, plan: Digest, mut blobs: BTreeMap<Digest, Bytes>) {
-        let (done, cores) = (self.preparing.clone(), self.cores);
+        let (done, cores, targets) = (self.preparing.clone(), self.cores, self.targets.clone());
         tokio::task::spawn_blocking(move || {
             let json = blobs.remove(&plan).unwrap_or_default();
             let result = serde_json::from_slice::<Plan>(&json)
                 .map_err(|error| format!("its release does not understand the plan: {error}"))
-                .and_then(|plan| {
+                .and_then(|mut plan| {
+                    plan.allow_targets.extend(targets);
                     let graceful_stop = Duration::from_nanos(plan.graceful_stop.0);
+                    let is_replaced = plan.on_worker_loss == WorkerLoss::Redistribute;
+                    let ready = Ready { on_master_loss: plan.on_master_loss, is_replaced, graceful_stop };
                     let (sender, events) = mpsc::unbounded_channel();
                     let spec = EngineSpec { plan: Arc::new(plan), blobs: Arc::new(blobs), cores };
                     let load = L::prepare(spec, sender).map_err(|error| error.to_string())?;
-                    Ok(Prepared { load, events, graceful_stop })
+                    Ok(Prepared { load, events, ready })
                 });
             // the shell is gone only when the process ends
             drop(done.blocking_send((run, result)));
@@ -333,7 +371,7 @@ fn discard<L: LoadMaker>(load: L) {
     drop(tokio::task::spawn_blocking(move || drop(load)));
 }
 
-async fn receive(channel: &mut Option<Channel>) -> Option<Result<ToWorker, String>> {
+async fn receive(channel: &mut Option<Channel>) -> Option<Result<ToWorker, Unreached>> {
     match channel {
         Some(channel) => channel.down.recv().await,
         None => std::future::pending().await,

@@ -1,5 +1,6 @@
 //! Stamps of one exchange, taken where the bytes move.
 
+use crate::engine::holding::{May, Tenure};
 use crate::recorder::{Recorder, Sample};
 use ld_shared::boot::clock::mono;
 use ld_shared::sample::{Failure, FailureKind, Phase};
@@ -12,6 +13,8 @@ use std::rc::Rc;
 /// request as in flight.
 pub struct Probe {
     recorder: Option<Rc<Recorder>>,
+    /// For how long its user may start requests (closed model).
+    tenure: Option<Rc<Tenure>>,
     /// When the exchange times out, ns of this node's clock; read by the user's timer.
     deadline: Rc<Cell<u64>>,
     timeout: u64,
@@ -33,6 +36,9 @@ pub struct Probe {
     bytes_sent: u64,
     bytes_received: u64,
     iteration: Iteration,
+    /// When it was due, ns of this node's clock (open model).
+    due: u64,
+    was_refused: bool,
 }
 
 /// What a request is for.
@@ -64,8 +70,10 @@ enum State {
     Idle,
     /// Started.
     Open,
-    /// Not started: the lease or the test is over.
+    /// Not started: the test is over, or another worker does it.
     Refused,
+    /// Not started: there is no lease.
+    NoLease,
     /// Started, but a limit of this machine kept it from sending.
     Unsent,
 }
@@ -77,6 +85,8 @@ pub(crate) enum Fate {
     Ended,
     /// It never started; the user starts nothing more.
     Refused,
+    /// It never started; it may when there is a lease again.
+    NoLease,
     /// A limit of this machine; nothing to record.
     Unsent,
     /// It failed before it started (waiting for a shared connection, say): nothing was sent.
@@ -90,6 +100,7 @@ impl Default for Probe {
     fn default() -> Self {
         Self {
             recorder: None,
+            tenure: None,
             deadline: Rc::new(Cell::new(u64::MAX)),
             timeout: u64::MAX,
             state: State::Idle,
@@ -108,16 +119,24 @@ impl Default for Probe {
             bytes_sent: 0,
             bytes_received: 0,
             iteration: Iteration::Counted,
+            due: 0,
+            was_refused: false,
         }
     }
 }
 
 impl Probe {
-    /// A probe of a user of this core.
-    pub(crate) fn new(recorder: Rc<Recorder>) -> Self {
+    /// A probe of a user of this core, which may start requests while it holds its tenure (open
+    /// model: none).
+    pub(crate) fn new(recorder: Rc<Recorder>, tenure: Option<Rc<Tenure>>) -> Self {
         let mut probe = Self::default();
-        probe.recorder = Some(recorder);
+        (probe.recorder, probe.tenure) = (Some(recorder), tenure);
         probe
+    }
+
+    /// The tenure of its user.
+    pub(crate) fn tenure(&self) -> Option<&Rc<Tenure>> {
+        self.tenure.as_ref()
     }
 
     /// The cell that holds the running exchange's deadline (`u64::MAX`: none).
@@ -126,10 +145,18 @@ impl Probe {
     }
 
     /// An iteration begins. Its count as started waits until its first request proved possible.
-    /// `was_due`: it has been counted as due (open model); without that it is due when it starts.
-    pub(crate) fn begin_iteration(&mut self, phase: Phase, was_due: bool) {
+    /// `due`: when it was due, ns of this node's clock, and it has been counted as that (open model);
+    /// without that it is due when it starts.
+    pub(crate) fn begin_iteration(&mut self, phase: Phase, due: Option<u64>) {
         self.phase = phase;
-        self.iteration = if was_due { Iteration::Due } else { Iteration::Begun };
+        self.iteration = if due.is_some() { Iteration::Due } else { Iteration::Begun };
+        self.due = due.unwrap_or(0);
+        self.was_refused = false;
+    }
+
+    /// Whether the iteration ended before it started anything.
+    pub(crate) fn was_refused(&self) -> bool {
+        self.was_refused
     }
 
     /// The iteration counts as started (idempotent).
@@ -145,10 +172,12 @@ impl Probe {
     /// The iteration ends before it started anything: the test or the lease was over, or the user's
     /// time. What did start it keeps it started.
     pub(crate) fn iteration_refused(&mut self) {
-        if std::mem::replace(&mut self.iteration, Iteration::Counted) == Iteration::Due
+        let iteration = std::mem::replace(&mut self.iteration, Iteration::Counted);
+        self.was_refused |= iteration != Iteration::Counted;
+        if iteration == Iteration::Due
             && let Some(recorder) = &self.recorder
         {
-            recorder.iteration_refused(self.phase, mono().0);
+            recorder.iteration_refused(self.phase, self.due, mono().0);
         }
     }
 
@@ -180,11 +209,16 @@ impl Probe {
         }
         if let Some(recorder) = &self.recorder {
             let may = match self.purpose {
-                Purpose::Load | Purpose::Start => recorder.may_start(now),
-                Purpose::Stop => recorder.may_finish(now),
+                Purpose::Load | Purpose::Start => recorder.may_start(now, self.tenure.as_deref()),
+                Purpose::Stop if recorder.may_finish(now) => May::Start,
+                Purpose::Stop => May::Over,
             };
-            if !may {
-                self.state = State::Refused;
+            match may {
+                May::Start => {}
+                May::NoLease => self.state = State::NoLease,
+                May::Over => self.state = State::Refused,
+            }
+            if may != May::Start {
                 return Err(Failure::new(FailureKind::Request, OVER));
             }
             self.phase = match self.purpose {
@@ -312,6 +346,12 @@ impl Probe {
             State::Refused => {
                 self.iteration_refused();
                 Fate::Refused
+            }
+            State::NoLease => {
+                if self.iteration == Iteration::Due {
+                    self.iteration_refused();
+                }
+                Fate::NoLease
             }
             State::Unsent => {
                 if let Some(recorder) = &self.recorder {

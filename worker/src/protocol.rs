@@ -175,6 +175,10 @@ pub trait Protocol: Sized + 'static {
     ) -> Result<impl Future<Output = Result<Reply, Failure>> + use<'a, Self>, Failure>;
     /// The iteration ended: policies like `per_iteration` close what they opened.
     fn end_iteration(&self, session: &mut Self::Session);
+    /// Closes the connections of a user that waits; what else it knows of its target may stay.
+    fn hang_up(&self, session: &mut Self::Session) {
+        *session = self.session();
+    }
 }
 
 /// An exchange in progress.
@@ -210,6 +214,8 @@ pub trait Users {
     ) -> Result<Exchange<'a>, Failure>;
     /// See [`Protocol::end_iteration`].
     fn end_iteration(&self, session: &mut dyn Any);
+    /// See [`Protocol::hang_up`].
+    fn hang_up(&self, session: &mut dyn Any);
 }
 
 struct Erased<P>(P);
@@ -270,6 +276,10 @@ impl<P: Protocol> Users for Erased<P> {
 
     fn end_iteration(&self, session: &mut dyn Any) {
         self.0.end_iteration(Self::open(session));
+    }
+
+    fn hang_up(&self, session: &mut dyn Any) {
+        self.0.hang_up(Self::open(session));
     }
 }
 

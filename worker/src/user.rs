@@ -7,7 +7,8 @@ mod scenario;
 pub(crate) use hooks::Began;
 pub(crate) use scenario::{Name, Scenario, Task};
 
-use crate::engine::core::Core;
+use crate::engine::core::{Core, Waited};
+use crate::engine::holding::Tenure;
 use crate::kept::Kept;
 use crate::probe::{Fate, Probe, Purpose};
 use crate::protocol::Want;
@@ -53,6 +54,8 @@ pub(crate) struct User {
     /// The newest request failed.
     failed: Option<Failed>,
     sent: bool,
+    /// The newest iteration ended because there was no lease (open model).
+    lacked_lease: bool,
 }
 
 /// What is known of a failed request when it has been recorded.
@@ -64,8 +67,9 @@ struct Failed {
 }
 
 impl User {
-    pub(crate) fn new(core: &Rc<Core>, scenario: &Rc<Scenario>) -> Self {
-        let probe = Probe::new(Rc::clone(&core.recorder));
+    /// A user that may start requests while it holds its tenure (open model: none).
+    pub(crate) fn new(core: &Rc<Core>, scenario: &Rc<Scenario>, tenure: Option<Rc<Tenure>>) -> Self {
+        let probe = Probe::new(Rc::clone(&core.recorder), tenure);
         Self {
             core: Rc::clone(core),
             scenario: Rc::clone(scenario),
@@ -78,6 +82,7 @@ impl User {
             purpose: Purpose::Load,
             failed: None,
             sent: false,
+            lacked_lease: false,
         }
     }
 
@@ -89,6 +94,16 @@ impl User {
     /// Whether the last iteration sent any request.
     pub(crate) fn sent_something(&self) -> bool {
         self.sent
+    }
+
+    /// Whether the last iteration ended because there was no lease: the user itself may go on.
+    pub(crate) fn lacked_lease(&self) -> bool {
+        self.lacked_lease
+    }
+
+    /// Whether the last iteration ended before anything of it started.
+    pub(crate) fn was_refused(&self) -> bool {
+        self.probe.was_refused()
     }
 
     /// The latest instant that this user knows of, ns of this node's clock.
@@ -111,7 +126,7 @@ impl User {
         self.purpose = Purpose::Load;
         let recorder = &self.core.recorder;
         let phase = recorder.phase_at(due.unwrap_or(now));
-        self.probe.begin_iteration(phase, due.is_some());
+        self.probe.begin_iteration(phase, due);
     }
 
     /// Random numbers come from `rng` from now on, and rows of sources that cycle from `number`.
@@ -122,6 +137,7 @@ impl User {
         self.rng.next_u64();
         self.rng = KeyedRng::new(self.rng.next_u64(), 1, 0);
         self.sent = false;
+        self.lacked_lease = false;
     }
 
     /// The iteration is over.
@@ -201,25 +217,66 @@ impl User {
         ControlFlow::Continue(())
     }
 
-    /// Pauses. The end of starting ends pauses, but for those of what is done after it.
-    async fn pause(&self, pause: Duration) {
-        match self.purpose {
-            Purpose::Load | Purpose::Start => self.core.pause(pause).await,
-            Purpose::Stop => tokio::time::sleep(pause).await,
-        }
+    /// Pauses. The end of starting, or of the user's tenure, ends pauses, but for those of what is
+    /// done after it.
+    pub(crate) async fn pause(&mut self, pause: Duration) {
+        self.unless_over(tokio::time::sleep(pause)).await;
     }
 
     /// Waits for what a request needs before it starts. Breaks if starting ends before.
     async fn wait<T>(&mut self, work: impl Future<Output = T>) -> ControlFlow<(), T> {
-        let done = match self.purpose {
-            Purpose::Load | Purpose::Start => self.core.unless_over(work).await,
-            Purpose::Stop => Some(work.await),
-        };
-        if let Some(done) = done {
+        if let Some(done) = self.unless_over(work).await {
             return ControlFlow::Continue(done);
         }
         self.probe.iteration_refused();
         ControlFlow::Break(())
+    }
+
+    /// What comes of `work`; `None` if the user has to end before (unless it is at its end).
+    pub(crate) async fn unless_over<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
+        if self.purpose == Purpose::Stop {
+            return Some(work.await);
+        }
+        let mut work = std::pin::pin!(work);
+        loop {
+            match self.core.wait(work.as_mut(), self.probe.tenure().map(|tenure| &**tenure)).await {
+                Waited::Done(done) => return Some(done),
+                Waited::Over => return None,
+                Waited::Told => self.hang_up_without_lease(),
+            }
+        }
+    }
+
+    /// Pauses, at most until something changes. Returns whether that was why it ended.
+    pub(crate) async fn sleep(&mut self, pause: Duration) -> bool {
+        let sleep = std::pin::pin!(tokio::time::sleep(pause));
+        let waited = self.core.wait(sleep, self.probe.tenure().map(|tenure| &**tenure)).await;
+        self.hang_up_without_lease();
+        matches!(waited, Waited::Told)
+    }
+
+    /// Waits until there is a lease. Breaks if the user has to end before.
+    pub(crate) async fn lease(&mut self) -> ControlFlow<()> {
+        while self.core.recorder.holding().lease_over(mono().0) {
+            self.hang_up_without_lease();
+            let tenure = self.probe.tenure().map(|tenure| &**tenure);
+            if let Waited::Over = self.core.wait(std::pin::pin!(std::future::pending::<()>()), tenure).await {
+                self.probe.iteration_refused();
+                return ControlFlow::Break(());
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Closes idle connections if there is no lease and others do the work.
+    fn hang_up_without_lease(&mut self) {
+        if self.core.recorder.holding().is_hung_up(mono().0) {
+            for (users, session) in self.scenario.protocols().zip(&mut self.sessions) {
+                if let Some(session) = session {
+                    users.hang_up(session.as_mut());
+                }
+            }
+        }
     }
 
     /// Sends one request and records it; gives the instant of its end.
@@ -230,7 +287,32 @@ impl User {
             Box::pin(self.wait(core.gates.pass(*limit))).await?;
         }
         let keep = self.core.sampler.borrow_mut().draw();
-        let want = want(task, &keep);
+        loop {
+            let (fate, outcome) = self.exchange(task, intended, &keep).await;
+            match fate {
+                Fate::Ended => {
+                    self.record(task, outcome, &keep);
+                    return ControlFlow::Continue(self.probe.ended_at());
+                }
+                Fate::NoLease if self.probe.tenure().is_some() => self.lease().await?,
+                Fate::NoLease => {
+                    self.lacked_lease = true;
+                    return ControlFlow::Break(());
+                }
+                Fate::Refused => return ControlFlow::Break(()),
+                Fate::Unsent | Fate::NotStarted => {
+                    if self.purpose != Purpose::Load {
+                        self.failed = Some(Failed::here());
+                    }
+                    return ControlFlow::Continue(mono().0);
+                }
+            }
+        }
+    }
+
+    /// One exchange, and what became of it.
+    async fn exchange(&mut self, task: &Task, intended: Option<u64>, keep: &Ticket) -> (Fate, Result<Reply, Failure>) {
+        let want = want(task, keep);
         let session = self.sessions[task.protocol].get_or_insert_with(|| task.users.session());
         self.probe.arm(intended, task.timeout, self.purpose);
         self.failed = None;
@@ -250,20 +332,10 @@ impl User {
             // what fails before it starts (a placeholder that cannot be filled in) is a request all the same
             self.probe.start_if_idle();
         }
-        match self.probe.finish() {
-            Fate::Ended => {}
-            Fate::Refused => return ControlFlow::Break(()),
-            Fate::Unsent | Fate::NotStarted => {
-                if self.purpose != Purpose::Load {
-                    self.failed = Some(Failed::here());
-                }
-                return ControlFlow::Continue(mono().0);
-            }
-        }
+        let fate = self.probe.finish();
         // what fails before it begins waits for nothing: an iteration of only such requests must not spin
-        self.sent |= has_begun;
-        self.record(task, outcome, &keep);
-        ControlFlow::Continue(self.probe.ended_at())
+        self.sent |= has_begun && fate == Fate::Ended;
+        (fate, outcome)
     }
 
     fn record(&mut self, task: &Task, outcome: Result<Reply, Failure>, keep: &Ticket) {

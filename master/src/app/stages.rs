@@ -7,6 +7,7 @@ use super::App;
 use crate::cluster::{Cluster, RunOrder};
 use crate::command::CommandError;
 use crate::command::start_test::Compiled;
+use crate::journal::Unfinished;
 use crate::run::verdict::exit;
 use crate::run::{Ending, Measured};
 use ld_shared::id::Digest;
@@ -31,6 +32,11 @@ pub(super) struct SetUp {
 }
 
 impl SetUp {
+    /// That of a run that is taken up: done, and what it extracted is in the plan.
+    pub(super) fn known(unfinished: &Unfinished) -> Self {
+        Self { variables: unfinished.recovered.order.plan.variables.clone(), ..Self::default() }
+    }
+
     /// Whether there is nothing to tear down: the setup did not begin.
     pub(super) fn never_began(&self) -> bool {
         self.failure.is_some() && self.measured.is_none()
@@ -157,6 +163,8 @@ fn order(plan: Plan, test: &Compiled) -> RunOrder {
         allow_missing_workers: test.allow_missing_workers,
         any_worker: false,
         lines: None,
+        journal: None,
+        resumes: None,
     }
 }
 

@@ -3,9 +3,10 @@
 mod compared;
 mod listed;
 mod reference;
+mod rescue;
 mod shown;
 
-use super::{Global, session};
+use super::{Global, ReportFiles, session};
 use crate::compare::{Metric, Options};
 use crate::console::Console;
 use crate::run::verdict::exit;
@@ -27,6 +28,10 @@ Examples:
 
 A metric has moved if the confidence interval of its change lies wholly beyond the threshold.
 Rates of closed tests are held against those that their response times explain";
+
+const RESCUE: &str = "\
+A run under way writes a journal below the data folder. What was acknowledged before its master
+ended becomes a result with the verdict `error`; the journal is removed once that is kept";
 
 /// What is done.
 #[derive(Debug, Subcommand)]
@@ -72,10 +77,13 @@ pub(crate) enum Action {
         #[command(flatten)]
         place: Place,
     },
-    /// Reports of a run whose master was killed. It comes with a later version
+    /// Results of runs whose master was killed: lists them, or keeps and reports one
+    #[command(after_help = RESCUE)]
     Rescue {
-        /// The run
+        /// The run: its id or the begin of it, or `latest`; without it all are listed
         run: Option<String>,
+        #[command(flatten)]
+        files: ReportFiles,
     },
 }
 
@@ -142,9 +150,7 @@ pub(super) fn run(global: &Global, console: &Console, action: Action) -> u8 {
                 };
                 compared::run(global, console, &place, [&a, &b], &wanted).await
             }
-            Action::Rescue { .. } => Err(Fault::Input(
-                "`runs rescue` comes with a later version: this one does not journal runs under way".into(),
-            )),
+            Action::Rescue { run, files } => Box::pin(rescue::run(global, console, run.as_deref(), &files)).await,
         };
         outcome.unwrap_or_else(|fault| {
             console.error(&format!("error: {fault}"));

@@ -82,10 +82,12 @@ pub(super) fn run(global: &Global, console: Console, sources: Vec<Source>, outpu
         let cluster = match Cluster::open(global.cluster()).await {
             Ok(cluster) => cluster,
             Err(error) => {
-                console.error(&format!("error: {}", with_causes(&error)));
+                let help = error.help().map(|help| format!("\n help: {help}")).unwrap_or_default();
+                console.error(&format!("error: {}{help}", with_causes(&error)));
                 return exit::NOT_RUN;
             }
         };
+        console.notes(&cluster.notes());
         let app = App::new(cluster, console, signals).with_history(history);
         app.state().secrets = secrets;
         let mut session = Session { app, failures: Vec::new(), code: exit::PASSED, lines: String::new() };
@@ -189,7 +191,7 @@ fn secrets(
         return Err(Refused);
     }
     if tests.iter().any(|test| secrets::uses_secrets(&test.source))
-        && let Some((message, help)) = secrets::open_to_others(global.cluster().bind)
+        && let Some((message, help)) = secrets::open_to_others(&global.cluster())
     {
         return Err(refuse(&format!("error: {message}\n help: {help}")));
     }

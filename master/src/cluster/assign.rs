@@ -117,7 +117,7 @@ fn throttles(plan: &Plan, shares: &mut [Share]) {
 }
 
 /// Connections at once that users on these lanes hold whatever the target does.
-fn fixed_need(plan: &Plan, lanes: &LaneSet) -> u64 {
+pub(super) fn fixed_need(plan: &Plan, lanes: &LaneSet) -> u64 {
     plan.scenarios.iter().map(|scenario| own(lanes, scenario, fixed(plan, scenario))).sum()
 }
 
@@ -226,6 +226,9 @@ pub(crate) mod tests {
             teardown: Vec::new(),
             collect: false,
             details: Vec::new(),
+            on_worker_loss: ld_shared::plan::WorkerLoss::default(),
+            on_master_loss: ld_shared::plan::MasterLoss::default(),
+            allow_targets: Vec::new(),
             secrets: None,
         }
     }

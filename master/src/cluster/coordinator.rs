@@ -3,26 +3,34 @@
 //! A pure state machine: `on(now, event, …, &mut effects)` and `deadline()`. It asks no clock and
 //! waits for nothing without a deadline. What was measured is [`Coordinator::measured`].
 
+mod live;
+mod moves;
 mod outcome;
+mod resume;
 mod rules;
 #[cfg(test)]
 mod tests;
 
+pub use live::ChangeError;
+
 use super::assign::{AssignError, Share, Strength, assign};
+use super::handover::{Part, Tenures};
 use super::ledger::{Ledger, Put};
 use super::membership::Registry;
 use super::rule_watch::Watch;
 use super::throttles::Dealer;
+use crate::journal::Entry;
 use crate::run::{Event as RunEvent, Progress};
 use bytes::Bytes;
 use ld_shared::frame::Frame;
 use ld_shared::id::{Digest, Epoch, RunId, SessionId, WorkerName};
 use ld_shared::lanes::LaneSet;
+use ld_shared::load::{Program, What};
 use ld_shared::message::{PREPARE_WITHIN, RunBeat, ToMaster, ToWorker};
 use ld_shared::plan::{AtEnd, Dealing, Plan, Pool};
 use ld_shared::record::RecordBatch;
-use ld_shared::shard::Shard;
 use ld_shared::threshold::Threshold;
+use ld_shared::throttle::ThrottleShare;
 use ld_shared::ticket::Dispenser;
 use ld_shared::time::{Mono, RunTime};
 use std::collections::{BTreeMap, BTreeSet};
@@ -64,6 +72,8 @@ pub struct Spec {
     pub thresholds: Vec<Threshold>,
     /// The only worker lives in this process: no network to allow for.
     pub local: bool,
+    /// One worker makes all of it: whoever joins gets no part.
+    pub one_worker: bool,
 }
 
 /// What happens to a run.
@@ -80,9 +90,15 @@ pub enum Event {
         session: SessionId,
         /// It started nothing after this instant.
         until: Mono,
+        /// It fell silent: it may live, and come back.
+        silent: bool,
         /// What was seen.
         how: String,
     },
+    /// A worker of this run is there again, over a new connection (it is in the registry).
+    Returned(SessionId),
+    /// Somebody changes the load.
+    Change(What, String),
     /// Somebody asked the run to end.
     Stop,
     /// Somebody asked the run to end at once.
@@ -102,6 +118,8 @@ pub enum Effect {
     WriteLines(Arc<str>, Bytes),
     /// End the connection of a worker that breaks the contract.
     Hangup(SessionId, String),
+    /// Journal what was counted: what follows depends on it.
+    Journal(Box<Entry>),
     /// The run is over: take its result.
     Closed,
 }
@@ -157,6 +175,9 @@ pub enum RunError {
     /// Somebody ended it before it began.
     #[error("stopped before the start")]
     Stopped,
+    /// None of the workers of a run that was taken up is back.
+    #[error("none of its workers came back")]
+    NobodyBack,
     /// Another run is going on.
     #[error("another run is going on over the same workers")]
     Busy,
@@ -192,6 +213,38 @@ pub struct Coordinator {
     aborted: bool,
     stopped_by_rule: bool,
     closed_at: Option<Mono>,
+    /// The newest assignment's number.
+    epoch: Epoch,
+    /// Parts that change hands once those who give them up have confirmed it.
+    handover: Option<Handover>,
+    /// A part that nobody owns.
+    unowned: Part,
+    /// Why the run was ended as a failure.
+    failed: Option<String>,
+    /// Changes of the load, and the plan with them.
+    program: Program,
+    load: Arc<Plan>,
+    /// It was taken up from a journal.
+    resuming: Option<Resuming>,
+}
+
+/// The begin of a run that is taken up.
+#[derive(Clone, Debug)]
+struct Resuming {
+    /// Workers are waited for, and nothing moves.
+    until: Mono,
+    /// Somebody of those who took part before is back.
+    somebody: bool,
+}
+
+/// Parts on their way from some workers to others.
+#[derive(Clone, Debug)]
+struct Handover {
+    from: RunTime,
+    /// Whose confirmation of which assignment is awaited, and what it gives up.
+    donors: BTreeMap<SessionId, (Epoch, Part)>,
+    /// What was given up, and confirmed.
+    free: Part,
 }
 
 /// A source that ends the test has no row left for somebody's users.
@@ -240,7 +293,13 @@ struct Participant {
     cores: u32,
     stage: Stage,
     asked_blobs: bool,
-    share: Option<Share>,
+    strength: Strength,
+    /// What it owns, and since when.
+    tenures: Tenures,
+    /// Its shares of limits at the start.
+    throttles: Vec<ThrottleShare>,
+    /// Spans in which it was lost before it came back.
+    absences: Vec<Absence>,
     beat: Option<RunBeat>,
     top_rate: f64,
     clock: ld_shared::message::ClockReport,
@@ -252,15 +311,23 @@ enum Stage {
     /// Got the plan.
     Asked,
     /// Can start.
-    Ready(Strength),
+    Ready,
     /// Will start at the instant of this attempt.
     Armed(u32),
     /// Its last frame is in.
     Finished,
     /// Said goodbye after its last frame, before the others ended.
     Left { at: RunTime },
-    /// Gone: it started nothing after `until`.
-    Lost { at: RunTime, until: RunTime, how: String },
+    /// Gone: it started nothing after `until`. `silent`: it may come back.
+    Lost { at: RunTime, until: RunTime, silent: bool, how: String },
+}
+
+/// A worker was lost, and came back.
+#[derive(Clone, Debug)]
+struct Absence {
+    from: RunTime,
+    to: RunTime,
+    how: String,
 }
 
 impl Participant {
@@ -278,7 +345,6 @@ impl Coordinator {
         let participants = BTreeMap::new();
         let watch = Watch::new(&spec.thresholds, spec.plan.warmup);
         Self {
-            spec,
             state,
             began: now,
             participants,
@@ -294,12 +360,27 @@ impl Coordinator {
             empty: None,
             used_up: false,
             closed_at: None,
+            epoch: Epoch(1),
+            handover: None,
+            unowned: Part::default(),
+            failed: None,
+            program: Program::default(),
+            resuming: None,
+            load: Arc::clone(&spec.plan),
+            spec,
         }
     }
 
     /// The run's id.
     pub fn run(&self) -> &RunId {
         &self.spec.run
+    }
+
+    /// Whether a session has a part in the run, which goes on: it may come back to it.
+    pub fn may_return(&self, session: SessionId) -> bool {
+        let participant = self.participants.get(&session).filter(|p| p.tenures.newest().is_some());
+        let began = matches!(self.state, State::Running { .. } | State::Draining { .. } | State::Collecting { .. });
+        began && participant.is_some_and(|p| !matches!(p.stage, Stage::Left { .. }))
     }
 
     /// When [`Event::Tick`] is due; `None` once closed.
@@ -315,7 +396,7 @@ impl Coordinator {
             | State::Collecting { until, .. } => Some(*until),
             State::Running { t0 } => {
                 let empty = self.empty.as_ref().map(|empty| empty.until);
-                self.planned_close(*t0).into_iter().chain(empty).min()
+                self.planned_close(*t0).into_iter().chain(empty).chain(self.nobody_back_by()).min()
             }
             State::Closed { .. } => None,
         }
@@ -347,7 +428,9 @@ impl Coordinator {
         }
         match event {
             Event::Message(session, message) => self.on_message(now, session, message, effects),
-            Event::Lost { session, until, how } => self.on_lost(now, session, until, how, effects),
+            Event::Lost { session, until, silent, how } => self.on_lost(now, session, (until, silent, how), effects),
+            Event::Returned(session) => self.on_returned(now, session, registry, effects),
+            Event::Change(what, by) => self.on_change(now, what, &by, effects),
             Event::Stop => self.on_stop(now, effects),
             Event::Abort => self.on_abort(now, effects),
             Event::Joined | Event::Tick => {}
@@ -376,7 +459,12 @@ impl Coordinator {
         Some(t0.after(Duration::from_nanos(end)).after(CLOSE_WITHIN))
     }
 
-    fn note(&mut self, now: Mono, what: impl Into<String>, by: &str) {
+    /// What people and policies did so far.
+    pub fn events(&self) -> &[RunEvent] {
+        &self.events
+    }
+
+    pub(super) fn note(&mut self, now: Mono, what: impl Into<String>, by: &str) {
         // people and policies act a few times a run; should anything ever flood this, it stays bounded
         if self.events.len() < 1_000 {
             let event = RunEvent { at_s: self.run_now(now).as_secs(), what: what.into(), by: by.into() };
@@ -400,14 +488,20 @@ impl Coordinator {
             }
             ToMaster::Ready { run, cores, capacity } if ours(&run) && participant.stage == Stage::Asked => {
                 participant.cores = cores.max(1);
-                participant.stage = Stage::Ready(Strength { cores: cores.max(1), capacity });
+                participant.strength = Strength { cores: cores.max(1), capacity };
+                participant.stage = Stage::Ready;
             }
             ToMaster::CannotPrepare { run, text } if ours(&run) && !participant.makes_load() => {
                 let worker = participant.name.to_string();
-                self.close(now, Some(RunError::CannotPrepare { worker, text }), effects);
+                if self.t0().is_some() {
+                    self.participants.remove(&session);
+                    self.note(now, format!("worker {worker} joined and cannot take part: {text}"), &worker);
+                } else {
+                    self.close(now, Some(RunError::CannotPrepare { worker, text }), effects);
+                }
             }
             ToMaster::Armed { run, attempt } if ours(&run) => {
-                if matches!(participant.stage, Stage::Ready(_) | Stage::Armed(_)) {
+                if matches!(participant.stage, Stage::Ready | Stage::Armed(_)) {
                     participant.stage = Stage::Armed(attempt);
                 }
             }
@@ -427,30 +521,27 @@ impl Coordinator {
             }
             ToMaster::PoolEmpty { run, pool } if ours(&run) => self.on_empty(now, session, pool),
             ToMaster::ThrottlesSet { run, number } if ours(&run) => self.throttles.confirm(session, number),
+            ToMaster::Assigned { run, epoch } if ours(&run) => self.on_assigned(now, session, epoch, effects),
             ToMaster::Frame { frame, sealed_at } => self.on_frame(now, session, *frame, sealed_at, effects),
             ToMaster::Records(batch) => self.on_records(session, *batch, effects),
             ToMaster::Goodbye { text } => {
                 self.ledger.end_records(session);
                 if participant.stage == Stage::Finished {
-                    let at = self.run_now(now);
-                    let planned_end = at >= self.spec.plan.end() || self.stopped_at.is_some();
-                    if !planned_end && let Some(participant) = self.participants.get_mut(&session) {
-                        participant.stage = Stage::Left { at };
-                        let name = participant.name.to_string();
-                        self.note(now, format!("worker {name} left: {text}"), &name);
-                    }
+                    self.on_left(now, session, &text, effects);
                 } else {
                     let how = format!("it left without its last frame: {text}");
-                    self.on_lost(now, session, now, how, effects);
+                    self.on_lost(now, session, (now, false, how), effects);
                 }
             }
             // messages of another run are late, and a second hello is nothing to us
             ToMaster::Hello(_)
+            | ToMaster::ProgramSet { .. }
             | ToMaster::NeedBlobs { .. }
             | ToMaster::Ready { .. }
             | ToMaster::CannotPrepare { .. }
             | ToMaster::Armed { .. }
             | ToMaster::PoolEmpty { .. }
+            | ToMaster::Assigned { .. }
             | ToMaster::ThrottlesSet { .. }
             | ToMaster::WantTickets { .. } => {}
         }
@@ -466,10 +557,17 @@ impl Coordinator {
             // of a run that was closed while it travelled: `RunClosed` has told the worker
             return;
         }
+        if self.participants.get(&session).is_some_and(|p| matches!(p.stage, Stage::Asked | Stage::Ready)) {
+            effects.push(Effect::Hangup(session, "it sent a frame before it was told to start".into()));
+            return;
+        }
         let part = self.watch.part(&frame, sealed_at);
-        let put = self.ledger.put(frame, sealed_at, self.run_now(now));
+        let put = self.ledger.put(&frame, sealed_at, self.run_now(now));
         if let (Put::New, Some(part)) = (&put, part) {
             self.watch.add(part);
+        }
+        if put == Put::New {
+            effects.push(Effect::Journal(Box::new(Entry::Frame { frame: Box::new(frame), sealed_at })));
         }
         match put {
             Put::New | Put::Duplicate => {
@@ -485,6 +583,7 @@ impl Coordinator {
             && participant.makes_load()
         {
             participant.stage = Stage::Finished;
+            self.on_finished(now, session, effects);
         }
     }
 
@@ -503,9 +602,12 @@ impl Coordinator {
             record.worker = Arc::clone(&worker);
         }
         let lines = std::mem::take(&mut batch.body.lines);
-        let put = self.ledger.put_records(batch);
-        if put == Put::New && !lines.is_empty() {
-            effects.push(Effect::WriteLines(worker, lines));
+        let put = self.ledger.put_records(&batch);
+        if put == Put::New {
+            effects.push(Effect::Journal(Box::new(Entry::Records(Box::new(batch)))));
+            if !lines.is_empty() {
+                effects.push(Effect::WriteLines(worker, lines));
+            }
         }
         match put {
             Put::New | Put::Duplicate => {
@@ -516,7 +618,24 @@ impl Coordinator {
         }
     }
 
-    fn on_lost(&mut self, now: Mono, session: SessionId, until: Mono, how: String, effects: &mut Vec<Effect>) {
+    /// A worker has delivered everything and is gone: if that is before the end, others take over.
+    fn on_left(&mut self, now: Mono, session: SessionId, text: &str, effects: &mut Vec<Effect>) {
+        let at = self.run_now(now);
+        let planned_end = at >= self.spec.plan.end() || self.stopped_at.is_some();
+        let Some(participant) = self.participants.get_mut(&session).filter(|_| !planned_end) else { return };
+        participant.stage = Stage::Left { at };
+        let name = participant.name.to_string();
+        self.note(now, format!("worker {name} left: {text}"), &name);
+        self.on_gone(now, session, effects);
+    }
+
+    fn on_lost(
+        &mut self,
+        now: Mono,
+        session: SessionId,
+        (until, silent, how): (Mono, bool, String),
+        effects: &mut Vec<Effect>,
+    ) {
         let at = self.run_now(now);
         let started = self.t0();
         self.ledger.end_records(session);
@@ -529,9 +648,16 @@ impl Coordinator {
         if participant.makes_load() {
             // clocks may differ by the error of their comparison
             let until = until.since(t0) + Duration::from_nanos(participant.clock.error);
-            participant.stage = Stage::Lost { at, until: until.into(), how: how.clone() };
+            participant.stage = Stage::Lost { at, until: until.into(), silent, how: how.clone() };
             self.throttles.lose(now, session);
-            self.note(now, format!("worker {worker} was lost: {how}"), "loss policy degrade");
+            self.note(now, format!("worker {worker} was lost: {how}"), &worker);
+            self.on_gone(now, session, effects);
+        } else if !matches!(participant.stage, Stage::Finished | Stage::Left { .. } | Stage::Lost { .. }) {
+            // joined in mid-run and owns nothing yet
+            self.participants.remove(&session);
+        } else if participant.stage == Stage::Finished && self.spec.plan.iterations.is_none() {
+            // it ended before the test did, and its goodbye was lost with its connection
+            self.on_left(now, session, &how, effects);
         }
     }
 
@@ -630,17 +756,21 @@ impl Coordinator {
             State::Preparing { until } => self.await_ready(now, until, registry, effects),
             State::Arming { attempt, t0, until } => self.await_armed(now, (attempt, t0, until), registry, effects),
             State::Running { t0 } => {
-                if self.nobody_works() {
+                if self.nobody_back_by().is_some_and(|until| now >= until) {
+                    self.close(now, Some(RunError::NobodyBack), effects);
+                } else if self.nobody_works(now) {
                     self.collect(now, t0, effects);
                 } else if self.planned_close(t0).is_some_and(|until| now >= until) {
                     self.close(now, None, effects);
                 } else {
+                    self.invite(registry, effects);
+                    self.balance(now, effects);
                     self.deal_throttles(now, effects);
                     self.end_with_source(now, t0, effects);
                 }
             }
             State::Draining { t0, until } => {
-                if self.nobody_works() {
+                if self.nobody_works(now) {
                     self.collect(now, t0, effects);
                 } else if now >= until {
                     self.close(now, None, effects);
@@ -669,10 +799,6 @@ impl Coordinator {
         }
     }
 
-    fn nobody_works(&self) -> bool {
-        !self.participants.values().any(Participant::makes_load)
-    }
-
     fn gather(&mut self, now: Mono, until: Mono, registry: &Registry, effects: &mut Vec<Effect>) {
         let expected = self.spec.expected.max(1);
         if registry.len() < expected {
@@ -687,31 +813,12 @@ impl Coordinator {
             }
             self.note(now, format!("started with {} of {expected} workers", registry.len()), "on_missing_workers");
         }
-        for (session, member) in registry.members() {
-            let participant = Participant {
-                name: member.name.clone(),
-                cores: member.cores,
-                stage: Stage::Asked,
-                asked_blobs: false,
-                share: None,
-                beat: None,
-                top_rate: 0.0,
-                clock: member.clock.unwrap_or_default(),
-                was_late: false,
-            };
-            self.participants.insert(session, participant);
-            self.ledger.admit(session);
-            let (run, plan) = (self.spec.run.clone(), self.spec.digest.clone());
-            effects.push(Effect::Send(session, ToWorker::Prepare { run, plan, blobs: self.spec.blobs.clone() }));
-        }
+        self.take_in(registry, effects);
         self.state = State::Preparing { until: now.after(PREPARE_WITHIN) };
     }
 
     fn await_ready(&mut self, now: Mono, until: Mono, registry: &Registry, effects: &mut Vec<Effect>) {
-        let strength = |p: &Participant| match p.stage {
-            Stage::Ready(strength) => Some(strength),
-            _ => None,
-        };
+        let strength = |p: &Participant| (p.stage == Stage::Ready).then_some(p.strength);
         let strengths: Option<Vec<Strength>> = self.participants.values().map(strength).collect();
         let Some(strengths) = strengths else {
             if now >= until {
@@ -734,7 +841,9 @@ impl Coordinator {
                 let held = self.participants.keys().copied().zip(shares.iter().map(parts)).collect();
                 self.throttles = Dealer::new(&self.spec.plan.limits(), held);
                 for (participant, share) in self.participants.values_mut().zip(shares) {
-                    participant.share = Some(share);
+                    let Share { lanes, max_in_flight, throttles, .. } = share;
+                    participant.tenures = Tenures::first(Part { lanes, caps: max_in_flight });
+                    participant.throttles = throttles;
                 }
                 self.arm(now, 1, registry, effects);
             }
@@ -757,17 +866,8 @@ impl Coordinator {
             (t0, Mono(t0.0 - margin.min(u128::from(t0.0)) as u64))
         };
         for (session, participant) in &self.participants {
-            let Some(share) = &participant.share else { continue };
-            let shard = Shard {
-                plan: self.spec.digest.clone(),
-                lanes: share.lanes.clone(),
-                epoch: Epoch(1),
-                from: RunTime(0),
-                max_in_flight: share.max_in_flight.clone(),
-                throttles: share.throttles.clone(),
-            };
-            let run = self.spec.run.clone();
-            effects.push(Effect::Send(*session, ToWorker::Arm { run, attempt, t0, shard: Box::new(shard) }));
+            let (run, shard) = (self.spec.run.clone(), Box::new(self.shard(*session, participant)));
+            effects.push(Effect::Send(*session, ToWorker::Arm { run, attempt, t0, shard }));
         }
         self.state = State::Arming { attempt, t0, until };
     }
@@ -809,14 +909,14 @@ impl Coordinator {
         let at = self.run_now(now);
         for participant in self.participants.values_mut().filter(|p| p.makes_load()) {
             let how = "no last frame by the end of the run".to_owned();
-            participant.stage = Stage::Lost { at, until: at, how };
+            participant.stage = Stage::Lost { at, until: at, silent: true, how };
         }
     }
 
-    /// Lanes that a worker owns at this moment; none once it is gone.
+    /// Lanes that a worker owns by its newest assignment; none once it is gone.
     pub fn lanes_of(&self, session: SessionId) -> Option<&LaneSet> {
-        let participant = self.participants.get(&session)?;
-        participant.share.as_ref().filter(|_| participant.makes_load()).map(|share| &share.lanes)
+        let participant = self.participants.get(&session).filter(|participant| participant.makes_load())?;
+        participant.tenures.newest().map(|tenure| &tenure.part.lanes)
     }
 
     /// Where the run stands.

@@ -3,16 +3,24 @@
 //! Everything that decides is in [`Registry`] and [`Coordinator`]; what comes in over gRPC
 //! ([`super::service`]) or from the worker in this process ([`super::local`]) is an [`Input`].
 
-use super::coordinator::{Coordinator, Effect, Event, RunError, Spec};
+mod journaling;
+
+use super::coordinator::{ChangeError, Coordinator, Effect, Event, RunError, Spec};
 use super::membership::Registry;
-use super::{ClusterOptions, RunControl, RunOrder};
+use super::{ClusterOptions, INPUTS, RunControl, RunOrder};
+use crate::journal::{self, JournalOrder, Unfinished};
 use crate::record_file::LineBatch;
 use crate::run::{Measured, Progress};
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
+use journaling::{Beginning, Journaling};
 use ld_shared::boot::clock;
+use ld_shared::handshake::SessionKey;
 use ld_shared::id::{Digest, RunId, SessionId};
-use ld_shared::message::{BLOB_CHUNK, BeatReply, LEASE, Refusal, RefusalCode, ToMaster, ToWorker};
+use ld_shared::load::What;
+use ld_shared::message::{
+    BLOB_CHUNK, BeatReply, GONE_AFTER, Hello, Refusal, RefusalCode, Returning, ToMaster, ToWorker,
+};
 use ld_shared::time::Mono;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -38,6 +46,10 @@ pub(super) enum Input {
     Message { connection: ConnectionId, at: Mono, message: ToMaster },
     /// A connection ended: what was seen.
     Closed { connection: ConnectionId, seen: String },
+    /// Change the load of the run.
+    Change { what: What, by: String, reply: oneshot::Sender<Result<(), ChangeError>> },
+    /// The journal has more on the disk, or failed.
+    Committed,
     /// Start a run.
     Run(Box<RunRequest>),
     /// End the cluster.
@@ -66,6 +78,8 @@ struct Active {
     started_at: Option<DateTime<Utc>>,
     stopping: bool,
     aborting: bool,
+    /// `None`: nothing of it is journaled.
+    journaling: Option<Journaling>,
 }
 
 impl Active {
@@ -82,21 +96,43 @@ impl Active {
 const TURN: Duration = Duration::from_millis(200);
 /// A turn that is so much late means that the master itself slept.
 const OVERSLEPT: Duration = Duration::from_millis(250);
+/// A master that was started anew knows after so long whether there is a run to take up.
+const KNOWS_ITS_RUN_WITHIN: Duration = Duration::from_secs(1);
 /// How long workers may take to answer a goodbye.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
 pub(super) struct Driver {
     options: ClusterOptions,
+    key: SessionKey,
     registry: Registry,
     connections: BTreeMap<ConnectionId, Connection>,
     active: Option<Active>,
+    /// Proofs of the sessions that may come back to the run.
+    secrets: BTreeMap<SessionId, Bytes>,
+    /// Workers that came back before a run had begun.
+    early: Vec<(ConnectionId, Mono, Hello)>,
+    opened: Mono,
     effects: Vec<Effect>,
+    /// Its own inputs, for the journal's thread.
+    inputs: mpsc::WeakSender<Input>,
 }
 
 impl Driver {
-    pub(super) fn new(options: ClusterOptions) -> Self {
-        let (registry, connections) = (Registry::default(), BTreeMap::new());
-        Self { options, registry, connections, active: None, effects: Vec::new() }
+    pub(super) fn new(options: ClusterOptions, key: SessionKey, inputs: mpsc::WeakSender<Input>) -> Self {
+        // the key outlives this master, so numbers must not come again
+        let last = u64::try_from(clock::wall().timestamp_micros()).unwrap_or(0) << 12;
+        Self {
+            options,
+            key,
+            registry: Registry::after(last),
+            connections: BTreeMap::new(),
+            active: None,
+            secrets: BTreeMap::new(),
+            early: Vec::new(),
+            opened: clock::mono(),
+            effects: Vec::new(),
+            inputs,
+        }
     }
 
     /// Runs until the cluster is closed or its handle is gone.
@@ -135,6 +171,11 @@ impl Driver {
                 self.take(input);
                 next = inputs.try_recv().ok();
             }
+            if self.active.is_none() && !self.early.is_empty() && now >= self.opened.after(KNOWS_ITS_RUN_WITHIN) {
+                // there is none
+                self.let_in();
+                self.carry_out();
+            }
             self.tick(clock::mono());
         }
     }
@@ -163,22 +204,35 @@ impl Driver {
             }
             Input::Message { connection, at, message } => self.on_message(connection, at, message),
             Input::Closed { connection, seen } => self.on_closed(connection, &seen),
+            Input::Change { what, by, reply } => {
+                let active = self.active.as_ref().ok_or(ChangeError::NotRunning);
+                let allowed = active.and_then(|active| active.coordinator.may_change(what));
+                if allowed.is_ok() {
+                    self.tell(Event::Change(what, by));
+                }
+                // whoever asked may be gone already
+                reply.send(allowed).ok();
+            }
             Input::Run(request) => self.start(*request),
+            Input::Committed => self.on_committed(),
             Input::Close(_) => {}
         }
         self.carry_out();
     }
 
     fn on_message(&mut self, id: ConnectionId, at: Mono, message: ToMaster) {
-        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let Some(connection) = self.connections.get(&id) else { return };
         let session = connection.session.as_ref().map(|(session, _)| *session);
         match (message, session) {
+            (ToMaster::Hello(hello), None) if self.is_returning(&hello) => self.take_back(id, at, &hello),
+            (ToMaster::Hello(hello), None) if self.is_early(at, &hello) => self.early.push((id, at, hello)),
             (ToMaster::Hello(hello), None) => match self.registry.join(at, &hello) {
                 Ok((session, name)) => {
-                    let secret = Bytes::copy_from_slice(
-                        &[uuid::Uuid::new_v4().into_bytes(), uuid::Uuid::new_v4().into_bytes()].concat(),
-                    );
-                    connection.session = Some((session, secret.clone()));
+                    let secret = self.key.secret(session);
+                    if let Some(connection) = self.connections.get_mut(&id) {
+                        connection.session = Some((session, secret.clone()));
+                    }
+                    self.secrets.insert(session, secret.clone());
                     tracing::info!(worker = %name, cores = hello.cores, "worker joined");
                     self.send(session, ToWorker::Welcome { session, secret, name: name.to_string() });
                     self.tell(Event::Joined);
@@ -199,6 +253,7 @@ impl Driver {
             (ToMaster::Goodbye { text }, Some(session)) => {
                 self.tell(Event::Message(session, ToMaster::Goodbye { text }));
                 self.registry.leave(session);
+                self.secrets.remove(&session);
                 self.connections.remove(&id);
             }
             (message, Some(session)) => self.tell(Event::Message(session, message)),
@@ -216,31 +271,68 @@ impl Driver {
         }
     }
 
+    /// Whether a worker had a part in the run that goes on, and proves that it is the same.
+    fn is_returning(&self, hello: &Hello) -> bool {
+        let Some(Returning { session, secret }) = &hello.returning else { return false };
+        let takes_part = self.active.as_ref().is_some_and(|active| active.coordinator.may_return(*session));
+        takes_part && self.secrets.get(session) == Some(secret)
+    }
+
+    /// Whether a worker comes back before this master knows whether it takes a run up.
+    fn is_early(&self, at: Mono, hello: &Hello) -> bool {
+        let young = at < self.opened.after(KNOWS_ITS_RUN_WITHIN);
+        hello.returning.is_some() && self.active.is_none() && young && self.early.len() < INPUTS
+    }
+
+    /// A worker of the run is there again over another connection, which replaces the one it had.
+    fn take_back(&mut self, id: ConnectionId, at: Mono, hello: &Hello) {
+        let Some(Returning { session, secret }) = hello.returning.clone() else { return };
+        self.connections.retain(|_, c| c.session.as_ref().is_none_or(|(s, _)| *s != session));
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        connection.session = Some((session, secret.clone()));
+        let name = self.registry.rejoin(at, session, hello);
+        tracing::info!(worker = %name, "worker is back");
+        self.send(session, ToWorker::Welcome { session, secret, name: name.to_string() });
+        self.tell(Event::Returned(session));
+    }
+
     fn on_closed(&mut self, id: ConnectionId, seen: &str) {
         let Some(connection) = self.connections.remove(&id) else { return };
-        if let Some((session, _)) = connection.session {
-            self.lose(session, clock::mono(), format!("its connection ended ({seen})"));
+        let Some((session, _)) = connection.session else { return };
+        let how = format!("its connection ended ({seen})");
+        // the end of a connection is no proof that load has stopped: it may come back within its lease
+        if self.active.as_ref().is_some_and(|active| active.coordinator.may_return(session)) {
+            self.registry.disconnect(session, clock::mono(), how);
+        } else {
+            self.lose(session, (clock::mono(), false), how);
         }
     }
 
-    fn lose(&mut self, session: SessionId, until: Mono, how: String) {
+    fn lose(&mut self, session: SessionId, (until, silent): (Mono, bool), how: String) {
         if let Some(member) = self.registry.member(session) {
             tracing::warn!(worker = %member.name, "worker lost: {how}");
-            self.tell(Event::Lost { session, until, how });
-            self.registry.leave(session);
+            self.tell(Event::Lost { session, until, silent, how });
+            self.registry.lose(session);
         }
         self.connections.retain(|_, c| c.session.as_ref().is_none_or(|(s, _)| *s != session));
     }
 
     fn tell(&mut self, event: Event) {
+        self.journal_event(&event);
         if let Some(active) = &mut self.active {
             active.coordinator.on(clock::mono(), event, &self.registry, &mut self.effects);
         }
+        self.journal_outcome();
     }
 
-    fn start(&mut self, request: RunRequest) {
+    fn start(&mut self, mut request: RunRequest) {
         if self.active.is_some() {
             drop(request.reply.send(Err(RunError::Busy)));
+            return;
+        }
+        if let Some((unfinished, journal)) = request.order.resumes.take().zip(request.order.journal.clone()) {
+            self.take_up(request, *unfinished, journal);
+            self.let_in();
             return;
         }
         let order = &request.order;
@@ -260,19 +352,72 @@ impl Driver {
             allow_missing: order.allow_missing_workers,
             thresholds: order.thresholds.clone(),
             local: self.options.bind.is_none(),
+            one_worker: order.any_worker,
         };
+        let beginning = Beginning { spec: &spec, blobs: &order.blobs, inputs: self.inputs.clone() };
+        let journaling = order.journal.clone().map(|order| Journaling::new(order, beginning));
         let coordinator = Coordinator::new(clock::mono(), spec);
         let blobs = Arc::new(blobs);
-        self.active = Some(Active { coordinator, request, blobs, started_at: None, stopping: false, aborting: false });
+        let (started_at, stopping, aborting) = (None, false, false);
+        self.active = Some(Active { coordinator, request, blobs, started_at, stopping, aborting, journaling });
+        self.let_in();
         self.tell(Event::Tick);
     }
 
+    /// Takes a run up that another master began: its workers, which make load all the while, come back.
+    fn take_up(&mut self, request: RunRequest, unfinished: Unfinished, journal: JournalOrder) {
+        let now = clock::mono();
+        let (recovered, journaling) = Journaling::resume(journal, unfinished, self.inputs.clone());
+        let order = recovered.order.clone();
+        let mut blobs = recovered.blobs.clone();
+        blobs.insert(order.digest.clone(), Bytes::from(order.plan.to_json()));
+        let spec = Spec {
+            run: order.run,
+            plan: Arc::clone(&order.plan),
+            digest: order.digest,
+            blobs: blobs.keys().cloned().collect(),
+            expected: order.expected,
+            wait: order.wait,
+            allow_missing: order.allow_missing,
+            thresholds: request.order.thresholds.clone(),
+            local: false,
+            // secrets are not in the journal: who joins anew could not have them
+            one_worker: order.one_worker || order.plan.secrets.is_some(),
+        };
+        let started = recovered.started.clone().unwrap_or_default();
+        let t0 = journal::t0(&started, now, clock::wall());
+        for (session, member) in &recovered.sessions {
+            self.registry.reserve(*session);
+            self.secrets.insert(*session, member.secret.clone());
+        }
+        let coordinator = Coordinator::resume(now, spec, t0, recovered);
+        for (session, name, cores) in coordinator.awaited() {
+            self.registry.expect(now, session, name.clone(), cores);
+        }
+        tracing::info!(run = %coordinator.run(), "the run is taken up where the other master left it");
+        self.active = Some(Active {
+            coordinator,
+            request,
+            blobs: Arc::new(blobs),
+            started_at: Some(started.wall),
+            stopping: false,
+            aborting: false,
+            journaling: Some(journaling),
+        });
+    }
+
+    /// Workers that said they come back, and to what was not known: now it is.
+    fn let_in(&mut self) {
+        for (id, at, hello) in std::mem::take(&mut self.early) {
+            self.on_message(id, at, ToMaster::Hello(hello));
+        }
+    }
+
     fn tick(&mut self, now: Mono) {
-        for session in self.registry.gone(now) {
-            let how = format!("nothing was heard of it for {:?}", ld_shared::message::GONE_AFTER);
-            // silent: it may have gone on until its lease ended
-            let until = self.registry.member(session).map_or(now, |member| member.answered.after(LEASE));
-            self.lose(session, until.min(now), how);
+        for (session, until, how) in self.registry.gone(now) {
+            let silent = how.is_none();
+            let how = how.unwrap_or_else(|| format!("nothing was heard of it for {GONE_AFTER:?}"));
+            self.lose(session, (until, silent), how);
         }
         if let Some(active) = &mut self.active {
             // nobody waits for the result any more: the handle's future was dropped
@@ -289,6 +434,7 @@ impl Driver {
             }
         }
         self.tell(Event::Tick);
+        self.on_committed();
         self.carry_out();
         if let Some(active) = &mut self.active {
             active.started_at(now);
@@ -301,19 +447,29 @@ impl Driver {
         // a hang-up loses a worker, which may have effects of its own
         while !self.effects.is_empty() {
             for effect in std::mem::take(&mut self.effects) {
-                match effect {
-                    Effect::Send(session, message) => self.send(session, message),
-                    Effect::SendBlobs(session, digests) => self.send_blobs(session, digests),
-                    Effect::WriteLines(worker, lines) => self.write_lines(worker, lines),
-                    Effect::Hangup(session, why) => self.lose(session, clock::mono(), why),
-                    Effect::Closed => self.finish(),
+                if let Some(effect) = self.journaled(effect) {
+                    self.act(effect);
                 }
             }
         }
     }
 
+    fn act(&mut self, effect: Effect) {
+        match effect {
+            Effect::Send(session, message) => self.send(session, message),
+            Effect::SendBlobs(session, digests) => self.send_blobs(session, digests),
+            Effect::WriteLines(worker, lines) => self.write_lines(worker, lines),
+            Effect::Hangup(session, why) => self.lose(session, (clock::mono(), true), why),
+            Effect::Closed => self.finish(),
+            // it was journaled when it came
+            Effect::Journal(_) => {}
+        }
+    }
+
     fn finish(&mut self) {
         let Some(mut active) = self.active.take() else { return };
+        let gone = self.registry.forget_lost();
+        self.secrets.retain(|session, _| !gone.contains(session));
         let progress = active.coordinator.progress(clock::mono(), &self.registry);
         active.request.progress.send_replace(Arc::new(progress));
         let started_at = active.started_at(clock::mono());
@@ -321,6 +477,13 @@ impl Driver {
         if let (Ok(measured), Some(started_at)) = (&mut measured, started_at) {
             measured.started_at = started_at;
         }
+        if measured.as_ref().is_err_and(|error| *error != RunError::NobodyBack)
+            && let Some(journaling) = active.journaling.take()
+        {
+            journaling.discard();
+        }
+        // closed before the result is there: then it can be removed
+        drop(active.journaling.take());
         // nobody waits: the future of the run was dropped
         drop(active.request.reply.send(measured));
     }
@@ -344,7 +507,7 @@ impl Driver {
             _ => &connection.out,
         };
         if out.try_send(message).is_err() {
-            self.lose(session, clock::mono(), "it reads nothing of what it is sent".into());
+            self.lose(session, (clock::mono(), true), "it reads nothing of what it is sent".into());
         }
     }
 

@@ -4,8 +4,13 @@
 //! acknowledged, so the worker sends again), a repetition changes nothing. Hence the order in
 //! which frames of different sessions arrive, and how often, does not matter.
 
+mod group;
+mod parts;
 mod records;
 mod timeline;
+
+pub use group::{Delta, Group, Span};
+pub use parts::{PartError, record_from_bytes, record_to_bytes};
 
 use crate::run::TimelineRow;
 use crate::run::blocks::Blocks;
@@ -160,8 +165,8 @@ impl Ledger {
     }
 
     /// Counts a frame once. `now` is run time.
-    pub fn put(&mut self, frame: Frame, sealed_at: RunTime, now: RunTime) -> Put {
-        let Frame { key, mut body } = frame;
+    pub fn put(&mut self, frame: &Frame, sealed_at: RunTime, now: RunTime) -> Put {
+        let Frame { key, body } = frame;
         if self.closed || key.run != self.run {
             return Put::Refused(FrameFault::OtherRun);
         }
@@ -171,44 +176,49 @@ impl Ledger {
         if key.seq <= session.seq {
             return Put::Duplicate;
         }
-        if let Some(fault) = session.fault_of(key.seq, &body, now) {
+        if let Some(fault) = session.fault_of(key.seq, body, now) {
             return Put::Refused(fault);
         }
-        session.seq = key.seq;
-        session.to_second = session.to_second.max(body.to_second);
-        session.sealed_at = session.sealed_at.max(sealed_at);
-        session.odometers = body.odometers;
-        session.finished = body.last;
-        session.records_open = body.last && body.records_follow;
-        for (ended, phase) in session.ended.iter_mut().zip(&body.counts.phases) {
-            *ended += phase.succeeded() + phase.failed();
+        let mut delta = Delta::default();
+        delta.add(key.seq, body, sealed_at);
+        session.take(&delta);
+        if let Some(collected) = &body.collected {
+            self.collected = Some((**collected).clone());
         }
-        let generator = &body.generator;
-        session.users = generator.users_max;
-        session.users_max = session.users_max.max(generator.users_max);
-        session.cpu_max_permille = session.cpu_max_permille.max(generator.cpu_max_permille);
-        session.scheduler_lag.merge(&generator.scheduler_lag);
-        session.start_skew = session.start_skew.or(generator.start_skew);
-        session.records_seen = generator.records_seen;
-
-        if let Some(collected) = body.collected.take() {
-            self.collected = Some(*collected);
-        }
-        let rows = std::mem::take(&mut body.counts.rows);
-        let marked = rows.values().any(|row| row.bound_cores > 0);
-        let response = response(&body.counts);
-        self.timeline.add(body.from_second, body.to_second, &rows, &response, marked);
-        self.blocks.add(body.from_second, &body.counts);
-        self.response.merge(&response);
-        self.total.merge(&body.counts);
-        if !marked {
-            self.unmarked.merge(&body.counts);
-        }
+        self.count(Span::of(body), &body.counts);
         Put::New
     }
 
+    /// Counts frames that were counted before, merged: see [`Group`].
+    pub fn apply(&mut self, group: &Group) {
+        for (session, delta) in &group.sessions {
+            self.sessions.entry(*session).or_default().take(delta);
+        }
+        if let Some(collected) = &group.collected {
+            self.collected = Some(collected.clone());
+        }
+        for (span, counts) in &group.spans {
+            self.count(*span, counts);
+        }
+    }
+
+    fn count(&mut self, span: Span, counts: &Snapshot) {
+        let response = response(counts);
+        self.timeline.add(span.from, span.to, &counts.rows, &response, span.marked);
+        self.blocks.add(span.from, counts);
+        self.response.merge(&response);
+        // rows are in the timeline, where they are bounded
+        let merge = |into: &mut Snapshot| {
+            into.phases.iter_mut().zip(&counts.phases).for_each(|(mine, theirs)| mine.merge(theirs));
+        };
+        merge(&mut self.total);
+        if !span.marked {
+            merge(&mut self.unmarked);
+        }
+    }
+
     /// Counts a batch of records once.
-    pub fn put_records(&mut self, batch: RecordBatch) -> Put {
+    pub fn put_records(&mut self, batch: &RecordBatch) -> Put {
         if self.closed || batch.run != self.run {
             return Put::Refused(FrameFault::OtherRun);
         }
@@ -223,11 +233,27 @@ impl Ledger {
         }
         session.record_seq = batch.seq;
         session.records_open &= !batch.body.last;
-        // reports list the main phase: nothing else may take its place
-        for record in batch.body.kept.into_iter().filter(|record| record.phase == Phase::Main) {
-            self.samplers[usize::from(record.error.is_some())].offer(record);
-        }
+        self.offer_records(&batch.body.kept);
         Put::New
+    }
+
+    /// Those of lowest priority are kept.
+    pub fn offer_records(&mut self, records: &[Record]) {
+        // reports list the main phase: nothing else may take its place
+        for record in records.iter().filter(|record| record.phase == Phase::Main) {
+            self.samplers[kind(record)].offer(record);
+        }
+    }
+
+    /// Takes up records that were kept, and up to which priorities (successes, failures) they are.
+    pub fn restore_records(&mut self, records: &[Record], cuts: [u64; 2]) {
+        self.offer_records(records);
+        self.samplers.iter_mut().zip(cuts).for_each(|(sampler, cut)| sampler.restore(cut));
+    }
+
+    /// The lowest priorities (successes, failures) that were let go: every record below is kept.
+    pub fn record_cuts(&self) -> [u64; 2] {
+        [self.samplers[0].cut(), self.samplers[1].cut()]
     }
 
     /// Nothing more comes of a session's records.
@@ -245,6 +271,11 @@ impl Ledger {
     /// Records with priorities (successes, failures) at or above these are not wanted any more.
     pub fn record_limits(&self) -> [u64; 2] {
         [self.samplers[0].limit(), self.samplers[1].limit()]
+    }
+
+    /// Every session's part.
+    pub fn sessions(&self) -> impl Iterator<Item = (SessionId, &SessionLedger)> {
+        self.sessions.iter().map(|(session, ledger)| (*session, ledger))
     }
 
     /// One session's part.
@@ -307,6 +338,27 @@ impl Ledger {
 }
 
 impl SessionLedger {
+    /// Takes over what its next frames and batches bring.
+    fn take(&mut self, delta: &Delta) {
+        if let Some(frames) = &delta.frames {
+            self.seq = frames.seq;
+            self.to_second = self.to_second.max(frames.to_second);
+            self.sealed_at = self.sealed_at.max(frames.sealed_at);
+            self.odometers = frames.odometers;
+            self.finished = frames.last;
+            self.records_open = frames.last && frames.records_follow;
+            self.ended.iter_mut().zip(frames.ended).for_each(|(sum, part)| *sum += part);
+            self.users = frames.users;
+            self.users_max = self.users_max.max(frames.users_max);
+            self.cpu_max_permille = self.cpu_max_permille.max(frames.cpu_max_permille);
+            self.scheduler_lag.merge(&frames.scheduler_lag);
+            self.start_skew = self.start_skew.or(frames.start_skew);
+            self.records_seen = frames.records_seen;
+        }
+        self.record_seq = self.record_seq.max(delta.record_seq);
+        self.records_open &= !delta.records_last;
+    }
+
     /// Requests whose fate is known, per phase: ended, cut off at the end of the drain, or never sent.
     pub fn settled(&self) -> [u64; Phase::COUNT] {
         Phase::ALL.map(|phase| {
@@ -333,6 +385,11 @@ impl SessionLedger {
         let fell = !body.odometers.is_after(&self.odometers);
         fell.then_some(FrameFault::FallingOdometer)
     }
+}
+
+/// Which sampler a record belongs to: that of successes, or that of failures.
+pub fn kind(record: &Record) -> usize {
+    usize::from(record.error.is_some())
 }
 
 /// Response times of everything outside the hooks.
@@ -416,15 +473,15 @@ mod tests {
             let all: Vec<Frame> = frames(1, &a).into_iter().chain(frames(2, &b)).collect();
             let mut straight = ledger();
             for frame in &all {
-                prop_assert_eq!(straight.put(frame.clone(), RunTime(0), NOW), Put::New);
+                prop_assert_eq!(straight.put(frame, RunTime(0), NOW), Put::New);
             }
             let mut shaken = ledger();
             for index in order {
-                let _any = shaken.put(index.get(&all).clone(), RunTime(0), NOW);
+                let _any = shaken.put(index.get(&all), RunTime(0), NOW);
             }
             // what was refused for a gap was not acknowledged, so it is sent again
             for frame in &all {
-                prop_assert!(!matches!(shaken.put(frame.clone(), RunTime(0), NOW), Put::Refused(_)));
+                prop_assert!(!matches!(shaken.put(frame, RunTime(0), NOW), Put::Refused(_)));
             }
             prop_assert_eq!(&shaken.snapshots(NOW).0, &straight.snapshots(NOW).0);
             let samples: usize = a.iter().chain(&b).map(Vec::len).sum();
@@ -446,13 +503,13 @@ mod tests {
             let all: Vec<RecordBatch> = batches(1, &a).into_iter().chain(batches(2, &b)).collect();
             let (mut straight, mut shaken) = (ledger(), ledger());
             for batch in &all {
-                prop_assert_eq!(straight.put_records(batch.clone()), Put::New);
+                prop_assert_eq!(straight.put_records(batch), Put::New);
             }
             for index in order {
-                let _any = shaken.put_records(index.get(&all).clone());
+                let _any = shaken.put_records(index.get(&all));
             }
             for batch in &all {
-                prop_assert!(!matches!(shaken.put_records(batch.clone()), Put::Refused(_)));
+                prop_assert!(!matches!(shaken.put_records(batch), Put::Refused(_)));
             }
             let (kept, _) = straight.take_records();
             prop_assert_eq!(&shaken.take_records().0, &kept);
@@ -473,25 +530,25 @@ mod tests {
         for session in [1, 2] {
             let mut frame = frames(session, &[vec![1]]).remove(0);
             frame.body.records_follow = true;
-            assert_eq!(ledger.put(frame, RunTime(0), NOW), Put::New);
+            assert_eq!(ledger.put(&frame, RunTime(0), NOW), Put::New);
         }
         let all = batches(1, &[vec![1], vec![2]]);
         let gap = FrameFault::RecordGap { seq: 2, counted: 0 };
-        assert_eq!(ledger.put_records(all[1].clone()), Put::Refused(gap));
-        assert_eq!(ledger.put_records(all[0].clone()), Put::New);
-        assert_eq!(ledger.put_records(all[1].clone()), Put::New);
+        assert_eq!(ledger.put_records(&all[1]), Put::Refused(gap));
+        assert_eq!(ledger.put_records(&all[0]), Put::New);
+        assert_eq!(ledger.put_records(&all[1]), Put::New);
         assert!(ledger.awaits_records());
         ledger.end_records(SessionId(2));
         assert!(!ledger.awaits_records());
         let stranger = batches(9, &[vec![1]]).remove(0);
-        assert_eq!(ledger.put_records(stranger), Put::Refused(FrameFault::UnknownSession(SessionId(9))));
+        assert_eq!(ledger.put_records(&stranger), Put::Refused(FrameFault::UnknownSession(SessionId(9))));
     }
 
     #[test]
     fn faulty_frames_change_nothing() {
         let good = frames(1, &[vec![1, 2], vec![3]]);
         let mut ledger = ledger();
-        assert_eq!(ledger.put(good[0].clone(), RunTime(0), NOW), Put::New);
+        assert_eq!(ledger.put(&good[0], RunTime(0), NOW), Put::New);
         let before = ledger.clone();
         let with = |change: fn(&mut Frame)| {
             let mut frame = good[1].clone();
@@ -506,10 +563,10 @@ mod tests {
             (with(|f| f.body.odometers = Odometers::default()), FrameFault::FallingOdometer),
         ];
         for (frame, fault) in cases {
-            assert_eq!(ledger.put(frame, RunTime(0), NOW), Put::Refused(fault));
+            assert_eq!(ledger.put(&frame, RunTime(0), NOW), Put::Refused(fault));
             assert_eq!(ledger, before);
         }
         ledger.close();
-        assert_eq!(ledger.put(good[1].clone(), RunTime(0), NOW), Put::Refused(FrameFault::OtherRun));
+        assert_eq!(ledger.put(&good[1], RunTime(0), NOW), Put::Refused(FrameFault::OtherRun));
     }
 }

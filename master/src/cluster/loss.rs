@@ -5,7 +5,7 @@
 //! or, if it fell silent, its lease.
 
 use super::assign::own_due;
-use ld_shared::lanes::LaneSet;
+use super::handover::Tenures;
 use ld_shared::load::Load;
 use ld_shared::plan::{Mode, Plan, ScenarioPlan};
 use ld_shared::time::{RunTime, SECOND};
@@ -29,15 +29,21 @@ pub struct Known {
     pub users: u64,
 }
 
+/// Arrivals that were due in `[from, to)` on what a session owned then.
+pub fn due(plan: &Plan, tenures: &Tenures, from: RunTime, to: RunTime) -> u64 {
+    let owned = tenures.within(from, to);
+    owned.map(|(from, to, lanes)| plan.scenarios.iter().map(|s| own_due(plan, s, lanes, from, to)).sum::<u64>()).sum()
+}
+
 /// Requests whose end nobody knows, at most.
-pub fn bound(plan: &Plan, lanes: &LaneSet, known: &Known) -> u64 {
+pub fn bound(plan: &Plan, tenures: &Tenures, known: &Known) -> u64 {
     let certain = known.started.saturating_sub(known.settled);
     if known.until <= known.reported_at {
         return certain;
     }
     let single = plan.scenarios.iter().all(|s| matches!(s.load, Load::Open(_)) && one_request(s));
     if single {
-        let due = |from, to| plan.scenarios.iter().map(|s| own_due(plan, s, lanes, from, to)).sum::<u64>();
+        let due = |from, to| due(plan, tenures, from, to);
         // due before the report, not started then, and not yet too late to be started afterwards
         let second_before = RunTime(known.reported_at.0.saturating_sub(SECOND));
         let late = due(RunTime(0), known.reported_at).saturating_sub(known.iterations);
@@ -48,7 +54,7 @@ pub fn bound(plan: &Plan, lanes: &LaneSet, known: &Known) -> u64 {
         return certain + backlog + begun + due(known.reported_at, RunTime(known.until.0.saturating_add(1)));
     }
     let seconds = RunTime(known.until.0 - known.reported_at.0).as_secs();
-    let users = plan.scenarios.iter().map(|s| own_users(plan, s, lanes, known)).sum::<u64>();
+    let users = plan.scenarios.iter().map(|s| own_users(plan, s, tenures, known)).sum::<u64>();
     certain + users + (2.0 * known.top_rate * seconds).ceil() as u64
 }
 
@@ -59,20 +65,23 @@ fn one_request(scenario: &ScenarioPlan) -> bool {
     (scenario.mode == Mode::Weighted || scenario.tasks.len() <= 1) && !hooks && !again
 }
 
-fn own_users(plan: &Plan, scenario: &ScenarioPlan, lanes: &LaneSet, known: &Known) -> u64 {
+fn own_users(plan: &Plan, scenario: &ScenarioPlan, tenures: &Tenures, known: &Known) -> u64 {
+    let owned = tenures.within(known.reported_at, known.until);
     match &scenario.load {
         Load::Closed(load) => {
             let peak = load.peak(known.until.min(plan.end()));
-            lanes.count_between(scenario.first_number, scenario.first_number + peak)
+            owned.map(|(.., l)| l.count_between(scenario.first_number, scenario.first_number + peak)).sum()
         }
-        Load::Open(_) => known.users + own_due(plan, scenario, lanes, known.reported_at, known.until),
+        Load::Open(_) => known.users + owned.map(|(from, to, l)| own_due(plan, scenario, l, from, to)).sum::<u64>(),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::assign::tests::{closed, open, plan};
+    use super::super::handover::Part;
     use super::*;
+    use ld_shared::lanes::LaneSet;
     use ld_shared::load::Arrivals;
 
     #[test]
@@ -86,7 +95,7 @@ mod tests {
             top_rate: 100.0,
             users: 3,
         };
-        let full = LaneSet::full();
+        let full = Tenures::first(Part { lanes: LaneSet::full(), caps: Vec::new() });
         // 10 certain, 20 users, 2 · 100/s · 0.5 s
         assert_eq!(bound(&plan(vec![closed(20.0)]), &full, &known), 10 + 20 + 100);
         // 10 certain, arrivals due at 1.00, 1.01, .., 1.50

@@ -1,7 +1,7 @@
 //! Who is there: every worker from its welcome until it leaves or falls silent. Pure: no clock.
 
 use ld_shared::id::{SessionId, WorkerName};
-use ld_shared::message::{ClockReport, GONE_AFTER, Hello, LATE_AFTER, PROTOCOL_VERSION, Refusal, RefusalCode};
+use ld_shared::message::{ClockReport, GONE_AFTER, Hello, LATE_AFTER, LEASE, PROTOCOL_VERSION, Refusal, RefusalCode};
 use ld_shared::time::Mono;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,6 +13,8 @@ pub const MOST_WORKERS: usize = 10_000;
 #[derive(Clone, Debug, Default)]
 pub struct Registry {
     members: BTreeMap<SessionId, Member>,
+    /// Lost in the run that goes on: they may come back to it.
+    lost: BTreeMap<SessionId, Member>,
     joined: u64,
 }
 
@@ -27,18 +29,33 @@ pub struct Member {
     pub clock: Option<ClockReport>,
     /// When its newest beat that we answered came in.
     pub answered: Mono,
+    /// Its connection ended then, and there is no other yet: what was seen.
+    disconnected: Option<(Mono, String)>,
+}
+
+/// The refusal of a worker that speaks another version of the protocol; `None`: it speaks ours.
+pub fn other_version(hello: &Hello) -> Option<Refusal> {
+    (hello.protocol != PROTOCOL_VERSION).then(|| {
+        let text = format!(
+            "{} speaks protocol version {} and this master speaks {PROTOCOL_VERSION}: \
+             install the same LoadDensity release on both",
+            hello.build, hello.protocol
+        );
+        Refusal { code: RefusalCode::Version, text, retry: false }
+    })
 }
 
 impl Registry {
+    /// Nobody is there; sessions are numbered above `last`, so that none of another master's with the
+    /// same key has the same number.
+    pub fn after(last: u64) -> Self {
+        Self { joined: last, ..Self::default() }
+    }
+
     /// Takes a worker in, or says why not and what to do.
     pub fn join(&mut self, now: Mono, hello: &Hello) -> Result<(SessionId, WorkerName), Refusal> {
-        if hello.protocol != PROTOCOL_VERSION {
-            let text = format!(
-                "{} speaks protocol version {} and this master speaks {PROTOCOL_VERSION}: \
-                 install the same LoadDensity release on both",
-                hello.build, hello.protocol
-            );
-            return Err(Refusal { code: RefusalCode::Version, text, retry: false });
+        if let Some(refusal) = other_version(hello) {
+            return Err(refusal);
         }
         if hello.name.is_empty() || hello.name.len() > 100 || hello.name.contains(char::is_control) {
             let text = "a worker's name has 1 to 100 bytes and no control characters: choose another --name".into();
@@ -51,13 +68,14 @@ impl Registry {
         self.joined += 1;
         let session = SessionId(self.joined);
         let name = self.free_name(&hello.name);
-        let member = Member { name: name.clone(), cores: hello.cores.max(1), clock: None, answered: now };
+        let member =
+            Member { name: name.clone(), cores: hello.cores.max(1), clock: None, answered: now, disconnected: None };
         self.members.insert(session, member);
         Ok((session, name))
     }
 
     fn free_name(&self, wanted: &str) -> WorkerName {
-        let taken = |name: &str| self.members.values().any(|member| &*member.name.0 == name);
+        let taken = |name: &str| self.members.values().chain(self.lost.values()).any(|member| &*member.name.0 == name);
         let numbered = (2..).map(|n| format!("{wanted}#{n}"));
         let name = std::iter::once(wanted.to_owned()).chain(numbered).find(|name| !taken(name));
         WorkerName(name.expect("numbers do not end").into())
@@ -71,15 +89,60 @@ impl Registry {
         }
     }
 
+    /// The connection of `session` ended.
+    pub fn disconnect(&mut self, session: SessionId, now: Mono, seen: String) {
+        if let Some(member) = self.members.get_mut(&session) {
+            member.disconnected = Some((now, seen));
+        }
+    }
+
+    /// Takes out a worker that may come back to its run.
+    pub fn lose(&mut self, session: SessionId) {
+        self.lost.extend(self.members.remove(&session).map(|member| (session, member)));
+    }
+
+    /// A worker is there again: the same, as its caller has made sure. Returns the name it has.
+    pub fn rejoin(&mut self, now: Mono, session: SessionId, hello: &Hello) -> WorkerName {
+        let known = self.lost.remove(&session).or_else(|| self.members.remove(&session));
+        let name = known.map_or_else(|| self.free_name(&hello.name), |member| member.name);
+        let member =
+            Member { name: name.clone(), cores: hello.cores.max(1), clock: None, answered: now, disconnected: None };
+        self.members.insert(session, member);
+        name
+    }
+
+    /// A worker of a run that was taken up is expected back, as if it had been heard of now.
+    pub fn expect(&mut self, now: Mono, session: SessionId, name: WorkerName, cores: u32) {
+        self.joined = self.joined.max(session.0);
+        let member = Member { name, cores, clock: None, answered: now, disconnected: None };
+        self.members.insert(session, member);
+    }
+
+    /// Numbers up to `session` are taken.
+    pub fn reserve(&mut self, session: SessionId) {
+        self.joined = self.joined.max(session.0);
+    }
+
+    /// Whoever is lost cannot come back any more.
+    pub fn forget_lost(&mut self) -> Vec<SessionId> {
+        std::mem::take(&mut self.lost).into_keys().collect()
+    }
+
     /// Takes a worker out.
     pub fn leave(&mut self, session: SessionId) -> Option<Member> {
         self.members.remove(&session)
     }
 
-    /// Workers whose newest answered beat is too old: they may start nothing any more.
-    pub fn gone(&self, now: Mono) -> Vec<SessionId> {
+    /// Workers whose newest answered beat is too old: they may start nothing any more. The instant
+    /// after which they started nothing: when their connection ended, for their process ended with it
+    /// or it would have come back; else the end of their lease. What was seen, if it was an end.
+    pub fn gone(&self, now: Mono) -> Vec<(SessionId, Mono, Option<String>)> {
         let gone = |(_, member): &(&SessionId, &Member)| now >= member.answered.after(GONE_AFTER);
-        self.members.iter().filter(gone).map(|(session, _)| *session).collect()
+        let fate = |(session, member): (&SessionId, &Member)| match &member.disconnected {
+            Some((at, seen)) => (*session, (*at).min(member.answered.after(LEASE)), Some(seen.clone())),
+            None => (*session, member.answered.after(LEASE).min(now), None),
+        };
+        self.members.iter().filter(gone).map(fate).collect()
     }
 
     /// Whether a worker is silent for so long that people should know.
@@ -125,7 +188,7 @@ mod tests {
     use super::*;
 
     fn hello(name: &str) -> Hello {
-        Hello { protocol: PROTOCOL_VERSION, build: "ld-worker 9".into(), name: name.into(), cores: 2 }
+        Hello { protocol: PROTOCOL_VERSION, build: "ld-worker 9".into(), name: name.into(), cores: 2, returning: None }
     }
 
     #[test]
@@ -142,7 +205,7 @@ mod tests {
     fn another_version_is_refused_with_both_named() {
         let mut registry = Registry::default();
         let refusal = registry.join(Mono(0), &Hello { protocol: 77, ..hello("w") }).unwrap_err();
-        assert!(refusal.text.contains("77") && refusal.text.contains("speaks 1"), "{}", refusal.text);
+        assert!(refusal.text.contains("77") && refusal.text.contains("speaks 2"), "{}", refusal.text);
         assert!(!refusal.retry);
         assert!(registry.join(Mono(0), &hello("")).is_err());
     }
@@ -157,7 +220,7 @@ mod tests {
         assert!(registry.is_late(session, second(12.0)));
         assert!(registry.gone(second(13.99)).is_empty());
         assert_eq!(registry.deadline(), Some(second(14.0)));
-        assert_eq!(registry.gone(second(14.0)), [session]);
+        assert_eq!(registry.gone(second(14.0)), [(session, second(13.5), None)]);
         registry.extend(Duration::from_secs(10));
         assert!(registry.gone(second(23.9)).is_empty());
     }

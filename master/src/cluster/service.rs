@@ -1,25 +1,30 @@
 //! The gRPC side of the cluster: two streams a worker, turned into inputs of the driver.
 
+use super::door::{self, Peer};
 use super::driver::{ConnectionId, Input};
+use super::greeter::{FIRST_WITHIN, Greeter};
+use super::security::Credentials;
+use bytes::Bytes;
 use futures_util::Stream;
 use ld_proto::v1;
 use ld_proto::v1::cluster_server::{Cluster, ClusterServer};
 use ld_shared::boot::clock;
-use ld_shared::message::{FRAME_WINDOW, LINK_QUEUE, RECORD_WINDOW, ToWorker};
+use ld_shared::message::{FRAME_WINDOW, LINK_QUEUE, RECORD_WINDOW, ToMaster, ToWorker};
 use ld_shared::wire::{self, MAX_MESSAGE};
 use std::future::Future;
-use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::StreamExt as _;
-use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-/// How long the first message on a stream may take.
-const FIRST_WITHIN: Duration = Duration::from_secs(5);
+/// A worker has two streams; a third serves one that attaches again while the old one ends.
+const MOST_STREAMS: u32 = 4;
+/// Bytes of a request's headers.
+const MOST_HEADERS: u32 = 8 * 1024;
 /// Connections of one master; numbers below are the local workers'.
 const FIRST_CONNECTION: ConnectionId = 1_000;
 
@@ -28,25 +33,25 @@ type Outgoing<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 struct Service {
     inputs: mpsc::Sender<Input>,
     next: AtomicU64,
+    credentials: Arc<Credentials>,
 }
 
 /// Serves workers on `listener` until `stop` is done.
 pub(super) async fn serve(
     listener: TcpListener,
+    credentials: Credentials,
     inputs: mpsc::Sender<Input>,
     stop: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error> {
-    let service = Service { inputs, next: AtomicU64::new(FIRST_CONNECTION) };
+    let incoming = door::connections(listener, credentials.acceptor.clone());
+    let service = Service { inputs, next: AtomicU64::new(FIRST_CONNECTION), credentials: Arc::new(credentials) };
     let service =
         ClusterServer::new(service).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE);
-    let incoming = TcpListenerStream::new(listener).map(|tcp: io::Result<tokio::net::TcpStream>| {
-        let tcp = tcp?;
-        tcp.set_nodelay(true)?;
-        Ok::<_, io::Error>(tcp)
-    });
     tonic::transport::Server::builder()
         .initial_stream_window_size(64 * 1024)
         .initial_connection_window_size(1024 * 1024)
+        .max_concurrent_streams(MOST_STREAMS)
+        .http2_max_header_list_size(MOST_HEADERS)
         .serve_with_incoming_shutdown(service, incoming, stop)
         .await
 }
@@ -60,46 +65,70 @@ impl Cluster for Service {
         &self,
         request: Request<Streaming<v1::FromWorker>>,
     ) -> Result<Response<Self::ControlStream>, Status> {
+        let peer = peer_of(&request)?;
         let connection = self.next.fetch_add(1, Ordering::Relaxed);
         let mut stream = request.into_inner();
+        let (greetings, greeted) = mpsc::channel::<v1::FromMaster>(2);
         let (out, outgoing) = mpsc::channel::<ToWorker>(LINK_QUEUE);
-        let inputs = self.inputs.clone();
-        let closing = || Status::unavailable("the master is ending");
-        // only the driver holds `out`: when it lets go of a worker, the stream to it ends
-        inputs.send(Input::Opened { connection, out }).await.map_err(|_| closing())?;
+        let (inputs, credentials) = (self.inputs.clone(), Arc::clone(&self.credentials));
+        let proof = Arc::new(OnceLock::new());
+        let proven = Arc::clone(&proof);
         tokio::spawn(async move {
-            let mut first = true;
+            let greeting = Greeter { credentials: &credentials, peer: &peer, greetings: &greetings };
+            let worker = greeting.greet(&mut stream).await;
+            let (hello, proof) = match worker {
+                Ok(worker) => worker,
+                Err(why) => {
+                    peer.complain(&format!("a worker was refused: {why}"));
+                    return peer.close_soon();
+                }
+            };
+            // read when the welcome goes out, which is later
+            proven.get_or_init(|| proof);
+            peer.admit();
+            drop(greetings);
+            // only the driver holds `out`: when it lets go of a worker, the stream to it ends
+            let (at, message) = (clock::mono(), ToMaster::Hello(hello));
+            for input in [Input::Opened { connection, out }, Input::Message { connection, at, message }] {
+                if inputs.send(input).await.is_err() {
+                    return;
+                }
+            }
             let seen = loop {
-                let message = tokio::select! {
-                    message = stream.message() => message,
-                    () = tokio::time::sleep(FIRST_WITHIN), if first => break "no hello within 5 s".to_owned(),
-                };
-                first = false;
-                let at = clock::mono();
-                let message = match message {
+                let message = match stream.message().await {
                     Ok(Some(message)) => message,
                     Ok(None) => break "closed without goodbye".to_owned(),
                     Err(status) => break describe(&status),
                 };
+                let at = clock::mono();
                 match wire::control_from_worker(message) {
                     Ok(message) => {
                         if inputs.send(Input::Message { connection, at, message }).await.is_err() {
                             return;
                         }
                     }
-                    Err(error) => break format!("it broke the contract: {error}"),
+                    Err(error) => {
+                        peer.complain(&format!("it broke the contract: {error}"));
+                        break format!("it broke the contract: {error}");
+                    }
                 }
             };
+            peer.close_soon();
             drop(inputs.send(Input::Closed { connection, seen }).await);
         });
-        let outgoing = ReceiverStream::new(outgoing).filter_map(|message| wire::control_to_worker(&message).map(Ok));
-        Ok(Response::new(Box::pin(outgoing)))
+        let outgoing = ReceiverStream::new(outgoing).filter_map(|message| wire::control_to_worker(&message));
+        let outgoing = outgoing.map(move |message| wire::with_proof(message, proof.get().unwrap_or(&Bytes::new())));
+        Ok(Response::new(Box::pin(ReceiverStream::new(greeted).chain(outgoing).map(Ok))))
     }
 
     async fn results(
         &self,
         request: Request<Streaming<v1::ResultsFromWorker>>,
     ) -> Result<Response<Self::ResultsStream>, Status> {
+        let peer = peer_of(&request)?;
+        if !peer.is_admitted() {
+            return Err(Status::permission_denied("this connection has no worker: `Control` comes first"));
+        }
         let mut stream = request.into_inner();
         let first = tokio::time::timeout(FIRST_WITHIN, stream.message()).await;
         let first = first.map_err(|_| Status::deadline_exceeded("no attach within 5 s"))??;
@@ -108,13 +137,20 @@ impl Cluster for Service {
         let Ok((session, secret)) = decoded else {
             return Err(Status::invalid_argument("the first message must be an attach"));
         };
+        let no_session = || {
+            peer.complain("it attached to a session that it is not");
+            Status::permission_denied("no such session: join again")
+        };
+        if !self.credentials.key.is_secret(session, &secret) {
+            return Err(no_session());
+        }
         let (out, outgoing) = mpsc::channel::<ToWorker>(2 * (FRAME_WINDOW + RECORD_WINDOW));
         let (reply, answer) = oneshot::channel();
         let inputs = self.inputs.clone();
         let closing = || Status::unavailable("the master is ending");
         inputs.send(Input::Attach { session, secret, out, reply }).await.map_err(|_| closing())?;
         let connection = answer.await.map_err(|_| closing())?;
-        let connection = connection.ok_or_else(|| Status::permission_denied("no such session: join again"))?;
+        let connection = connection.ok_or_else(no_session)?;
         tokio::spawn(async move {
             let seen = loop {
                 let message = match stream.message().await {
@@ -131,7 +167,10 @@ impl Cluster for Service {
                         }
                     }
                     Ok(Ok(_)) => break "it attached twice".to_owned(),
-                    Err(error) => break format!("it broke the contract: {error}"),
+                    Err(error) => {
+                        peer.complain(&format!("it broke the contract: {error}"));
+                        break format!("it broke the contract: {error}");
+                    }
                 }
             };
             drop(inputs.send(Input::Closed { connection, seen }).await);
@@ -139,6 +178,11 @@ impl Cluster for Service {
         let outgoing = ReceiverStream::new(outgoing).filter_map(|message| wire::results_to_worker(&message).map(Ok));
         Ok(Response::new(Box::pin(outgoing)))
     }
+}
+
+/// Where a call comes from.
+fn peer_of<T>(request: &Request<T>) -> Result<Peer, Status> {
+    request.extensions().get::<Peer>().cloned().ok_or_else(|| Status::internal("a connection without a peer"))
 }
 
 /// What ended a stream, as far as it is known.

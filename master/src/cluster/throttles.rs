@@ -112,6 +112,25 @@ impl Dealer {
         }
     }
 
+    /// A worker begins with nothing of the limits: what it needs it is given by its demand.
+    pub fn join(&mut self, session: SessionId) {
+        let parts = vec![0; self.rates.len()];
+        self.holders.entry(session).or_insert(Holder { parts, sent: None, demand: Demand::default() });
+    }
+
+    /// Parts of every limit that a worker has by what it was sent last, confirmed or not: whatever it is
+    /// sent now, it reads afterwards.
+    pub fn parts(&self, session: SessionId) -> Vec<u32> {
+        let Some(holder) = self.holders.get(&session) else { return vec![0; self.rates.len()] };
+        holder.sent.as_ref().map_or(&holder.parts, |(_, parts)| parts).clone()
+    }
+
+    /// What a worker was sent and has not confirmed, to be sent again.
+    pub fn unconfirmed(&self, session: SessionId) -> Option<Order> {
+        let (number, parts) = self.holders.get(&session)?.sent.clone()?;
+        Some(Order { session, number, parts })
+    }
+
     /// A worker says how much it uses.
     pub fn report(&mut self, session: SessionId, at: RunTime, used: Vec<ThrottleUse>) {
         if let Some(holder) = self.holders.get_mut(&session)
@@ -142,7 +161,9 @@ impl Dealer {
 
     /// What is to be sent now.
     pub fn turn(&mut self, now: Mono) -> Vec<Order> {
-        if self.rates.is_empty() || (self.holders.len() < 2 && self.held_back.is_empty()) {
+        let alone = self.holders.len() < 2 && self.held_back.is_empty();
+        let has_all = |holder: &Holder| holder.parts.iter().all(|parts| *parts == PARTS);
+        if self.rates.is_empty() || (alone && self.holders.values().all(has_all)) {
             return Vec::new();
         }
         self.held_back.retain(|(until, _)| now < *until);

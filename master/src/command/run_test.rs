@@ -72,10 +72,15 @@ async fn run_as_master(
         let message = format!("cannot listen for workers on {host}:{port}: {error}");
         CommandError { exit_code: exit::NOT_RUN, ..CommandError::failed("OSError", message) }
     })?;
-    let wait = app.cluster.options().wait;
-    let options = ClusterOptions { bind: Some(address), local_cores: None, expected_workers: workers, wait };
+    let options = ClusterOptions {
+        bind: Some(address),
+        local_cores: None,
+        expected_workers: workers,
+        ..app.cluster.options().clone()
+    };
     let cluster = Cluster::open(options).await.map_err(|error| not_opened(&error))?;
     app.console.note(&format!("listening for workers on {address}"));
+    app.console.notes(&cluster.notes());
     let outcome = Box::pin(app.run_test_on(&cluster, test)).await;
     // goodbye: workers end
     cluster.close().await;
@@ -98,7 +103,7 @@ async fn run_as_worker(test: &StartTest, (host, port): (String, u16), app: &App)
     ));
     let all = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let cores = app.cluster.options().local_cores.unwrap_or(all);
-    let ended = join::join(master, cores, app.later_signals()).await;
+    let ended = join::join(master, cores, &app.cluster.options().security, app.later_signals()).await;
     let failed = |message: String, exit_code| {
         Err(CommandError { exit_code, ..CommandError::failed("ConnectionError", message) })
     };

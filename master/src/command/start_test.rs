@@ -26,7 +26,8 @@ pub(crate) use tasks::{COMMON, each_text};
 use crate::script::reader::Reader;
 use crate::script::{CommandSpec, Fault, Kind, Parameter};
 use ld_shared::fault::did_you_mean;
-use ld_shared::plan::{Covers, TaskPlan, ThrottlePlan};
+use ld_shared::plan::{Covers, MasterLoss, TaskPlan, ThrottlePlan, WorkerLoss};
+use ld_shared::targets::TargetList;
 use ld_shared::threshold::Threshold;
 use ld_shared::time::RunTime;
 use scenarios::{Draft, Drafts};
@@ -58,6 +59,9 @@ pub struct StartTest {
     variables: Map<String, Value>,
     csv_sources: Vec<CsvOrder>,
     thresholds: Vec<Threshold>,
+    on_worker_loss: WorkerLoss,
+    on_master_loss: MasterLoss,
+    allow_targets: Option<TargetList>,
     allow_missing_workers: bool,
     runner: Runner,
     warnings: Vec<String>,
@@ -111,11 +115,11 @@ pub const SPEC: CommandSpec = CommandSpec {
         Parameter::new("master_host", ANY).keyword(),
         Parameter::new("master_port", ANY).keyword(),
         Parameter::new("throttle", ANY).keyword(),
+        Parameter::new("on_worker_loss", ANY).keyword(),
+        Parameter::new("on_master_loss", ANY).keyword(),
+        Parameter::new("allow_targets", ANY).keyword(),
         // known, with a later version
         Parameter::new("proxy", Kind::Later).keyword(),
-        Parameter::new("on_worker_loss", Kind::Later).keyword(),
-        Parameter::new("on_master_loss", Kind::Later).keyword(),
-        Parameter::new("allow_targets", Kind::Later).keyword(),
     ],
     check: Some(|arguments, pointer, faults| {
         StartTest::read(arguments, pointer, faults);
@@ -158,6 +162,16 @@ impl StartTest {
             variables: reader.object("variables").map(|variables| variables.map().clone()).unwrap_or_default(),
             csv_sources: csv_sources(&mut reader),
             thresholds: thresholds::read(&mut reader, length, &mut warnings),
+            on_worker_loss: match reader.choice("on_worker_loss", &["redistribute", "degrade", "abort"]) {
+                Some("degrade") => WorkerLoss::Degrade,
+                Some("abort") => WorkerLoss::Abort,
+                _ => WorkerLoss::Redistribute,
+            },
+            allow_targets: settings::allow_targets(&mut reader),
+            on_master_loss: match reader.choice("on_master_loss", &["stop", "finish"]) {
+                Some("finish") => MasterLoss::Finish,
+                _ => MasterLoss::Stop,
+            },
             allow_missing_workers: reader.choice("on_missing_workers", &["refuse", "start"]) == Some("start"),
             scenarios,
             stage,

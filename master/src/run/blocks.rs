@@ -7,6 +7,7 @@
 use ld_shared::latency::{DecodeError, Latency, put_varint, take_varint};
 use ld_shared::sample::{MAX_NAMES, OTHER, Phase};
 use ld_shared::snapshot::Snapshot;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -23,12 +24,15 @@ pub struct Blocks {
 
 /// One name in one span. Histograms of spans that are over are kept in their wire form, which is as
 /// small as their content.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 struct Cell {
     failed: u64,
     open: Latency,
     sealed: Vec<u8>,
 }
+
+/// One name in one span, to be stored: the name, failures, response times in their wire form.
+pub type StoredCell<'a> = (Arc<str>, u64, Cow<'a, [u8]>);
 
 /// One name's part of one span.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -56,6 +60,13 @@ impl Default for Blocks {
     }
 }
 
+/// What is sealed, and what is not, is a matter of the order in which frames came.
+impl PartialEq for Cell {
+    fn eq(&self, other: &Self) -> bool {
+        self.failed == other.failed && self.response() == other.response()
+    }
+}
+
 impl Cell {
     fn response(&self) -> Latency {
         let mut all = self.open.clone();
@@ -63,6 +74,13 @@ impl Cell {
             all.merge_encoded(&self.sealed).expect("these bytes were encoded here");
         }
         all
+    }
+
+    fn wire(&self) -> Cow<'_, [u8]> {
+        if self.open.count() == 0 && !self.sealed.is_empty() {
+            return Cow::Borrowed(&self.sealed);
+        }
+        Cow::Owned(self.response().encoded())
     }
 
     fn merge(&mut self, other: &Self) {
@@ -132,6 +150,29 @@ impl Blocks {
     /// Seconds a span.
     pub fn scale(&self) -> u32 {
         self.scale
+    }
+
+    /// Spans and what each name did in them, to be stored: first second, name, failures, and response
+    /// times in their wire form.
+    pub fn cells(&self) -> impl Iterator<Item = (u32, Vec<StoredCell<'_>>)> {
+        self.spans.iter().map(|(from, cells)| {
+            (*from, cells.iter().map(|(name, cell)| (Arc::clone(name), cell.failed, cell.wire())).collect())
+        })
+    }
+
+    /// Takes up what [`Self::cells`] gave, with its [`Self::scale`].
+    pub fn restore(
+        scale: u32,
+        cells: impl IntoIterator<Item = (u32, Arc<str>, u64, Vec<u8>)>,
+    ) -> Result<Self, DecodeError> {
+        let mut blocks = Self { scale: scale.max(1), spans: BTreeMap::new() };
+        for (from, name, failed, sealed) in cells {
+            // all of it is read once: what is wrong shows here
+            Latency::default().merge_encoded(&sealed)?;
+            let cell = Cell { failed, open: Latency::default(), sealed };
+            blocks.spans.entry(from).or_default().insert(name, cell);
+        }
+        Ok(blocks)
     }
 
     /// One name's spans.

@@ -61,6 +61,9 @@ pub(crate) fn plan() -> Plan {
         teardown: Vec::new(),
         collect: false,
         details: Vec::new(),
+        on_worker_loss: ld_shared::plan::WorkerLoss::default(),
+        on_master_loss: ld_shared::plan::MasterLoss::default(),
+        allow_targets: Vec::new(),
         secrets: None,
     }
 }
@@ -85,6 +88,7 @@ pub(crate) fn measured() -> Measured {
     let unmarked = total.clone();
     Measured {
         run: RunId("019aa000-0000-7000-8000-000000000001".into()),
+        program: ld_shared::load::Program::default(),
         plan_digest: Digest::of(&plan.to_json()),
         plan,
         mode: "cluster",

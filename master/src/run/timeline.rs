@@ -49,6 +49,7 @@ pub fn of(measured: &Measured) -> Vec<Second> {
     };
     let end = RunTime::from_secs(measured.duration_s);
     let empty = TimelineRow::default();
+    let plan = measured.plan.with(&measured.program);
     // seconds without a row are quiet ones, unless a merged row stands for them
     let mut covered_to = 0;
     let mut seconds = Vec::with_capacity(*last as usize + 1);
@@ -59,7 +60,7 @@ pub fn of(measured: &Measured) -> Vec<Second> {
         } else if second < covered_to {
             continue;
         }
-        seconds.push(one(second, row.unwrap_or(&empty), &measured.plan, end));
+        seconds.push(one(second, row.unwrap_or(&empty), &plan, end));
     }
     seconds
 }

@@ -2,12 +2,13 @@
 //! requests, so that any two can be compared later.
 
 use super::{Entry, Missing, Store, StoreError, open};
+use crate::data_dir;
+use crate::journal;
 use crate::report::Findings;
 use crate::run::Run;
 use crate::run::result::RunResult;
 use ld_shared::boot::clock;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Its file.
@@ -29,6 +30,11 @@ impl History {
         Self { folder }
     }
 
+    /// Where journals of runs under way are: beside it.
+    pub fn journals(&self) -> journal::Folder {
+        journal::Folder::new(self.folder.clone())
+    }
+
     /// Its store's file.
     pub fn path(&self) -> PathBuf {
         self.folder.join(FILE)
@@ -37,7 +43,7 @@ impl History {
     /// Opens its store; makes both if they are not there.
     pub async fn open(&self) -> Result<Store, StoreError> {
         let place = self.path().display().to_string();
-        make(&self.folder).map_err(|error| StoreError::Open {
+        data_dir::make(&self.folder).map_err(|error| StoreError::Open {
             place: place.clone(),
             reason: format!("cannot make its folder: {}", error.to_string().to_lowercase()),
         })?;
@@ -68,27 +74,4 @@ impl History {
         store.close().await;
         Ok(number)
     }
-}
-
-/// The folder that holds what outlives a process, by the habits of the system; `None` if the
-/// environment does not say where that is.
-pub fn default_folder(environment: impl Fn(&str) -> Option<String>) -> Option<PathBuf> {
-    let named = |name: &str| environment(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    if cfg!(windows) {
-        return named("LOCALAPPDATA").map(|folder| folder.join("loaddensity"));
-    }
-    if cfg!(target_os = "macos") {
-        return named("HOME").map(|home| home.join("Library/Application Support/loaddensity"));
-    }
-    let state = named("XDG_STATE_HOME").filter(|folder| folder.is_absolute());
-    state.or_else(|| named("HOME").map(|home| home.join(".local/state"))).map(|folder| folder.join("loaddensity"))
-}
-
-/// Readable by its owner only: names of hosts and pages are nobody else's business.
-fn make(folder: &Path) -> std::io::Result<()> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(folder)
 }

@@ -172,15 +172,3 @@ fn places_are_told_apart() {
     assert_eq!(parse(r"C:\x.db"), Place::File(r"C:\x.db".into()));
     assert_eq!(parse("PostgreSQL://h/d"), Place::Server("PostgreSQL://h/d".into()));
 }
-
-#[test]
-fn folders_by_the_habits_of_the_system() {
-    if cfg!(target_os = "linux") {
-        let with = |pairs: &'static [(&str, &str)]| {
-            history::default_folder(|name| pairs.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned()))
-        };
-        assert_eq!(with(&[("XDG_STATE_HOME", "/s"), ("HOME", "/h")]), Some("/s/loaddensity".into()));
-        assert_eq!(with(&[("XDG_STATE_HOME", "rel"), ("HOME", "/h")]), Some("/h/.local/state/loaddensity".into()));
-        assert_eq!(with(&[]), None);
-    }
-}

@@ -30,7 +30,7 @@ impl Closed {
         for segment in self.users.segments() {
             let at = |value: f64| {
                 let part = (value - segment.from) / (segment.to - segment.from);
-                RunTime(segment.start + (part * segment.length as f64).round() as u64)
+                RunTime(segment.start.saturating_add((part * segment.length as f64).round() as u64).min(segment.end()))
             };
             let start = RunTime(segment.start);
             if let Some(since) = born.take_if(|_| segment.from <= level) {
@@ -40,8 +40,8 @@ impl Closed {
                 born = Some(start);
             }
             match born {
-                None if segment.to > level => born = Some(at(level)),
-                Some(since) if segment.to <= level => {
+                None if segment.last() > level => born = Some(at(level)),
+                Some(since) if segment.last() <= level => {
                     lives.push(Life { start: since, end: at(level) });
                     born = None;
                 }

@@ -82,11 +82,14 @@ pub struct ArrivalCursor {
     first_number: u64,
     /// The lanes, ascending.
     lanes: Arc<[u16]>,
-    /// Nothing due at or after this.
+    /// Nothing due at or after this is looked for.
+    bound: RunTime,
+    /// Nothing due at or after this is wanted: at most `bound`.
     end: RunTime,
     /// Arrival ids at or above it are not wanted.
     limit: u64,
     place: Place,
+    /// The next on these lanes, wanted or not.
     next: Option<(ArrivalId, RunTime)>,
 }
 
@@ -118,12 +121,58 @@ impl ArrivalCursor {
                 Place::Poisson { block, points: Open::block(seed, block), index: 0 }
             }
         };
-        let mut cursor = Self { load, seed, first_number, lanes, end, limit: u64::MAX, place, next: None };
+        let mut cursor = Self { load, seed, first_number, lanes, bound: end, end, limit: u64::MAX, place, next: None };
         cursor.step();
         while cursor.next.is_some_and(|(_, due)| due < from) {
             cursor.step();
         }
         cursor
+    }
+
+    /// The same from this cursor's place on, by another load or on other lanes (ascending). `from`:
+    /// where it begins if nothing is left here.
+    #[must_use]
+    pub fn continued(&self, load: Arc<Open>, lanes: Arc<[u16]>, from: RunTime) -> Self {
+        let Some((ArrivalId(id), _)) = self.next else {
+            let cursor = Self::new(load, self.seed, self.first_number, lanes, from, self.bound);
+            return Self { end: self.end, limit: self.limit, ..cursor };
+        };
+        let place = match load.arrivals {
+            Arrivals::Constant => {
+                let number = self.first_number + id;
+                let (turn, lane) = (number / LANES as u64, (number % LANES as u64) as u16);
+                Place::Constant { turn, position: lanes.partition_point(|l| *l < lane) }
+            }
+            Arrivals::Poisson => {
+                let block = id >> 16;
+                Place::Poisson { block, points: Open::block(self.seed, block), index: (id & 0xffff) as usize }
+            }
+        };
+        let mut cursor = Self { load, lanes, place, next: None, ..self.clone() };
+        cursor.step();
+        cursor
+    }
+
+    /// Only what is due before `end`. May be moved as long as that instant has not come.
+    pub fn end_at(&mut self, end: RunTime) {
+        self.end = end.min(self.bound);
+    }
+
+    /// Only arrivals below this one.
+    #[must_use]
+    pub fn before(mut self, id: ArrivalId) -> Self {
+        self.limit = self.limit.min(id.0);
+        self
+    }
+
+    /// The place of the cursor among all arrivals of its load: lower ones on its lanes are taken.
+    pub fn place(&self) -> Option<ArrivalId> {
+        self.next.map(|(id, _)| id)
+    }
+
+    /// Its lanes, ascending.
+    pub fn lanes(&self) -> &Arc<[u16]> {
+        &self.lanes
     }
 
     /// Only the first `n` arrivals of the scenario (over all lanes), if there is a limit.
@@ -144,18 +193,17 @@ impl ArrivalCursor {
                 }
             }
         };
-        self.next = self.next.filter(|(id, _)| id.0 < self.limit);
         self
     }
 
     /// The next arrival: its id and when it is due.
     pub fn peek(&self) -> Option<(ArrivalId, RunTime)> {
-        self.next
+        self.next.filter(|(id, due)| *due < self.end && id.0 < self.limit)
     }
 
     /// Takes the next arrival.
     pub fn take(&mut self) -> Option<(ArrivalId, RunTime)> {
-        let taken = self.next;
+        let taken = self.peek();
         if taken.is_some() {
             self.step();
         }
@@ -163,7 +211,7 @@ impl ArrivalCursor {
     }
 
     fn step(&mut self) {
-        self.next = self.find().filter(|(id, due)| *due < self.end && id.0 < self.limit);
+        self.next = self.find();
     }
 
     fn find(&mut self) -> Option<(ArrivalId, RunTime)> {
@@ -187,7 +235,7 @@ impl ArrivalCursor {
                 let Some(point) = points.get(*index) else {
                     *block += 1;
                     let start = self.load.rate.invert((*block * BLOCK) as f64)?;
-                    if start >= self.end {
+                    if start >= self.bound {
                         return None;
                     }
                     *points = Open::block(self.seed, *block);

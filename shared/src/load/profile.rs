@@ -14,11 +14,26 @@ pub struct Segment {
     pub from: f64,
     /// Value at its end.
     pub to: f64,
+    /// It ends so long after its start, before its length is over: the line stays the same, so that
+    /// whatever is computed of the time before is the same to the last bit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cut: Option<u64>,
 }
 
 impl Segment {
-    fn end(&self) -> u64 {
-        self.start + self.length
+    /// How long it lasts, nanoseconds.
+    pub fn lasts(&self) -> u64 {
+        self.cut.unwrap_or(self.length)
+    }
+
+    /// The value where it ends.
+    pub fn last(&self) -> f64 {
+        if self.cut.is_some() { self.value(self.end()) } else { self.to }
+    }
+
+    /// Where it ends.
+    pub fn end(&self) -> u64 {
+        self.start.saturating_add(self.lasts())
     }
 
     fn value(&self, t: u64) -> f64 {
@@ -54,10 +69,48 @@ impl Profile {
         let length = RunTime::from_secs(seconds).0;
         if length > 0 {
             let start = self.length().0;
-            self.segments.push(Segment { start, length, from, to });
+            self.segments.push(Segment { start, length, from, to, cut: None });
         }
         self.tail = to;
         self
+    }
+
+    /// What it is before `at`; from there on its value there holds.
+    #[must_use]
+    pub fn before(&self, at: RunTime) -> Self {
+        let mut segments: Vec<Segment> = self.segments.iter().filter(|s| s.start < at.0).copied().collect();
+        if let Some(last) = segments.last_mut().filter(|last| last.end() > at.0) {
+            last.cut = Some(at.0 - last.start);
+        }
+        let (start, tail) = (self.length().0, self.tail);
+        if start < at.0 {
+            segments.push(Segment { start, length: at.0 - start, from: tail, to: tail, cut: None });
+        }
+        Self { segments, tail: self.at(at) }
+    }
+
+    /// What it is from `at` on, as a profile of its own.
+    #[must_use]
+    pub fn after(&self, at: RunTime) -> Self {
+        let rest = |segment: &Segment| {
+            let gone = at.0.saturating_sub(segment.start);
+            let from = if gone == 0 { segment.from } else { segment.value(at.0) };
+            let cut = segment.cut.map(|cut| cut - gone);
+            Segment { start: segment.start.saturating_sub(at.0), length: segment.length - gone, from, cut, ..*segment }
+        };
+        let segments = self.segments.iter().filter(|segment| segment.end() > at.0).map(rest).collect();
+        Self { segments, tail: self.tail }
+    }
+
+    /// This one before `at`, the other one from there on.
+    #[must_use]
+    pub fn followed_by(&self, at: RunTime, other: &Self) -> Self {
+        let mut whole = self.before(at);
+        // what would come after the end of time never comes
+        let later = |s: &Segment| Some(Segment { start: s.start.checked_add(at.0)?, ..*s });
+        whole.segments.extend(other.segments.iter().map_while(later));
+        whole.tail = other.tail;
+        whole
     }
 
     /// The pieces.
@@ -98,7 +151,7 @@ impl Profile {
             if t.0 <= segment.start {
                 return sum;
             }
-            sum += segment.area(segment.length.min(t.0 - segment.start));
+            sum += segment.area(segment.lasts().min(t.0 - segment.start));
         }
         let after = t.0.saturating_sub(self.length().0);
         sum + self.tail * (after as f64 / SECOND as f64)
@@ -109,7 +162,7 @@ impl Profile {
     pub fn invert(&self, area: f64) -> Option<RunTime> {
         let mut left = area;
         for segment in &self.segments {
-            let whole = segment.area(segment.length);
+            let whole = segment.area(segment.lasts());
             if left < whole {
                 let seconds = segment.length as f64 / SECOND as f64;
                 let slope = (segment.to - segment.from) / seconds;
@@ -118,7 +171,7 @@ impl Profile {
                 let root = (segment.from * segment.from + 2.0 * slope * left).max(0.0).sqrt();
                 let x = if segment.from + root > 0.0 { 2.0 * left / (segment.from + root) } else { 0.0 };
                 let offset = (x * SECOND as f64).round() as u64;
-                return Some(RunTime(segment.start + offset.min(segment.length)));
+                return Some(RunTime(segment.start + offset.min(segment.lasts())));
             }
             left -= whole;
         }

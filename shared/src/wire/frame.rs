@@ -7,6 +7,8 @@ use crate::latency::Latency;
 use crate::sample::{FailureKind, MAX_NAMES, MAX_REASONS, Phase, SeriesKey};
 use crate::snapshot::{FailureCount, PhaseSnapshot, Row, Series, Snapshot};
 use crate::time::RunTime;
+use bytes::Bytes;
+use prost::Message as _;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,43 +25,83 @@ const KINDS: [(FailureKind, v1::FailureKind); 9] = [
     (FailureKind::Request, v1::FailureKind::Request),
 ];
 
+/// Most bytes of a name or a reason.
+const MAX_TEXT: usize = 1024 * 1024;
+/// No worker counts as much in its life: sums of what stays below do not overflow.
+const MAX_COUNT: u64 = 1 << 48;
 /// Most seconds that one frame may describe rows of.
 const MAX_ROWS: usize = 100_000;
 
 /// The wire form of a frame whose span was closed at `sealed_at`.
 pub fn frame_to_wire(frame: &Frame, sealed_at: RunTime) -> v1::Frame {
-    let mut table = Table::default();
-    let body = &frame.body;
-    let phases = body.counts.phases.iter().map(|phase| phase_to_wire(phase, &mut table)).collect();
+    let key = &frame.key;
+    let body = body_to_wire(&frame.body, sealed_at);
+    v1::Frame { run: key.run.0.to_string(), session: key.session.0, seq: key.seq, ..body }
+}
+
+/// The bytes of a frame's wire form that has no key yet.
+pub fn frame_to_bytes(body: &FrameBody, sealed_at: RunTime) -> Bytes {
+    body_to_wire(body, sealed_at).encode_to_vec().into()
+}
+
+/// What [`frame_to_bytes`] made bytes of.
+pub fn frame_from_bytes(bytes: &[u8]) -> Result<(FrameBody, RunTime), WireError> {
+    let frame = v1::Frame::decode(bytes).map_err(|_| WireError::Malformed("frame"))?;
+    let (frame, sealed_at) = frame_from_wire(frame)?;
+    Ok((frame.body, sealed_at))
+}
+
+fn body_to_wire(body: &FrameBody, sealed_at: RunTime) -> v1::Frame {
     v1::Frame {
-        run: frame.key.run.0.to_string(),
-        session: frame.key.session.0,
-        seq: frame.key.seq,
-        from_second: body.from_second,
-        to_second: body.to_second,
-        phases,
-        strings: table.strings,
-        rows: body.counts.rows.iter().map(|(second, row)| row_to_wire(*second, row)).collect(),
         odometers: Some(odometers_to_wire(&body.odometers)),
         generator: Some(generator_to_wire(&body.generator)),
         last: body.last,
         records_follow: body.records_follow,
         sealed_at_ns: sealed_at.0,
-        collected: body.collected.as_deref().map(|collected| v1::Collected {
-            variables: Value::Object(collected.variables.clone()).to_string(),
-            failure: collected.failure.clone(),
-        }),
+        collected: body.collected.as_deref().map(collected_to_wire),
+        ..counts_to_wire((body.from_second, body.to_second), &body.counts)
     }
 }
 
 /// The frame of a wire form, with the run time at which its span was closed.
-pub fn frame_from_wire(frame: v1::Frame) -> Result<(Frame, RunTime), WireError> {
-    let strings: Vec<Arc<str>> = frame.strings.into_iter().map(Arc::from).collect();
+pub fn frame_from_wire(mut frame: v1::Frame) -> Result<(Frame, RunTime), WireError> {
+    let ((from_second, to_second), counts) = counts_from_wire(&mut frame)?;
+    let generator = frame.generator.ok_or(WireError::Missing("generator"))?;
+    let body = FrameBody {
+        from_second,
+        to_second,
+        counts,
+        odometers: odometers_from_wire(&frame.odometers.ok_or(WireError::Missing("odometers"))?)?,
+        generator: generator_from_wire(&generator)?,
+        collected: frame.collected.as_ref().map(collected_from_wire).transpose()?.map(Box::new),
+        last: frame.last,
+        records_follow: frame.records_follow,
+    };
+    let key = FrameKey { run: RunId(frame.run.into()), session: SessionId(frame.session), seq: frame.seq };
+    Ok((Frame { key, body }, RunTime(frame.sealed_at_ns)))
+}
+
+/// What ended in a span, as a wire form of which nothing else is filled.
+pub fn counts_to_wire((from_second, to_second): (u32, u32), counts: &Snapshot) -> v1::Frame {
+    let mut table = Table::default();
+    let phases = counts.phases.iter().map(|phase| phase_to_wire(phase, &mut table)).collect();
+    let rows = counts.rows.iter().map(|(second, row)| row_to_wire(*second, row)).collect();
+    v1::Frame { from_second, to_second, phases, strings: table.strings, rows, ..v1::Frame::default() }
+}
+
+/// What ended in the span of a wire form, and that span. Takes its texts out.
+pub fn counts_from_wire(frame: &mut v1::Frame) -> Result<((u32, u32), Snapshot), WireError> {
+    let longest = frame.strings.iter().map(String::len).max().unwrap_or(0);
+    length("a name", longest, longest <= MAX_TEXT, "at most 1048576")?;
+    let strings: Vec<Arc<str>> = std::mem::take(&mut frame.strings).into_iter().map(Arc::from).collect();
     length("phases", frame.phases.len(), known_phases(frame.phases.len()), "3 or 4")?;
     length("rows", frame.rows.len(), frame.rows.len() <= MAX_ROWS, "at most 100000")?;
+    plausible(frame)?;
     let mut counts = Snapshot::default();
     for (mine, theirs) in counts.phases.iter_mut().zip(&frame.phases) {
         *mine = phase_from_wire(theirs, &strings)?;
+        let ended = mine.series.values().flat_map(|series| [&series.succeeded, &series.failed]);
+        ended.into_iter().try_for_each(|latency| count("samples", latency.count()))?;
     }
     for row in &frame.rows {
         if counts.rows.insert(row.second, row_from_wire(row)?).is_some() {
@@ -69,24 +111,19 @@ pub fn frame_from_wire(frame: v1::Frame) -> Result<(Frame, RunTime), WireError> 
     if frame.from_second > frame.to_second {
         return Err(WireError::Range { what: "from_second", got: u64::from(frame.from_second) });
     }
-    let generator = frame.generator.ok_or(WireError::Missing("generator"))?;
-    let body = FrameBody {
-        from_second: frame.from_second,
-        to_second: frame.to_second,
-        counts,
-        odometers: odometers_from_wire(&frame.odometers.ok_or(WireError::Missing("odometers"))?)?,
-        generator: generator_from_wire(&generator)?,
-        collected: frame.collected.map(collected_from_wire).transpose()?,
-        last: frame.last,
-        records_follow: frame.records_follow,
-    };
-    let key = FrameKey { run: RunId(frame.run.into()), session: SessionId(frame.session), seq: frame.seq };
-    Ok((Frame { key, body }, RunTime(frame.sealed_at_ns)))
+    Ok(((frame.from_second, frame.to_second), counts))
 }
 
-fn collected_from_wire(collected: v1::Collected) -> Result<Box<Collected>, WireError> {
+/// The wire form of what a setup brought about.
+pub fn collected_to_wire(collected: &Collected) -> v1::Collected {
+    let variables = Value::Object(collected.variables.clone()).to_string();
+    v1::Collected { variables, failure: collected.failure.clone() }
+}
+
+/// What a setup brought about, of a wire form.
+pub fn collected_from_wire(collected: &v1::Collected) -> Result<Collected, WireError> {
     let variables = serde_json::from_str(&collected.variables).map_err(|_| WireError::Malformed("variables"))?;
-    Ok(Box::new(Collected { variables, failure: collected.failure }))
+    Ok(Collected { variables, failure: collected.failure.clone() })
 }
 
 #[derive(Default)]
@@ -124,6 +161,35 @@ fn detail(latency: &Latency) -> bytes::Bytes {
 
 fn detail_from(bytes: &[u8], what: &'static str) -> Result<Latency, WireError> {
     if bytes.is_empty() { Ok(Latency::default()) } else { histogram_from(bytes, what) }
+}
+
+fn count(what: &'static str, got: u64) -> Result<(), WireError> {
+    if got > MAX_COUNT { Err(WireError::Range { what, got }) } else { Ok(()) }
+}
+
+/// Whether what a frame counts can be.
+fn plausible(frame: &v1::Frame) -> Result<(), WireError> {
+    for row in &frame.rows {
+        let counts = [row.requests_started, row.succeeded, row.failed, row.iterations, row.user_ms, row.cpu_ms];
+        counts
+            .into_iter()
+            .chain([row.bound_cores])
+            .chain(row.dropped.iter().copied())
+            .try_for_each(|n| count("a row's count", n))?;
+    }
+    for p in frame.odometers.iter().flat_map(|odometers| &odometers.phases) {
+        let requests =
+            [p.requests_started, p.requests_written, p.requests_ended, p.requests_in_flight, p.requests_unsent];
+        let counts = requests.into_iter().chain([p.due, p.iterations]).chain(p.dropped.iter().copied());
+        counts.into_iter().try_for_each(|n| count("an odometer", n))?;
+    }
+    for phase in &frame.phases {
+        let bytes = phase.series.iter().flat_map(|series| [series.bytes_sent, series.bytes_received]);
+        bytes.chain(phase.failures.iter().map(|failure| failure.count)).try_for_each(|n| count("a count", n))?;
+    }
+    let generator = frame.generator.as_ref();
+    let seen = generator.map(|g| [g.successes_seen, g.failures_seen, g.users_max, g.throttled_ms]);
+    seen.into_iter().flatten().try_for_each(|n| count("a count of the generator", n))
 }
 
 /// Whether a peer may know so many phases: those before messages, or all.
@@ -240,7 +306,8 @@ fn dropped_from(dropped: &[u64]) -> Result<[u64; 4], WireError> {
     dropped.try_into().map_err(|_| WireError::Length { what: "dropped", got: dropped.len(), expected: "4" })
 }
 
-fn row_to_wire(second: u32, row: &Row) -> v1::Row {
+/// The wire form of the counts of a second.
+pub fn row_to_wire(second: u32, row: &Row) -> v1::Row {
     v1::Row {
         second,
         requests_started: row.requests_started,
@@ -254,7 +321,8 @@ fn row_to_wire(second: u32, row: &Row) -> v1::Row {
     }
 }
 
-fn row_from_wire(row: &v1::Row) -> Result<Row, WireError> {
+/// The counts of a wire form, without their second.
+pub fn row_from_wire(row: &v1::Row) -> Result<Row, WireError> {
     Ok(Row {
         requests_started: row.requests_started,
         succeeded: row.succeeded,
@@ -267,7 +335,8 @@ fn row_from_wire(row: &v1::Row) -> Result<Row, WireError> {
     })
 }
 
-pub(super) fn odometers_to_wire(odometers: &Odometers) -> v1::Odometers {
+/// The wire form of a session's counters.
+pub fn odometers_to_wire(odometers: &Odometers) -> v1::Odometers {
     let phase = |p: &PhaseOdometer| v1::PhaseOdometer {
         due: p.due,
         iterations: p.iterations,
@@ -281,7 +350,8 @@ pub(super) fn odometers_to_wire(odometers: &Odometers) -> v1::Odometers {
     v1::Odometers { phases: odometers.phases.iter().map(phase).collect() }
 }
 
-pub(super) fn odometers_from_wire(odometers: &v1::Odometers) -> Result<Odometers, WireError> {
+/// The counters of a wire form.
+pub fn odometers_from_wire(odometers: &v1::Odometers) -> Result<Odometers, WireError> {
     length("odometers", odometers.phases.len(), known_phases(odometers.phases.len()), "3 or 4")?;
     let mut out = Odometers::default();
     for (mine, theirs) in out.phases.iter_mut().zip(&odometers.phases) {
@@ -325,9 +395,13 @@ fn generator_from_wire(generator: &v1::Generator) -> Result<Generator, WireError
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    fn numbers<const N: usize>() -> impl Strategy<Value = [u64; N]> {
+        any::<[u64; N]>().prop_map(|n| n.map(|n| n % MAX_COUNT))
+    }
 
     fn latency() -> impl Strategy<Value = Latency> {
         prop::collection::vec(0u64..5_000_000_000, 0..6).prop_map(|values| {
@@ -349,7 +423,7 @@ mod tests {
 
     fn phase() -> impl Strategy<Value = PhaseSnapshot> {
         let latencies = (latency(), latency(), latency(), latency());
-        let series = (latencies, any::<[u64; 3]>()).prop_map(|((succeeded, failed, service, lag), n)| Series {
+        let series = (latencies, numbers::<3>()).prop_map(|((succeeded, failed, service, lag), n)| Series {
             succeeded,
             failed,
             service,
@@ -358,7 +432,7 @@ mod tests {
             bytes_received: n[1],
             first_at: n[2],
         });
-        let failure = (0usize..9, any::<[u64; 3]>()).prop_map(|(kind, n)| FailureCount {
+        let failure = (0usize..9, numbers::<3>()).prop_map(|(kind, n)| FailureCount {
             kind: KINDS[kind].0,
             count: n[0],
             first_at: n[1],
@@ -382,7 +456,7 @@ mod tests {
     }
 
     fn odometers() -> impl Strategy<Value = Odometers> {
-        any::<[[u64; 11]; Phase::COUNT]>().prop_map(|n| Odometers {
+        any::<[[u64; 11]; Phase::COUNT]>().prop_map(|n| n.map(|n| n.map(|n| n % MAX_COUNT))).prop_map(|n| Odometers {
             phases: n.map(|n| PhaseOdometer {
                 due: n[0],
                 iterations: n[1],
@@ -397,7 +471,7 @@ mod tests {
     }
 
     fn row() -> impl Strategy<Value = Row> {
-        any::<[u64; 11]>().prop_map(|n| Row {
+        numbers::<11>().prop_map(|n| Row {
             requests_started: n[0],
             succeeded: n[1],
             failed: n[2],
@@ -410,7 +484,7 @@ mod tests {
     }
 
     pub(crate) fn body() -> impl Strategy<Value = FrameBody> {
-        let generator = (any::<[u64; 4]>(), latency(), any::<Option<u64>>()).prop_map(|(n, lag, skew)| Generator {
+        let generator = (numbers::<4>(), latency(), any::<Option<u64>>()).prop_map(|(n, lag, skew)| Generator {
             cores: n[0] as u32,
             cpu_max_permille: n[1] as u32,
             scheduler_lag: lag,
@@ -447,7 +521,6 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
         fn the_wire_keeps_everything(body in body(), session: u64, seq: u64, sealed: u64) {
-            use prost::Message as _;
             let key = FrameKey { run: RunId("r".into()), session: SessionId(session), seq };
             let frame = Frame { key, body };
             let bytes = frame_to_wire(&frame, RunTime(sealed)).encode_to_vec();
@@ -464,7 +537,7 @@ mod tests {
         let series = SeriesKey { name: "n".into(), request_type: "GET".into(), scenario: "s".into() };
         body.counts.phases[0].series_mut(&series).succeeded.record(5);
         let good = frame_to_wire(&Frame { key, body }, RunTime(0));
-        let cases: [(Spoil, WireError); 8] = [
+        let cases: [(Spoil, WireError); 11] = [
             (|f| f.phases.truncate(2), WireError::Length { what: "phases", got: 2, expected: "3 or 4" }),
             (|f| f.phases[0].series[0].name = 9, WireError::Range { what: "string index", got: 9 }),
             (
@@ -473,7 +546,26 @@ mod tests {
                 WireError::Histogram { what: "successes", source: crate::latency::DecodeError::Count },
             ),
             (|f| f.phases[0].series = vec![f.phases[0].series[0].clone(); 2], WireError::Twice("series")),
+            (
+                |f| f.rows.push(v1::Row { succeeded: u64::MAX, dropped: vec![0; 4], ..v1::Row::default() }),
+                WireError::Range { what: "a row's count", got: u64::MAX },
+            ),
+            (
+                // more samples than there can be, consistent in itself
+                |f| {
+                    f.phases[0].series[0].succeeded = {
+                        let mut absurd = Latency::default();
+                        absurd.record_n(5, MAX_COUNT + 1);
+                        absurd.encoded().into()
+                    }
+                },
+                WireError::Range { what: "samples", got: MAX_COUNT + 1 },
+            ),
             (|f| f.odometers = None, WireError::Missing("odometers")),
+            (
+                |f| f.strings.push("x".repeat(MAX_TEXT + 1)),
+                WireError::Length { what: "a name", got: MAX_TEXT + 1, expected: "at most 1048576" },
+            ),
             (|f| f.from_second = 7, WireError::Range { what: "from_second", got: 7 }),
             (
                 |f| f.rows.push(v1::Row { dropped: vec![1], ..v1::Row::default() }),

@@ -4,7 +4,8 @@ use super::frame::{odometers_from_wire, odometers_to_wire};
 use super::{WireError, batch_from_wire, batch_to_wire, frame_from_wire, frame_to_wire, length, v1};
 use crate::id::{Digest, Epoch, RunId, SessionId};
 use crate::lanes::LaneSet;
-use crate::message::{Beat, BeatReply, ClockReport, Hello, Refusal, RefusalCode, RunBeat, ToMaster, ToWorker};
+use crate::load::{Intervention, Program, What};
+use crate::message::{Beat, BeatReply, ClockReport, Refusal, RefusalCode, RunBeat, ToMaster, ToWorker};
 use crate::plan::Pool;
 use crate::shard::Shard;
 use crate::throttle::{PARTS, ThrottleShare, ThrottleUse};
@@ -12,16 +13,11 @@ use crate::time::{Mono, RunTime};
 use bytes::Bytes;
 use v1::{from_master, from_worker, results_from_master as results_down, results_from_worker as results_up};
 
-/// A worker's message as `Control` carries it; `None` if it travels on `Results`.
+/// A worker's message as `Control` carries it; `None` if it travels on `Results`, or is the hello,
+/// which is part of the handshake ([`hello_to_master`]).
 pub fn control_to_master(message: &ToMaster) -> Option<v1::FromWorker> {
     use from_worker::Message as M;
     let message = match message {
-        ToMaster::Hello(hello) => M::Hello(v1::Hello {
-            protocol_version: hello.protocol,
-            build: hello.build.clone(),
-            name: hello.name.clone(),
-            cores: hello.cores,
-        }),
         ToMaster::NeedBlobs { run, digests } => {
             M::NeedBlobs(v1::NeedBlobs { run: run.to_string(), digests: texts(digests) })
         }
@@ -61,7 +57,11 @@ pub fn control_to_master(message: &ToMaster) -> Option<v1::FromWorker> {
         ToMaster::ThrottlesSet { run, number } => {
             M::ThrottlesSet(v1::ThrottlesSet { run: run.to_string(), number: *number })
         }
-        ToMaster::Frame { .. } | ToMaster::Records(_) => return None,
+        ToMaster::Assigned { run, epoch } => M::Assigned(v1::Assigned { run: run.to_string(), epoch: epoch.0 }),
+        ToMaster::ProgramSet { run, changes } => {
+            M::ProgramSet(v1::ProgramSet { run: run.to_string(), changes: *changes })
+        }
+        ToMaster::Hello(_) | ToMaster::Frame { .. } | ToMaster::Records(_) => return None,
     };
     Some(v1::FromWorker { message: Some(message) })
 }
@@ -86,12 +86,8 @@ pub fn attach_to_master(session: SessionId, secret: Bytes) -> v1::ResultsFromWor
 pub fn control_from_worker(message: v1::FromWorker) -> Result<ToMaster, WireError> {
     use from_worker::Message as M;
     Ok(match message.message.ok_or(WireError::Missing("content"))? {
-        M::Hello(hello) => ToMaster::Hello(Hello {
-            protocol: hello.protocol_version,
-            build: hello.build,
-            name: hello.name,
-            cores: hello.cores,
-        }),
+        M::Hello(_) => return Err(WireError::Twice("hello")),
+        M::Proof(_) => return Err(WireError::Twice("proof")),
         M::NeedBlobs(need) => ToMaster::NeedBlobs { run: run(need.run), digests: digests(need.digests)? },
         M::Ready(ready) => ToMaster::Ready { run: run(ready.run), cores: ready.cores, capacity: ready.capacity },
         M::CannotPrepare(cannot) => ToMaster::CannotPrepare { run: run(cannot.run), text: cannot.text },
@@ -110,6 +106,8 @@ pub fn control_from_worker(message: v1::FromWorker) -> Result<ToMaster, WireErro
         }
         M::Goodbye(goodbye) => ToMaster::Goodbye { text: goodbye.text },
         M::PoolEmpty(empty) => ToMaster::PoolEmpty { run: run(empty.run), pool: pool_from(empty.pool)? },
+        M::Assigned(assigned) => ToMaster::Assigned { run: run(assigned.run), epoch: Epoch(assigned.epoch) },
+        M::ProgramSet(set) => ToMaster::ProgramSet { run: run(set.run), changes: set.changes },
         M::ThrottlesSet(set) => ToMaster::ThrottlesSet { run: run(set.run), number: set.number },
     })
 }
@@ -132,7 +130,9 @@ pub fn control_to_worker(message: &ToWorker) -> Option<v1::FromMaster> {
     let name = |run: &RunId| v1::RunName { run: run.to_string() };
     let message = match message {
         ToWorker::Welcome { session, secret, name } => {
-            M::Welcome(v1::Welcome { session: session.0, secret: secret.clone(), name: name.clone() })
+            // the service adds its proof
+            let proof = Bytes::new();
+            M::Welcome(v1::Welcome { session: session.0, secret: secret.clone(), name: name.clone(), proof })
         }
         ToWorker::Refused(refusal) => M::Refused(v1::Refused {
             code: code_to(refusal.code) as i32,
@@ -150,6 +150,10 @@ pub fn control_to_worker(message: &ToWorker) -> Option<v1::FromMaster> {
         }),
         ToWorker::Arm { run, attempt, t0, shard } => {
             M::Arm(v1::Arm { run: run.to_string(), attempt: *attempt, t0_ns: t0.0, shard: Some(shard_to(shard)) })
+        }
+        ToWorker::Assign { run, shard } => M::Assign(v1::Assign { run: run.to_string(), shard: Some(shard_to(shard)) }),
+        ToWorker::Program { run, program } => {
+            M::Program(v1::Program { run: run.to_string(), changes: program.changes().iter().map(change_to).collect() })
         }
         ToWorker::Stop { run } => M::Stop(name(run)),
         ToWorker::Abort { run } => M::Abort(name(run)),
@@ -200,6 +204,7 @@ pub fn results_to_worker(message: &ToWorker) -> Option<v1::ResultsFromMaster> {
 pub fn control_from_master(message: v1::FromMaster) -> Result<ToWorker, WireError> {
     use from_master::Message as M;
     Ok(match message.message.ok_or(WireError::Missing("content"))? {
+        M::Challenge(_) => return Err(WireError::Twice("challenge")),
         M::Welcome(welcome) => {
             ToWorker::Welcome { session: SessionId(welcome.session), secret: welcome.secret, name: welcome.name }
         }
@@ -218,6 +223,11 @@ pub fn control_from_master(message: v1::FromMaster) -> Result<ToWorker, WireErro
             t0: Mono(arm.t0_ns),
             shard: Box::new(shard_from(arm.shard.ok_or(WireError::Missing("shard"))?)?),
         },
+        M::Assign(assign) => ToWorker::Assign {
+            run: run(assign.run),
+            shard: Box::new(shard_from(assign.shard.ok_or(WireError::Missing("shard"))?)?),
+        },
+        M::Program(program) => ToWorker::Program { run: run(program.run), program: program_from(program.changes)? },
         M::Stop(name) => ToWorker::Stop { run: run(name.run) },
         M::Abort(name) => ToWorker::Abort { run: run(name.run) },
         M::RunClosed(name) => ToWorker::RunClosed { run: run(name.run) },
@@ -260,6 +270,33 @@ pub fn results_from_master(message: v1::ResultsFromMaster) -> Result<ToWorker, W
             record_limits: [ack.success_record_limit, ack.failure_record_limit],
         },
     })
+}
+
+fn change_to(change: &Intervention) -> v1::Change {
+    use v1::change::What as W;
+    let what = match change.what {
+        What::SetUsers { scenario, users } => W::SetUsers(v1::SetUsers { scenario, users }),
+        What::SetRate { scenario, rate } => W::SetRate(v1::SetRate { scenario, rate }),
+        What::Pause => W::Pause(v1::Pause {}),
+        What::Resume => W::Resume(v1::Resume {}),
+    };
+    v1::Change { at_ns: change.at.0, what: Some(what) }
+}
+
+fn program_from(changes: Vec<v1::Change>) -> Result<Program, WireError> {
+    use v1::change::What as W;
+    length("changes", changes.len(), changes.len() <= 10_000, "at most 10000")?;
+    let mut program = Program::default();
+    for change in changes {
+        let what = match change.what.ok_or(WireError::Missing("what a change changes"))? {
+            W::SetUsers(set) => What::SetUsers { scenario: set.scenario, users: set.users },
+            W::SetRate(set) => What::SetRate { scenario: set.scenario, rate: set.rate },
+            W::Pause(_) => What::Pause,
+            W::Resume(_) => What::Resume,
+        };
+        program.push(RunTime(change.at_ns), what);
+    }
+    Ok(program)
 }
 
 fn run(run: String) -> RunId {
@@ -351,6 +388,8 @@ fn code_to(code: RefusalCode) -> v1::RefusalCode {
         RefusalCode::Hello => v1::RefusalCode::Hello,
         RefusalCode::Full => v1::RefusalCode::Full,
         RefusalCode::Closing => v1::RefusalCode::Closing,
+        RefusalCode::Token => v1::RefusalCode::Token,
+        RefusalCode::Transport => v1::RefusalCode::Transport,
     }
 }
 
@@ -359,6 +398,8 @@ fn code_from(code: i32) -> RefusalCode {
         Ok(v1::RefusalCode::Version) => RefusalCode::Version,
         Ok(v1::RefusalCode::Full) => RefusalCode::Full,
         Ok(v1::RefusalCode::Closing) => RefusalCode::Closing,
+        Ok(v1::RefusalCode::Token) => RefusalCode::Token,
+        Ok(v1::RefusalCode::Transport) => RefusalCode::Transport,
         // a newer master's code: the text says what it means
         Ok(v1::RefusalCode::Hello | v1::RefusalCode::Unspecified) | Err(_) => RefusalCode::Hello,
     }
@@ -383,7 +424,6 @@ mod tests {
             throttles: vec![ThrottleUse { passed: 4, waiting: 5 }],
         };
         let messages = [
-            ToMaster::Hello(Hello { protocol: 1, build: "b".into(), name: "w".into(), cores: 2 }),
             ToMaster::NeedBlobs { run: run.clone(), digests: vec![Digest::of(b"x")] },
             ToMaster::Ready { run: run.clone(), cores: 2, capacity: 3 },
             ToMaster::CannotPrepare { run: run.clone(), text: "why".into() },
@@ -398,7 +438,9 @@ mod tests {
             ToMaster::WantTickets { run: run.clone(), pool: Pool::Iterations, want: 3 },
             ToMaster::WantTickets { run: run.clone(), pool: Pool::Source(0), want: 3 },
             ToMaster::PoolEmpty { run: run.clone(), pool: Pool::Source(2) },
-            ToMaster::ThrottlesSet { run, number: 6 },
+            ToMaster::ThrottlesSet { run: run.clone(), number: 6 },
+            ToMaster::Assigned { run: run.clone(), epoch: Epoch(8) },
+            ToMaster::ProgramSet { run, changes: 3 },
             ToMaster::Goodbye { text: "bye".into() },
         ];
         for message in messages {
@@ -419,6 +461,11 @@ mod tests {
             max_in_flight: vec![5, 6],
             throttles: vec![ThrottleShare { parts: 7, burst: 8, first: 9 }],
         };
+        let mut program = Program::default();
+        program.push(RunTime(1), What::SetUsers { scenario: 1, users: 7 });
+        program.push(RunTime(2), What::SetRate { scenario: 0, rate: 2.5 });
+        program.push(RunTime(3), What::Pause);
+        program.push(RunTime(4), What::Resume);
         let refused = |code| ToWorker::Refused(Refusal { code, text: "t".into(), retry: true });
         let reply = BeatReply { number: 1, sent_at: Mono(2), received_at: Mono(3), replied_at: Mono(4) };
         let messages = [
@@ -427,9 +474,13 @@ mod tests {
             refused(RefusalCode::Hello),
             refused(RefusalCode::Full),
             refused(RefusalCode::Closing),
+            refused(RefusalCode::Token),
+            refused(RefusalCode::Transport),
             ToWorker::Prepare { run: run.clone(), plan: digest.clone(), blobs: vec![digest.clone()] },
             ToWorker::Blob { digest, total: 9, offset: 4, data: Bytes::from_static(b"abc") },
-            ToWorker::Arm { run: run.clone(), attempt: 1, t0: Mono(9), shard: Box::new(shard) },
+            ToWorker::Arm { run: run.clone(), attempt: 1, t0: Mono(9), shard: Box::new(shard.clone()) },
+            ToWorker::Assign { run: run.clone(), shard: Box::new(shard) },
+            ToWorker::Program { run: run.clone(), program },
             ToWorker::Stop { run: run.clone() },
             ToWorker::Abort { run: run.clone() },
             ToWorker::RunClosed { run: run.clone() },

@@ -32,13 +32,14 @@ pub fn batch_from_wire(batch: v1::RecordBatch) -> Result<RecordBatch, WireError>
     Ok(RecordBatch { run: RunId(batch.run.into()), session: SessionId(batch.session), seq: batch.seq, body })
 }
 
-/// Texts of a batch, each held once: names and URLs repeat, and the master keeps records by the
+/// Texts of many records, each held once: names and URLs repeat, and the master keeps records by the
 /// hundred thousand.
-#[derive(Default)]
-struct Texts(HashSet<Arc<str>>);
+#[derive(Debug, Default)]
+pub struct Texts(HashSet<Arc<str>>);
 
 impl Texts {
-    fn one(&mut self, text: &str) -> Arc<str> {
+    /// The one copy of a text.
+    pub fn one(&mut self, text: &str) -> Arc<str> {
         if let Some(known) = self.0.get(text) {
             return Arc::clone(known);
         }
@@ -48,7 +49,8 @@ impl Texts {
     }
 }
 
-fn record_to_wire(record: &Record) -> v1::Record {
+/// The wire form of one kept request. Its worker is not in it.
+pub fn record_to_wire(record: &Record) -> v1::Record {
     let header = |(name, value): &(String, String)| v1::Header { name: name.clone(), value: value.clone() };
     v1::Record {
         priority: record.priority,
@@ -70,7 +72,8 @@ fn record_to_wire(record: &Record) -> v1::Record {
     }
 }
 
-fn record_from_wire(record: v1::Record, texts: &mut Texts) -> Result<Record, WireError> {
+/// The kept request of a wire form, without its worker.
+pub fn record_from_wire(record: v1::Record, texts: &mut Texts) -> Result<Record, WireError> {
     let phase = Phase::ALL.get(record.phase as usize);
     Ok(Record {
         priority: record.priority,

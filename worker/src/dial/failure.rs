@@ -26,7 +26,7 @@ impl DialError {
 
     /// The address is not among the targets that may be dialled.
     pub fn forbidden() -> Self {
-        Self::remote(FailureKind::Request, "target not allowed (see --allow-target)")
+        Self::remote(FailureKind::Request, "target not allowed")
     }
 
     /// The handshake cannot even begin.

@@ -6,25 +6,21 @@
 
 use super::closed::Alive;
 use super::core::{Core, Owing};
+use super::holding::{May, TOO_LATE};
 use super::pacer::Pacer;
 use crate::user::{Began, Scenario, User};
 use ld_shared::boot::clock::mono;
-use ld_shared::load::{ArrivalCursor, ArrivalId, Arrivals, Open};
+use ld_shared::load::{Agenda, ArrivalId, Arrivals, Open};
 use ld_shared::rng::KeyedRng;
 use ld_shared::snapshot::DropReason;
-use ld_shared::time::{RunTime, SECOND};
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Poll, Waker};
 
 /// The pacer looks at most so often: between two looks arrivals gather for one wake-up.
 const GRAIN: u64 = 30_000;
-/// An arrival that is later than this is dropped: no backlog is fired as a burst after a freeze.
-const TOO_LATE: u64 = SECOND;
-
 /// While arrivals wait for the pool to grow, the pacer looks this often.
 const GROWING: u64 = 200_000;
 /// A pacer that wakes later than this is on a core that has all it can do.
@@ -34,7 +30,7 @@ const BUSY: u64 = 500_000;
 pub(crate) struct Pool {
     scenario: Rc<Scenario>,
     index: usize,
-    cursor: RefCell<ArrivalCursor>,
+    agenda: Rc<RefCell<Agenda>>,
     /// Users without an iteration, last in first out: warm connections are used first.
     idle: RefCell<Vec<Rc<Desk>>>,
     poisson: bool,
@@ -68,7 +64,8 @@ impl Arrival {
 impl Drop for Arrival {
     fn drop(&mut self) {
         if !self.begun {
-            self.core.recorder.iteration_refused(self.core.recorder.phase_at(self.due), mono().0);
+            let recorder = &self.core.recorder;
+            recorder.iteration_refused(recorder.phase_at(self.due), self.due, mono().0);
         }
     }
 }
@@ -127,22 +124,11 @@ impl Desk {
 }
 
 impl Pool {
-    pub(crate) fn new(
-        core: &Core,
-        scenario: &Rc<Scenario>,
-        load: &Open,
-        lanes: &Arc<[u16]>,
-        from: RunTime,
-    ) -> Rc<Self> {
-        let plan = &core.shared.plan;
-        let first = scenario.plan().first_number;
-        let seed = scenario.plan().arrival_seed(plan);
-        let cursor = ArrivalCursor::new(Arc::new(load.clone()), seed, first, Arc::clone(lanes), from, plan.end())
-            .limited(plan.most_arrivals(scenario.plan()));
+    pub(crate) fn new(scenario: &Rc<Scenario>, load: &Open, agenda: Rc<RefCell<Agenda>>) -> Rc<Self> {
         Rc::new(Self {
             scenario: Rc::clone(scenario),
             index: scenario.index(),
-            cursor: RefCell::new(cursor),
+            agenda,
             idle: RefCell::default(),
             poisson: load.arrivals == Arrivals::Poisson,
             closed: Cell::new(false),
@@ -153,28 +139,32 @@ impl Pool {
 
     /// The next due instant, ns of this node's clock.
     fn next(&self, core: &Core) -> Option<u64> {
-        let (_, due) = self.cursor.borrow().peek()?;
+        let (_, due) = self.agenda.borrow().peek()?;
         Some(core.recorder.t0().saturating_add(due.0))
     }
 
     /// Takes an arrival that is due at `now`, if there is one that may still start; drops what is
-    /// too late or nobody's.
+    /// too late or was nobody's. Without a lease nothing is taken: whether it is this worker's will
+    /// be known later.
     fn take(&self, core: &Core, now: u64) -> Option<(ArrivalId, u64)> {
-        if self.closed.get() {
+        if self.closed.get() || core.holding().may_start(now, None) != May::Start {
             return None;
         }
         loop {
-            let due = self.next(core).filter(|due| *due <= now)?;
-            let (id, _) = self.cursor.borrow_mut().take()?;
-            core.recorder.iteration_due(core.recorder.phase_at(due));
-            if core.shared.limits.lease_over(now) {
-                Self::drop_arrival(core, due, DropReason::NoOwner, now);
-            } else if now - due > TOO_LATE {
-                Self::drop_arrival(core, due, DropReason::GeneratorLate, now);
-            } else {
-                return Some((id, due));
+            let (id, due) = self.take_due(core, now)?;
+            match core.holding().drop_reason(due, now) {
+                Some(reason) => Self::drop_arrival(core, due, reason, now),
+                None => return Some((id, due)),
             }
         }
+    }
+
+    /// Takes an arrival that is due at `now`, and counts it as due.
+    fn take_due(&self, core: &Core, now: u64) -> Option<(ArrivalId, u64)> {
+        let due = self.next(core).filter(|due| *due <= now)?;
+        let (id, _) = self.agenda.borrow_mut().take()?;
+        core.recorder.iteration_due(core.recorder.phase_at(due));
+        Some((id, due))
     }
 
     fn drop_arrival(core: &Core, due: u64, reason: DropReason, now: u64) {
@@ -243,8 +233,8 @@ impl Pool {
 
     /// Starting is over: what was due before and never came up is dropped.
     pub(crate) fn close(&self, core: &Core, now: u64) {
-        while let Some((_, due)) = self.take(core, now.min(core.shared.limits.end())) {
-            Self::drop_arrival(core, due, DropReason::GeneratorLate, now);
+        while let Some((_, due)) = self.take_due(core, now.min(core.shared.limits.end())) {
+            Self::drop_arrival(core, due, core.holding().reason_at_end(due, now), now);
         }
         self.closed.set(true);
     }
@@ -254,14 +244,19 @@ impl Pool {
         !self.scenario.on_stop().is_empty()
     }
 
-    /// Every arrival was taken: users end when they have served theirs.
+    /// No arrival will come any more: users end when they have served theirs.
     pub(crate) fn retire(&self) {
         self.closed.set(true);
+        self.dismiss();
+    }
+
+    /// Idle users end, and with them their connections; others will come with arrivals.
+    pub(crate) fn dismiss(&self) {
         self.idle.borrow_mut().drain(..).for_each(|desk| desk.give(Job::End));
     }
 }
 
-/// Serves the arrivals of all pools of a core until there is none left.
+/// Serves the arrivals of all pools of a core.
 pub(crate) async fn pace(core: Rc<Core>, pools: Vec<Rc<Pool>>) {
     let pacer = match Pacer::new() {
         Ok(pacer) => pacer,
@@ -272,9 +267,21 @@ pub(crate) async fn pace(core: Rc<Core>, pools: Vec<Rc<Pool>>) {
         }
     };
     let mut grain = GRAIN;
-    while let Some(next) = pools.iter().filter_map(|pool| pool.next(&core)).min() {
-        let wake = next.max(mono().0 + grain);
-        pacer.until(wake).await;
+    loop {
+        let told = core.holding().told();
+        let now = mono().0;
+        let next = pools.iter().filter_map(|pool| pool.next(&core)).min();
+        let next = next.filter(|_| core.holding().may_start(now, None) == May::Start);
+        let Some(next) = next else {
+            // nothing is due by what is known now, or there is no lease
+            told.await;
+            continue;
+        };
+        let wake = next.max(now + grain);
+        tokio::select! {
+            () = pacer.until(wake) => {}
+            () = told => continue,
+        }
         grain = GRAIN;
         for pool in &pools {
             let now = mono().0;
@@ -283,9 +290,6 @@ pub(crate) async fn pace(core: Rc<Core>, pools: Vec<Rc<Pool>>) {
             }
         }
     }
-    for pool in &pools {
-        pool.retire();
-    }
 }
 
 /// A pooled user: in this model just a warm connection. Every arrival starts from its base scope.
@@ -293,7 +297,8 @@ pub(crate) async fn pace(core: Rc<Core>, pools: Vec<Rc<Pool>>) {
 /// The arrival that brings a user into being waits for its `on_start`, as a person would: its
 /// response time has it in.
 async fn serve_arrivals(core: Rc<Core>, pool: Rc<Pool>, first: Arrival) {
-    let mut user = User::new(&core, &pool.scenario);
+    let mut user = User::new(&core, &pool.scenario, None);
+    let _member = Member(&pool);
     let _owing = Owing::new(&core, &pool.scenario);
     let (id, number) = (first.id.0, pool.number(first.id));
     // numbers that no arrival has
@@ -325,7 +330,7 @@ async fn serve<'a>(core: &'a Rc<Core>, pool: &'a Rc<Pool>, user: &mut User, slot
             }
             let rng = KeyedRng::new(core.shared.plan.seed, id.0, pool.scenario.plan().first_number);
             user.begin_iteration(rng, pool.number(id), Some(due), now);
-            if user.iterate(Some(due)).await.is_break() {
+            if user.iterate(Some(due)).await.is_break() && !user.lacked_lease() {
                 return;
             }
             user.end_iteration();
@@ -340,12 +345,21 @@ async fn serve<'a>(core: &'a Rc<Core>, pool: &'a Rc<Pool>, user: &mut User, slot
             }
         }
         drop(slot);
-        if pool.closed.get() {
+        if pool.closed.get() || core.holding().is_hung_up(mono().0) {
             return;
         }
         pool.idle.borrow_mut().push(Rc::clone(&desk));
         let Some(next) = desk.job().await else { return };
         job = next;
+    }
+}
+
+/// A user of a pool, counted as long as it exists.
+struct Member<'a>(&'a Pool);
+
+impl Drop for Member<'_> {
+    fn drop(&mut self) {
+        self.0.users.set(self.0.users.get() - 1);
     }
 }
 

@@ -128,6 +128,26 @@ impl Throttles {
         self.buckets.iter().zip(parts).for_each(|(bucket, parts)| bucket.set_parts(*parts, now));
     }
 
+    /// Goes by these shares from now on, where they are lower than those in force.
+    pub(crate) fn lower(&self, shares: &[ThrottleShare]) {
+        let now = mono().0;
+        for (bucket, share) in self.buckets.iter().zip(shares) {
+            bucket.burst.fetch_min(share.burst, Ordering::Relaxed);
+            if interval(bucket.rate, share.parts) > bucket.interval.load(Ordering::Relaxed) {
+                bucket.set_parts(share.parts, now);
+            }
+        }
+    }
+
+    /// Goes by these shares from now on.
+    pub(crate) fn set_shares(&self, shares: &[ThrottleShare]) {
+        let now = mono().0;
+        for (bucket, share) in self.buckets.iter().zip(shares) {
+            bucket.burst.store(share.burst, Ordering::Relaxed);
+            bucket.set_parts(share.parts, now);
+        }
+    }
+
     /// How much of each is used.
     pub(crate) fn used(&self) -> Vec<ThrottleUse> {
         let used = |bucket: &Bucket| ThrottleUse {

@@ -88,6 +88,15 @@ impl Tickets {
         self.events.send(EngineEvent::WantTickets { pool, want }).ok();
     }
 
+    /// Takes a ticket back that was not used.
+    pub(crate) fn give_back(&self, pool: Pool, ticket: u64) {
+        let Some((_, stock, notify)) = self.pools.iter().find(|(p, ..)| *p == pool) else { return };
+        let mut stock = stock.lock().unwrap_or_else(PoisonError::into_inner);
+        stock.ranges.push_front(ticket..ticket + 1);
+        drop(stock);
+        notify.notify_waiters();
+    }
+
     /// Adds tickets that the master granted.
     pub(crate) fn grant(&self, pool: Pool, tickets: Range<u64>, exhausted: bool) {
         let Some((_, stock, notify)) = self.pools.iter().find(|(p, ..)| *p == pool) else { return };

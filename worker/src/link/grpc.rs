@@ -1,7 +1,10 @@
 //! A connection to a master over gRPC: one TCP connection, two streams.
 
+use super::trust::Tls;
 use super::{Channel, Dial};
+use crate::membership::Unreached;
 use ld_proto::v1::cluster_client::ClusterClient;
+use ld_shared::handshake::{self, Fingerprint, Role, Token, Transcript};
 use ld_shared::message::{FRAME_WINDOW, LINK_QUEUE, RECORD_WINDOW, ToMaster, ToWorker};
 use ld_shared::wire::{self, MAX_MESSAGE};
 use std::future::{Ready, ready};
@@ -10,6 +13,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
+use tokio_rustls::client::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use tonic::codegen::Service;
@@ -23,40 +27,167 @@ const DIAL_WITHIN: Duration = Duration::from_secs(3);
 pub struct GrpcDial {
     /// `HOST:PORT`.
     pub master: String,
+    /// How it knows the master, and the master it.
+    pub credentials: Credentials,
 }
 
-impl Dial for GrpcDial {
-    async fn dial(&mut self) -> Result<Channel, String> {
-        let connected = tokio::time::timeout(DIAL_WITHIN, connect(&self.master)).await;
-        connected.map_err(|_| format!("{} did not answer within {DIAL_WITHIN:?}", self.master))?
+/// How a worker knows its master, and its master it.
+#[derive(Clone, Debug, Default)]
+pub struct Credentials {
+    /// TLS; `None`: everything goes in the clear.
+    pub tls: Option<Tls>,
+    /// What both must know.
+    pub token: Option<Token>,
+}
+
+impl Credentials {
+    /// TLS with the first certificate that is met, no token.
+    pub fn first_use() -> Self {
+        let tls = Tls::new(None, None).expect("there is no file to be wrong");
+        Self { tls: Some(tls), token: None }
     }
 }
 
-async fn connect(master: &str) -> Result<Channel, String> {
-    let tcp = TcpStream::connect(master).await.map_err(|error| error.to_string())?;
-    tcp.set_nodelay(true).map_err(|error| error.to_string())?;
-    let endpoint = Endpoint::from_static("http://master")
-        .initial_stream_window_size(64 * 1024)
-        .initial_connection_window_size(1024 * 1024);
-    let transport = endpoint.connect_with_connector(Once(Some(tcp))).await.map_err(|error| describe(&error))?;
-    let mut client =
-        ClusterClient::new(transport).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE);
+impl Dial for GrpcDial {
+    async fn dial(&mut self) -> Result<Channel, Unreached> {
+        let connected = tokio::time::timeout(DIAL_WITHIN, self.connect()).await;
+        let late = |_| Unreached::seen(format!("{} did not answer within {DIAL_WITHIN:?}", self.master));
+        connected.map_err(late)?
+    }
+}
 
-    let (up, from_shell) = mpsc::channel::<ToMaster>(LINK_QUEUE);
-    let (to_shell, down) = mpsc::channel(LINK_QUEUE);
-    let (control_up, control_out) = mpsc::channel(LINK_QUEUE);
-    // as many frames and batches of records as may be under way, and the attach: beats never wait for room
-    let (results_up, results_out) = mpsc::channel(FRAME_WINDOW + RECORD_WINDOW + 1);
-    // the stream opens only with the first message: the hello must not wait for its answer
-    tokio::spawn(send(from_shell, control_up, results_up.clone()));
-    tokio::spawn(async move {
-        let control = match client.control(ReceiverStream::new(control_out)).await {
-            Ok(control) => control.into_inner(),
-            Err(status) => return drop(to_shell.send(Err(text_of(&status))).await),
+impl GrpcDial {
+    async fn connect(&self) -> Result<Channel, Unreached> {
+        let unreached = |error: io::Error| {
+            let refused = error.kind() == io::ErrorKind::ConnectionRefused;
+            Unreached { refused, ..Unreached::seen(error.to_string()) }
         };
-        receive(client, control, results_up, results_out, to_shell).await;
-    });
-    Ok(Channel { up, down })
+        let tcp = TcpStream::connect(&self.master).await.map_err(unreached)?;
+        tcp.set_nodelay(true).map_err(unreached)?;
+        let (stream, certificate) = match &self.credentials.tls {
+            None => (Io::Left(tcp), Fingerprint::default()),
+            Some(tls) => {
+                let secured = tls.secure(tcp).await.map_err(|why| self.distrusted(&why.text, why.hopeless))?;
+                (Io::Right(secured.0), secured.1)
+            }
+        };
+        // TLS is below: for tonic this is a plain connection
+        let endpoint = Endpoint::from_static("http://master")
+            .initial_stream_window_size(64 * 1024)
+            .initial_connection_window_size(1024 * 1024);
+        let transport = endpoint.connect_with_connector(Once(Some(stream))).await;
+        let transport = transport.map_err(|error| Unreached::seen(describe(&error)))?;
+        let client =
+            ClusterClient::new(transport).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE);
+        let (up, from_shell) = mpsc::channel::<ToMaster>(LINK_QUEUE);
+        let (to_shell, down) = mpsc::channel(LINK_QUEUE);
+        tokio::spawn(self.clone().talk(client, certificate, from_shell, to_shell));
+        Ok(Channel { up, down })
+    }
+
+    /// Greets, then moves messages until one side goes.
+    async fn talk(
+        self,
+        client: Client,
+        certificate: Fingerprint,
+        mut from_shell: mpsc::Receiver<ToMaster>,
+        to_shell: ToShell,
+    ) {
+        let (control_up, control_out) = mpsc::channel(LINK_QUEUE);
+        // as many frames and batches of records as may be under way, and the attach: beats never wait for room
+        let (results_up, results_out) = mpsc::channel(FRAME_WINDOW + RECORD_WINDOW + 1);
+        let greeted = tokio::select! {
+            greeted = self.greet(client.clone(), certificate, &mut from_shell, (&control_up, control_out)) => greeted,
+            () = to_shell.closed() => return,
+        };
+        let (control, first) = match greeted {
+            Ok(greeted) => greeted,
+            // the shell is gone, or will see it
+            Err(why) => return drop(to_shell.send(Err(why)).await),
+        };
+        tokio::spawn(send(from_shell, control_up, results_up.clone()));
+        receive(client, (first, control), results_up, results_out, to_shell).await;
+    }
+
+    /// The handshake of `cluster.proto`. Gives the first message after it, which is no longer part of it.
+    async fn greet(
+        &self,
+        mut client: Client,
+        certificate: Fingerprint,
+        from_shell: &mut mpsc::Receiver<ToMaster>,
+        (up, out): (&mpsc::Sender<wire::v1::FromWorker>, mpsc::Receiver<wire::v1::FromWorker>),
+    ) -> Result<(Control, wire::v1::FromMaster), Unreached> {
+        let gone = || Unreached::seen("it was closed");
+        let Some(ToMaster::Hello(hello)) = from_shell.recv().await else { return Err(gone()) };
+        let worker = handshake::fresh_nonce();
+        // the stream opens only with the first message
+        up.send(wire::hello_to_master(&hello, &worker)).await.map_err(|_| gone())?;
+        let control = client.control(ReceiverStream::new(out)).await;
+        let mut control = control.map_err(|status| self.seen(&status))?.into_inner();
+        let first = control.message().await.map_err(|status| self.seen(&status))?.ok_or_else(gone)?;
+        let Some(challenge) = wire::challenge_from_master(&first) else { return refused(control, first) };
+        let challenge = challenge.map_err(|error| Unreached::seen(error.to_string()))?;
+        let transcript = Transcript { worker, master: challenge.nonce, certificate, version: hello.protocol };
+        let token = self.credentials.token.as_ref().map(Token::secret);
+        if token.is_some() && !challenge.token_needed {
+            let text = "it has no token, so it cannot prove that it is the right one: start it with this worker's LD_TOKEN or --token-file";
+            return Err(self.distrusted(text, true));
+        }
+        let proof = wire::Proof {
+            token: token.map(|token| transcript.prove(Role::Worker, token)).unwrap_or_default(),
+            session: hello.returning.map(|r| transcript.prove(Role::Session, &r.secret)).unwrap_or_default(),
+        };
+        up.send(wire::proof_to_master(proof)).await.map_err(|_| gone())?;
+        let second = control.message().await.map_err(|status| self.seen(&status))?.ok_or_else(gone)?;
+        let Some(proof) = wire::proof_from_master(&second) else { return refused(control, second) };
+        if token.is_some_and(|token| !transcript.is_proof(Role::Master, token, proof)) {
+            let text = "it does not know this worker's token: somebody may stand between them";
+            return Err(self.distrusted(text, true));
+        }
+        if self.credentials.tls.as_ref().is_some_and(|tls| tls.trust(certificate)) {
+            tracing::info!(
+                "trusting the master's certificate {certificate} for as long as this process lives, because it is \
+                 the first; to name it: --ca-fingerprint {certificate}"
+            );
+        }
+        Ok((control, second))
+    }
+
+    fn distrusted(&self, text: &str, hopeless: bool) -> Unreached {
+        let seen = if hopeless {
+            format!("this worker does not trust the master {}: {text}", self.master)
+        } else {
+            text.to_owned()
+        };
+        Unreached { hopeless, ..Unreached::seen(seen) }
+    }
+
+    /// What ended a stream. TLS 1.3 tells only after its handshake that a certificate was wanted.
+    fn seen(&self, status: &Status) -> Unreached {
+        let text = text_of(status);
+        if text.contains("CertificateRequired") {
+            let text = "it wants a certificate of this worker's: give it one that its --tls-client-ca signed by --tls-cert CERT,KEY";
+            return Unreached {
+                hopeless: true,
+                ..Unreached::seen(format!("the master {} refused this worker: {text}", self.master))
+            };
+        }
+        Unreached::seen(text)
+    }
+}
+
+type Client = ClusterClient<tonic::transport::Channel>;
+type Control = tonic::Streaming<wire::v1::FromMaster>;
+type ToShell = mpsc::Sender<Result<ToWorker, Unreached>>;
+type Io = tokio_util::either::Either<TcpStream, TlsStream<TcpStream>>;
+
+/// The only message that may come before the handshake is over is a refusal: a welcome without proof
+/// lets nobody in.
+fn refused(control: Control, message: wire::v1::FromMaster) -> Result<(Control, wire::v1::FromMaster), Unreached> {
+    match wire::control_from_master(message.clone()) {
+        Ok(ToWorker::Refused(_)) => Ok((control, message)),
+        _ => Err(Unreached::seen("it does not keep to the handshake of cluster.proto")),
+    }
 }
 
 /// Splits what the shell says over the two streams.
@@ -81,22 +212,19 @@ async fn send(
 
 /// Joins what the master says on both streams.
 async fn receive(
-    client: ClusterClient<tonic::transport::Channel>,
-    mut control: tonic::Streaming<wire::v1::FromMaster>,
+    client: Client,
+    (first, mut control): (wire::v1::FromMaster, Control),
     results_up: mpsc::Sender<wire::v1::ResultsFromWorker>,
     results_out: mpsc::Receiver<wire::v1::ResultsFromWorker>,
-    to_shell: mpsc::Sender<Result<ToWorker, String>>,
+    to_shell: ToShell,
 ) {
     let mut unopened = Some((results_up, results_out));
+    let mut next = Ok(Some(first));
     loop {
-        let message = tokio::select! {
-            message = control.message() => message,
-            () = to_shell.closed() => return,
-        };
-        let message = match message {
-            Ok(Some(message)) => wire::control_from_master(message).map_err(|error| error.to_string()),
+        let message = match next {
+            Ok(Some(message)) => wire::control_from_master(message).map_err(|error| Unreached::seen(error.to_string())),
             Ok(None) => return,
-            Err(status) => Err(text_of(&status)),
+            Err(status) => Err(Unreached::seen(text_of(&status))),
         };
         if let Ok(ToWorker::Welcome { session, secret, .. }) = &message
             && let Some((up, out)) = unopened.take()
@@ -110,7 +238,7 @@ async fn receive(
                 let acks = client.results(ReceiverStream::new(out)).await;
                 let mut acks = match acks {
                     Ok(acks) => acks.into_inner(),
-                    Err(status) => return drop(to_shell.send(Err(text_of(&status))).await),
+                    Err(status) => return drop(to_shell.send(Err(Unreached::seen(text_of(&status)))).await),
                 };
                 loop {
                     let message = tokio::select! {
@@ -118,9 +246,11 @@ async fn receive(
                         () = to_shell.closed() => return,
                     };
                     let message = match message {
-                        Ok(Some(message)) => wire::results_from_master(message).map_err(|error| error.to_string()),
+                        Ok(Some(message)) => {
+                            wire::results_from_master(message).map_err(|error| Unreached::seen(error.to_string()))
+                        }
                         Ok(None) => return,
-                        Err(status) => Err(text_of(&status)),
+                        Err(status) => Err(Unreached::seen(text_of(&status))),
                     };
                     let failed = message.is_err();
                     if to_shell.send(message).await.is_err() || failed {
@@ -133,10 +263,17 @@ async fn receive(
         if to_shell.send(message).await.is_err() || failed {
             return;
         }
+        next = tokio::select! {
+            message = control.message() => message,
+            () = to_shell.closed() => return,
+        };
     }
 }
 
 fn text_of(status: &Status) -> String {
+    if let Some(source) = std::error::Error::source(status) {
+        return describe(source);
+    }
     if status.message().is_empty() { status.code().to_string() } else { status.message().to_owned() }
 }
 
@@ -152,10 +289,10 @@ fn describe(error: &dyn std::error::Error) -> String {
 
 /// Hands out one connection once: tonic would otherwise reconnect behind our back, and a second
 /// connection is a second worker.
-struct Once(Option<TcpStream>);
+struct Once(Option<Io>);
 
 impl Service<Uri> for Once {
-    type Response = hyper_util::rt::TokioIo<TcpStream>;
+    type Response = hyper_util::rt::TokioIo<Io>;
     type Error = io::Error;
     type Future = Ready<Result<Self::Response, io::Error>>;
 
@@ -164,7 +301,7 @@ impl Service<Uri> for Once {
     }
 
     fn call(&mut self, _uri: Uri) -> Self::Future {
-        let tcp = self.0.take().ok_or_else(|| io::Error::other("the connection ended"));
-        ready(tcp.map(hyper_util::rt::TokioIo::new))
+        let stream = self.0.take().ok_or_else(|| io::Error::other("the connection ended"));
+        ready(stream.map(hyper_util::rt::TokioIo::new))
     }
 }

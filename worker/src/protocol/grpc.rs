@@ -149,7 +149,7 @@ impl Protocol for Grpc {
             Some(Channels::Pool(size)) => Connections::Shared(size),
             None => scenario.connections,
         };
-        let opener = Opener { dialer: Dialer::default(), tls, connect_timeout: scenario.connect_timeout };
+        let opener = Opener { dialer: Dialer::of(&core.plan), tls, connect_timeout: scenario.connect_timeout };
         Ok(Self {
             scenario: scenario.clone(),
             opener: Rc::new(opener),

@@ -148,7 +148,7 @@ impl Protocol for Http {
         let tls = TlsSettings::new(&scenario.tls, &core.blobs).map_err(|error| PrepareError(error.to_string()))?;
         Ok(Self {
             scenario: scenario.clone(),
-            dialer: Dialer::default(),
+            dialer: Dialer::of(&core.plan),
             origins: Origins::default(),
             tls,
             pool: OnceCell::new(),
@@ -266,6 +266,15 @@ impl Protocol for Http {
     fn end_iteration(&self, session: &mut Session) {
         if self.scenario.connections == Connections::PerIteration {
             *session = Session::default();
+        }
+    }
+
+    fn hang_up(&self, session: &mut Session) {
+        // its cookies stay
+        session.kept.clear();
+        session.links.clear();
+        if let Some(Some(pool)) = self.pool.get() {
+            pool.close_idle();
         }
     }
 }

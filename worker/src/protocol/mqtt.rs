@@ -32,8 +32,8 @@ use serde_json::{Map, Value};
 use session::Connection;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 use task::{Request, Ways};
 
@@ -81,7 +81,7 @@ impl Protocol for Mqtt {
         let tls = TlsSettings::new(&scenario.tls, &core.blobs).map_err(|error| PrepareError(error.to_string()))?;
         Ok(Self {
             scenario: scenario.clone(),
-            dialer: Dialer::default(),
+            dialer: Dialer::of(&core.plan),
             tls,
             receives: Cell::new(false),
             spare: RefCell::default(),
@@ -179,16 +179,20 @@ impl Mqtt {
     }
 
     /// A client id that no other user of the test has: the core's first lane, which no other core of
-    /// the cluster owns, and a count of this process, shuffled by the test's seed.
+    /// the cluster owns now, a mark of this process, for lanes may move to another one, and a count of
+    /// it, shuffled by the test's seed.
     fn client_id(&self) -> String {
+        // every broker takes 23 bytes
+        const BITS: u64 = (1 << 44) - 1;
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let lane = u32::from(self.core.lanes.borrow().first().copied().unwrap_or(0));
-        let number = lane << 16 | (COUNT.fetch_add(1, Ordering::Relaxed) & 0xffff);
-        let seed = self.core.plan.seed;
+        static PROCESS: LazyLock<u16> = LazyLock::new(rand::random);
+        let lane = u64::from(self.core.lanes.borrow().first().copied().unwrap_or(0));
+        let count = u64::from(COUNT.fetch_add(1, Ordering::Relaxed) & 0xffff);
+        let number = lane << 30 | u64::from(*PROCESS & 0x3fff) << 16 | count;
         // each step can be undone, so that different numbers stay different
-        let mut id = (number ^ (seed ^ seed >> 32) as u32).wrapping_mul(0x9e37_79b1);
-        id ^= id >> 15;
-        format!("loaddensity-{:08x}", id.wrapping_mul(0x85eb_ca77))
+        let mut id = (number ^ self.core.plan.seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) & BITS;
+        id ^= id >> 22;
+        format!("loaddensity-{:011x}", id.wrapping_mul(0xbf58_476d_1ce4_e5b9) & BITS)
     }
 
     async fn exchange(

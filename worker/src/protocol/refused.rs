@@ -63,4 +63,6 @@ impl Users for RefusedSteps {
     }
 
     fn end_iteration(&self, _session: &mut dyn Any) {}
+
+    fn hang_up(&self, _session: &mut dyn Any) {}
 }

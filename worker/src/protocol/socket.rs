@@ -105,7 +105,7 @@ impl Protocol for Socket {
 
     fn new(core: Rc<CoreContext>, scenario: &ScenarioPlan) -> Result<Self, PrepareError> {
         let tls = TlsSettings::new(&scenario.tls, &core.blobs).map_err(|error| PrepareError(error.to_string()))?;
-        Ok(Self { scenario: scenario.clone(), dialer: Dialer::default(), tls, core })
+        Ok(Self { scenario: scenario.clone(), dialer: Dialer::of(&core.plan), tls, core })
     }
 
     fn compile(&self, task: &TaskPlan) -> Result<Step, PrepareError> {

@@ -80,7 +80,13 @@ impl Protocol for Sse {
 
     fn new(core: Rc<CoreContext>, scenario: &ScenarioPlan) -> Result<Self, PrepareError> {
         let tls = TlsSettings::new(&scenario.tls, &core.blobs).map_err(|error| PrepareError(error.to_string()))?;
-        Ok(Self { scenario: scenario.clone(), dialer: Dialer::default(), requests: Requests::default(), tls, core })
+        Ok(Self {
+            scenario: scenario.clone(),
+            dialer: Dialer::of(&core.plan),
+            requests: Requests::default(),
+            tls,
+            core,
+        })
     }
 
     fn compile(&self, task: &TaskPlan) -> Result<Task, PrepareError> {

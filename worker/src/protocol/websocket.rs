@@ -140,7 +140,7 @@ impl Protocol for WebSocket {
             parsed.is_ok_and(|fields| matches!(fields.method, Method::Recv | Method::SendRecv))
         };
         let keeps = scenario.all_tasks().any(receives);
-        Ok(Self { core, scenario: scenario.clone(), dialer: Dialer::default(), tls, keeps })
+        Ok(Self { scenario: scenario.clone(), dialer: Dialer::of(&core.plan), tls, keeps, core })
     }
 
     fn compile(&self, task: &TaskPlan) -> Result<Task, PrepareError> {

@@ -1,8 +1,9 @@
 //! What a closed run measured.
 
 use super::super::assign::own_due;
+use super::super::handover::{Tenures, nobodys};
 use super::super::ledger::SessionLedger;
-use super::super::loss::{Known, bound};
+use super::super::loss::{Known, bound, due};
 use super::{Coordinator, Participant, RunError, Stage, State};
 use crate::run::{Ending, Event, Loss, Measured, WorkerResult};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -26,22 +27,32 @@ impl Coordinator {
         let ran = closed_at.since(t0);
         let end = self.starting_ended(ran.into());
         let mut odometers = Odometers::default();
-        let mut lost = [0; Phase::COUNT];
+        let mut lost_by_phase = [0; Phase::COUNT];
         let (mut workers, mut losses) = (Vec::new(), Vec::new());
         for (session, participant) in self.participants.clone() {
             let fate = self.fate(session, &participant, end);
             odometers.add(&fate.odometers);
-            for (sum, part) in lost.iter_mut().zip(fate.lost) {
+            for (sum, part) in lost_by_phase.iter_mut().zip(fate.lost) {
                 *sum += part;
             }
             for (second, row) in fate.nobody {
                 self.ledger.add_row(second, &row);
             }
+            losses.extend(self.absences(&participant));
             losses.extend(fate.loss);
             workers.push(self.worker(session, &participant, &fate.odometers));
         }
-        let everybody_lost = self.participants.values().all(|p| matches!(p.stage, Stage::Lost { .. }));
-        let ending = if everybody_lost && self.stopped_at.is_none() {
+        let fate = self.nobodys(end);
+        odometers.add(&fate.odometers);
+        for (second, row) in fate.nobody {
+            self.ledger.add_row(second, &row);
+        }
+        let lost = |p: &Participant| matches!(p.stage, Stage::Lost { .. });
+        let gone = |p: &Participant| lost(p) || matches!(p.stage, Stage::Left { .. });
+        let everybody_lost = self.participants.values().all(gone) && self.participants.values().any(lost);
+        let ending = if let Some(failed) = self.failed.clone() {
+            Ending::Failed(failed)
+        } else if everybody_lost && self.stopped_at.is_none() {
             let names: Vec<String> = self.participants.values().map(|p| p.name.to_string()).collect();
             Ending::Failed(format!("all workers were lost: {}", names.join(", ")))
         } else if self.stopped_by_rule {
@@ -57,6 +68,7 @@ impl Coordinator {
         Ok(Measured {
             run: self.spec.run.clone(),
             plan: self.spec.plan.clone(),
+            program: self.program.clone(),
             plan_digest: self.spec.digest.clone(),
             mode: if self.spec.local { "local" } else { "cluster" },
             started_at: wall - TimeDelta::nanoseconds(ran.as_nanos() as i64),
@@ -67,8 +79,8 @@ impl Coordinator {
             timeline,
             blocks: self.ledger.blocks().clone(),
             odometers,
-            lost: lost.iter().sum(),
-            lost_by_phase: lost,
+            lost: lost_by_phase.iter().sum(),
+            lost_by_phase,
             workers,
             losses,
             events: self.events.iter().cloned().chain(shortage).collect(),
@@ -121,16 +133,22 @@ impl Coordinator {
         let ledger = self.ledger.session(session).cloned().unwrap_or_default();
         let mut fate = Fate { odometers: ledger.odometers, ..Fate::default() };
         match &participant.stage {
-            Stage::Lost { until, how, .. } => self.settle_lost(participant, &ledger, (*until, how, end), &mut fate),
+            Stage::Lost { until, how, .. } if participant.tenures.newest().is_some() => {
+                self.settle_lost(participant, &ledger, (*until, how, end), &mut fate);
+            }
             Stage::Left { at } => {
                 // its share was nobody's from its last start on
                 let from = ledger.sealed_at.min(*at).min(end);
-                self.settle_nobody(participant, (from, end), &mut fate);
+                self.settle_unstarted(participant, from, &mut fate);
+                self.settle_nobody((from, end), |from, to| due(&self.load, &participant.tenures, from, to), &mut fate);
                 let reason = "it left before the end; its share was not taken over".to_owned();
+                let to = taken_over(participant, from).unwrap_or(end);
+                let reason = if to < end { "it left before the end".to_owned() } else { reason };
                 let planned = planned(&fate);
-                fate.loss = Some(loss(participant, (from, end), (planned, 0), 0, reason));
+                fate.loss = Some(loss(participant, (from, to), (planned, 0), 0, reason));
             }
-            Stage::Asked | Stage::Ready(_) | Stage::Armed(_) | Stage::Finished => {}
+            Stage::Finished => self.settle_unstarted(participant, end, &mut fate),
+            Stage::Asked | Stage::Ready | Stage::Armed(_) | Stage::Lost { .. } => {}
         }
         fate
     }
@@ -142,7 +160,7 @@ impl Coordinator {
         (until, how, end): (RunTime, &str, RunTime),
         fate: &mut Fate,
     ) {
-        let plan = &self.spec.plan;
+        let plan = &self.load;
         let until = until.min(last_start(plan));
         let started = |o: &Odometers| o.of_requests().iter().map(|p| p.requests_started).sum::<u64>();
         let iterations =
@@ -162,11 +180,10 @@ impl Coordinator {
             iterations: iterations(&newest),
             reported_at,
             until,
-            top_rate: participant.top_rate,
+            top_rate: self.top_rate(participant),
             users: ledger.users_max.max(participant.beat.as_ref().map_or(0, |beat| beat.users)),
         };
-        let Some(share) = &participant.share else { return };
-        let total = bound(plan, &share.lanes, &known);
+        let total = bound(plan, &participant.tenures, &known);
         // what is certain belongs to its phase, the rest to the phase in which it could have begun
         let mut rest = total;
         fate.odometers = newest;
@@ -188,7 +205,7 @@ impl Coordinator {
         let before_plan_end = until < end;
         // arrivals between the report and `until` are in doubt: they count as started
         for (from, to, phase) in phases(plan.warmup, RunTime(0), until) {
-            let own: u64 = plan.scenarios.iter().map(|s| own_due(plan, s, &share.lanes, from, to)).sum();
+            let own = due(plan, &participant.tenures, from, to);
             let odometer = &mut fate.odometers.phases[phase.index()];
             let dropped: u64 = odometer.dropped.iter().sum();
             if own > odometer.iterations + dropped {
@@ -197,22 +214,40 @@ impl Coordinator {
             odometer.due = odometer.iterations + dropped;
         }
         if before_plan_end {
-            self.settle_nobody(participant, (until, end), fate);
+            self.settle_nobody((until, end), |from, to| due(plan, &participant.tenures, from, to), fate);
         }
-        let to = if before_plan_end { end } else { until };
+        let taken_over = taken_over(participant, until).filter(|from| *from < end);
+        let to = if before_plan_end { taken_over.unwrap_or(end) } else { until };
         let planned = planned(fate);
         let certain = known.started.saturating_sub(known.settled);
-        let reason = format!(
-            "{how}; {certain} of the requests it had started by its last report are unaccounted for; \
-             its share was not taken over"
+        let then = taken_over.map_or_else(
+            || "its share was not taken over".to_owned(),
+            |from| format!("its share was taken over at {:.1} s", from.as_secs()),
         );
+        let reason =
+            format!("{how}; {certain} of the requests it had started by its last report are unaccounted for; {then}");
         fate.loss = Some(loss(participant, (until, to), (planned, 0), total, reason));
     }
 
+    /// Highest rate of starts of a worker: what it has shown, and what others have by as many lanes. One
+    /// that fell silent early has shown too little. Beats of another master's time are not known; then
+    /// frames tell at least the average.
+    fn top_rate(&self, participant: &Participant) -> f64 {
+        let average = |ledger: &SessionLedger| {
+            let started: u64 = ledger.odometers.of_requests().iter().map(|p| p.requests_started).sum();
+            started as f64 / f64::from(ledger.to_second.max(1))
+        };
+        let by_lane = |(session, p): (&SessionId, &Participant)| {
+            let rate = self.ledger.session(*session).map_or(0.0, average).max(p.top_rate);
+            rate / p.tenures.most_lanes().max(1) as f64
+        };
+        let by_lane = self.participants.iter().map(by_lane).fold(0.0, f64::max);
+        participant.top_rate.max(by_lane * participant.tenures.most_lanes() as f64)
+    }
+
     /// Arrivals that are due in a span in which nobody owned the lanes.
-    fn settle_nobody(&self, participant: &Participant, (from, to): (RunTime, RunTime), fate: &mut Fate) {
-        let plan = &self.spec.plan;
-        let Some(share) = &participant.share else { return };
+    fn settle_nobody(&self, (from, to): (RunTime, RunTime), due: impl Fn(RunTime, RunTime) -> u64, fate: &mut Fate) {
+        let plan = &self.load;
         if !plan.scenarios.iter().any(|s| matches!(s.load, Load::Open(_))) {
             return;
         }
@@ -221,7 +256,7 @@ impl Coordinator {
             let mut at = from;
             while at < to {
                 let next = RunTime((at.0 / SECOND + 1) * SECOND).min(to);
-                let due: u64 = plan.scenarios.iter().map(|s| own_due(plan, s, &share.lanes, at, next)).sum();
+                let due = due(at, next);
                 let odometer = &mut fate.odometers.phases[phase.index()];
                 odometer.due += due;
                 odometer.dropped[reason] += due;
@@ -231,6 +266,52 @@ impl Coordinator {
                 at = next;
             }
         }
+    }
+
+    /// Arrivals that were due on lanes while they had no owner at all.
+    fn nobodys(&self, end: RunTime) -> Fate {
+        let plan = &self.load;
+        let mut fate = Fate::default();
+        let tenures: Vec<&Tenures> = self.participants.values().map(|p| &p.tenures).collect();
+        for (from, to, lanes) in nobodys(&tenures, end) {
+            let due = |from, to| plan.scenarios.iter().map(|s| own_due(plan, s, &lanes, from, to)).sum();
+            self.settle_nobody((from, to), due, &mut fate);
+        }
+        fate
+    }
+
+    /// Arrivals that a worker owned until `sealed` and has not counted: due when it had stopped starting
+    /// and not yet sealed its last span, or on lanes that it was given when it had finished.
+    fn settle_unstarted(&self, participant: &Participant, sealed: RunTime, fate: &mut Fate) {
+        let plan = &self.load;
+        // in the closed model iterations are due when they start
+        if plan.scenarios.iter().any(|s| matches!(s.load, Load::Closed(_))) {
+            return;
+        }
+        let reason = DropReason::NoOwner.index();
+        for (from, to, phase) in phases(plan.warmup, RunTime(0), sealed) {
+            let own = due(plan, &participant.tenures, from, to);
+            let odometer = &mut fate.odometers.phases[phase.index()];
+            let missing = own.saturating_sub(odometer.due);
+            odometer.due += missing;
+            odometer.dropped[reason] += missing;
+            let mut row = Row::default();
+            row.dropped[reason] = missing;
+            fate.nobody.push((to.second(), row));
+        }
+    }
+
+    /// Spans in which a worker was lost before it came back and delivered what it had measured: its own
+    /// counters say what nobody started.
+    fn absences(&self, participant: &Participant) -> Vec<Loss> {
+        let spans = participant.absences.iter().map(|absence| {
+            let to = taken_over(participant, absence.from).map_or(absence.to, |taken| taken.min(absence.to));
+            let planned = due(&self.load, &participant.tenures, absence.from, to);
+            let back = absence.to.as_secs();
+            let reason = format!("{}; it came back at {back:.1} s with what it had measured", absence.how);
+            loss(participant, (absence.from, to), (planned, 0), 0, reason)
+        });
+        spans.collect()
     }
 
     fn worker(&self, session: SessionId, participant: &Participant, odometers: &Odometers) -> WorkerResult {
@@ -265,6 +346,11 @@ struct Fate {
     /// Starts that nobody made, by second.
     nobody: Vec<(u32, Row)>,
     loss: Option<Loss>,
+}
+
+/// When others took over what a worker owned at `from`.
+fn taken_over(participant: &Participant, from: RunTime) -> Option<RunTime> {
+    participant.tenures.next_after(from)
 }
 
 fn planned(fate: &Fate) -> u64 {

@@ -1,11 +1,10 @@
 //! Rules that are judged while the run goes on, and what the first breach of one that aborts does.
 
-use super::super::assign::own_due;
+use super::super::loss::due;
 use super::super::rule_watch::Breach;
 use super::{Coordinator, Effect, Participant, Stage, State};
 use crate::run::thresholds;
 use ld_shared::id::SessionId;
-use ld_shared::load::Load;
 use ld_shared::message::ToWorker;
 use ld_shared::time::{Mono, RunTime, SECOND};
 use std::time::Duration;
@@ -72,17 +71,15 @@ impl Coordinator {
         match &participant.stage {
             Stage::Lost { until, .. } => Some(*until),
             Stage::Left { at } => Some(self.ledger.session(session).map_or(*at, |ledger| ledger.sealed_at.min(*at))),
-            Stage::Asked | Stage::Ready(_) | Stage::Armed(_) | Stage::Finished => None,
+            Stage::Asked | Stage::Ready | Stage::Armed(_) | Stage::Finished => None,
         }
     }
 
     /// Iterations of the main phase that a worker's share had due in a second, from `gone` on.
     fn due_in(&self, second: u32, gone: RunTime, participant: &Participant) -> u64 {
-        let plan = &self.spec.plan;
-        let Some(share) = &participant.share else { return 0 };
+        let plan = &self.load;
         let from = RunTime(u64::from(second) * SECOND).max(gone).max(plan.warmup);
         let to = RunTime((u64::from(second) + 1) * SECOND);
-        let open = plan.scenarios.iter().filter(|scenario| matches!(scenario.load, Load::Open(_)));
-        if from >= to { 0 } else { open.map(|scenario| own_due(plan, scenario, &share.lanes, from, to)).sum() }
+        due(plan, &participant.tenures, from, to)
     }
 }

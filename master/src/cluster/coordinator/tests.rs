@@ -38,6 +38,7 @@ impl World {
             allow_missing: false,
             thresholds,
             local: false,
+            one_worker: false,
         };
         let now = Mono(1_000 * SECOND);
         let coordinator = Coordinator::new(now, spec);
@@ -53,7 +54,8 @@ impl World {
     }
 
     fn join(&mut self) {
-        let hello = Hello { protocol: PROTOCOL_VERSION, build: "t".into(), name: "w".into(), cores: 1 };
+        let hello =
+            Hello { protocol: PROTOCOL_VERSION, build: "t".into(), name: "w".into(), cores: 1, returning: None };
         let (session, _) = self.registry.join(self.now, &hello).unwrap();
         self.sent.insert(session, (0, 0));
         self.tell(Event::Joined);
@@ -113,21 +115,70 @@ impl World {
         self.say(session, ToMaster::Beat(Beat { number: 1, sent_at: Mono(0), clock: None, run: Some(run) }));
     }
 
-    fn lose(&mut self, session: u64) {
+    fn lose(&mut self, session: u64, silent: bool) {
         let session = SessionId(session);
         if self.registry.member(session).is_some() {
-            self.tell(Event::Lost { session, until: self.now, how: "reset".into() });
-            self.registry.leave(session);
+            self.tell(Event::Lost { session, until: self.now, silent, how: "reset".into() });
+            self.registry.lose(session);
         }
+    }
+
+    fn come_back(&mut self, session: u64) {
+        let session = SessionId(session);
+        let hello =
+            Hello { protocol: PROTOCOL_VERSION, build: "t".into(), name: "w".into(), cores: 1, returning: None };
+        if self.coordinator.may_return(session) {
+            self.registry.rejoin(self.now, session, &hello);
+            self.tell(Event::Returned(session));
+        }
+    }
+
+    fn confirm(&mut self, session: u64) {
+        let epoch = self.coordinator.epoch;
+        let run = self.run();
+        self.say(session, ToMaster::Assigned { run, epoch });
+    }
+
+    fn get_ready(&mut self, session: u64) {
+        let run = self.run();
+        self.say(session, ToMaster::Ready { run, cores: 1, capacity: 10_000 });
     }
 
     fn check(&self) {
         assert!(self.coordinator.is_closed() == self.coordinator.deadline().is_none());
         let mut union = LaneSet::empty();
-        for session in 1..=WORKERS {
-            if let Some(lanes) = self.coordinator.lanes_of(SessionId(session)) {
+        for session in self.sent.keys() {
+            if let Some(lanes) = self.coordinator.lanes_of(*session) {
                 assert!(union.is_disjoint(lanes));
                 union.extend(lanes);
+            }
+        }
+        let State::Running { .. } = self.coordinator.state else { return };
+        // and in the end every lane has one, or is known to have none
+        if self.coordinator.nobody_works(self.now) || self.coordinator.handover.is_some() {
+            return;
+        }
+        union.extend(&self.coordinator.unowned.lanes);
+        let finished = self.coordinator.participants.values().filter(|p| p.stage == Stage::Finished);
+        finished.for_each(|p| union.extend(&p.tenures.part().lanes));
+        assert_eq!(union, LaneSet::full());
+    }
+
+    /// At no instant has a lane two owners.
+    fn check_history(&self) {
+        let mut owned = Vec::new();
+        for participant in self.coordinator.participants.values() {
+            let until = match &participant.stage {
+                Stage::Lost { until, .. } => *until,
+                _ => RunTime::MAX,
+            };
+            owned.extend(
+                participant.tenures.within(RunTime(0), until).map(|(from, to, lanes)| (from, to, lanes.clone())),
+            );
+        }
+        for (i, (from, to, lanes)) in owned.iter().enumerate() {
+            for (other_from, other_to, other) in &owned[i + 1..] {
+                assert!(from.max(other_from) >= to.min(other_to) || lanes.is_disjoint(other));
             }
         }
     }
@@ -139,7 +190,7 @@ proptest! {
         open_model: bool,
         ruled: bool,
         orderly in 0usize..4,
-        events in prop::collection::vec((0u8..9, 1u64..=WORKERS, 0u64..50, 0u64..1_500), 0..120),
+        events in prop::collection::vec((0u8..14, 1u64..=WORKERS + 2, 0u64..50, 0u64..1_500), 0..120),
     ) {
         let rule = |text: &str| Threshold::parse(text).unwrap().aborting().unwrap();
         let rules = if ruled { vec![rule("count < 200 over 2s"), rule("failures == 0"), rule("dropped < 9 over 1s")] } else { vec![] };
@@ -156,7 +207,11 @@ proptest! {
                 0 => world.frame(session, n, false),
                 1 => world.frame(session, n, true),
                 2 => world.beat(session, n),
-                3 if n < 5 => world.lose(session),
+                3 if n < 8 => world.lose(session, n % 2 == 0),
+                9 => world.come_back(session),
+                10 | 11 => world.confirm(session),
+                12 if world.sent.len() < WORKERS as usize + 2 => world.join(),
+                13 => world.get_ready(session),
                 4 if n < 2 => world.tell(Event::Stop),
                 5 if n < 2 => world.tell(Event::Abort),
                 6 if n < 2 => world.say(session, ToMaster::Goodbye { text: "bye".into() }),
@@ -167,6 +222,7 @@ proptest! {
             }
             world.check();
         }
+        world.check_history();
         // nobody says anything any more: deadlines alone must end it
         while let Some(deadline) = world.coordinator.deadline() {
             world.now = world.now.max(deadline);
@@ -281,7 +337,7 @@ fn a_worker_that_is_lost_holds_no_window_up() {
         (2..=WORKERS).for_each(|session| world.frame_of(session, (10, 300_000), false));
     }
     assert_eq!(stops(&world), 0);
-    world.lose(1);
+    world.lose(1, false);
     assert_eq!(stops(&world), WORKERS as usize - 1);
 }
 
@@ -291,4 +347,112 @@ fn a_rule_that_does_not_abort_stops_nothing() {
     world.coordinator.watch = Watch::new(&[Threshold::parse("p95 < 200ms over 2s").unwrap()], RunTime(0));
     (0..4).for_each(|_| second(&mut world, Some(1)));
     assert_eq!(stops(&world), 0);
+}
+
+fn lanes(world: &World, session: u64) -> usize {
+    world.coordinator.lanes_of(SessionId(session)).map_or(0, LaneSet::len)
+}
+
+#[test]
+fn a_lost_workers_share_goes_to_the_others_and_back_when_it_returns() {
+    let mut world = running(&[]);
+    second(&mut world, None);
+    world.now = world.now.after(Duration::from_secs(3));
+    world.lose(1, true);
+    assert_eq!((lanes(&world, 1), lanes(&world, 2) + lanes(&world, 3)), (0, 16_384));
+    let assigned = |world: &World, of: u64| {
+        let shards = world.effects.iter().filter_map(|effect| match effect {
+            Effect::Send(session, ToWorker::Assign { shard, .. }) if session.0 == of => Some((**shard).clone()),
+            _ => None,
+        });
+        shards.collect::<Vec<_>>()
+    };
+    // soon, but not before they can know
+    let taken = assigned(&world, 2).pop().unwrap();
+    let from = taken.from.as_secs() - world.coordinator.run_now(world.now).as_secs();
+    assert!((0.2..0.31).contains(&from), "{from}");
+
+    world.now = world.now.after(Duration::from_secs(8));
+    world.come_back(1);
+    // it is told first that it owns nothing any more, from the very instant at which others took over
+    let told = assigned(&world, 1).remove(0);
+    assert_eq!((told.lanes.len(), told.from), (0, taken.from));
+    // the others are asked to give up; until they have confirmed, it gets nothing
+    assert_eq!(lanes(&world, 1), 0);
+    world.confirm(2);
+    assert_eq!(lanes(&world, 1), 0);
+    world.confirm(3);
+    assert!((5_400..5_500).contains(&lanes(&world, 1)), "{}", lanes(&world, 1));
+    let given = assigned(&world, 1).pop().unwrap();
+    assert_eq!(given.from, assigned(&world, 2).pop().unwrap().from);
+    world.check();
+}
+
+#[test]
+fn who_joins_in_mid_run_gets_a_share() {
+    let mut world = running(&[]);
+    second(&mut world, None);
+    world.join();
+    world.get_ready(4);
+    (1..=WORKERS).for_each(|session| world.confirm(session));
+    assert_eq!(lanes(&world, 4), 4_096);
+    let armed = world.effects.iter().any(|e| matches!(e, Effect::Send(SessionId(4), ToWorker::Arm { .. })));
+    assert!(armed);
+    // one that dies before it could begin leaves its share to the others
+    world.lose(4, false);
+    assert_eq!((1..=WORKERS).map(|session| lanes(&world, session)).sum::<usize>(), 16_384);
+}
+
+#[test]
+fn policies_of_loss() {
+    let with = |policy| {
+        let mut world = running(&[]);
+        let plan = Arc::make_mut(&mut world.coordinator.spec.plan);
+        plan.on_worker_loss = policy;
+        world.lose(1, true);
+        world
+    };
+    let world = with(ld_shared::plan::WorkerLoss::Degrade);
+    assert!((5_400..5_500).contains(&lanes(&world, 2)), "{}", lanes(&world, 2));
+    let mut world = with(ld_shared::plan::WorkerLoss::Abort);
+    (2..=WORKERS).for_each(|session| world.frame(session, 1, true));
+    let ending = world.coordinator.measured(chrono::DateTime::UNIX_EPOCH).unwrap().ending;
+    assert!(matches!(ending, crate::run::Ending::Failed(text) if text.contains("on_worker_loss")));
+}
+
+#[test]
+fn load_is_changed_by_everybody_at_one_instant_and_told_to_who_joins_or_returns() {
+    let mut world = running(&[]);
+    second(&mut world, None);
+    let refused = |world: &World, what| world.coordinator.may_change(what).unwrap_err().to_string();
+    assert_eq!(refused(&world, What::SetUsers { scenario: 1, users: 5 }), "there is no scenario number 1");
+    assert_eq!(refused(&world, What::SetRate { scenario: 0, rate: 5.0 }), "scenario `s0` goes by users: set that");
+    assert_eq!(refused(&world, What::Resume), "the test is not paused");
+    let many = refused(&world, What::SetUsers { scenario: 0, users: 1_000_000 });
+    assert_eq!(many, "that needs 1000000 connections at once, and the workers can open 30000");
+    world.effects.clear();
+    world.tell(Event::Change(What::SetUsers { scenario: 0, users: 60 }, "ann".into()));
+    world.tell(Event::Change(What::Pause, "ann".into()));
+    let told = |world: &World, of: u64| {
+        let programs = world.effects.iter().filter_map(|effect| match effect {
+            Effect::Send(session, ToWorker::Program { program, .. }) if session.0 == of => Some(program.clone()),
+            _ => None,
+        });
+        programs.last()
+    };
+    let program = told(&world, 1).unwrap();
+    assert_eq!((told(&world, 2), told(&world, 3)), (Some(program.clone()), Some(program.clone())));
+    let at = program.changes()[0].at.as_secs() - world.coordinator.run_now(world.now).as_secs();
+    assert!((0.5..0.6).contains(&at), "{at}");
+    let event = &world.coordinator.events[0];
+    assert!(event.what.starts_with("users of `s0` set to 60 from 1."), "{}", event.what);
+    assert_eq!(event.by, "ann");
+    world.join();
+    world.get_ready(4);
+    (1..=WORKERS).for_each(|session| world.confirm(session));
+    assert_eq!(told(&world, 4), Some(program.clone()));
+    world.effects.clear();
+    world.lose(1, true);
+    world.come_back(1);
+    assert_eq!(told(&world, 1), Some(program));
 }

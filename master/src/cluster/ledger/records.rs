@@ -31,13 +31,13 @@ impl Sampler {
         Self { keep, most_bytes, kept: BTreeMap::new(), bytes: 0, cut: u64::MAX }
     }
 
-    pub(super) fn offer(&mut self, record: Record) {
+    pub(super) fn offer(&mut self, record: &Record) {
         if record.priority >= self.cut {
             return;
         }
         self.bytes += record.size();
         let key = (record.priority, record.ended_at, record.response_us);
-        if let Some(twin) = self.kept.insert(key, record) {
+        if let Some(twin) = self.kept.insert(key, record.clone()) {
             self.bytes -= twin.size();
         }
         while (self.kept.len() > self.keep || self.bytes > self.most_bytes)
@@ -56,6 +56,26 @@ impl Sampler {
         let full = self.kept.len() >= self.keep;
         let highest = self.kept.last_key_value().filter(|_| full).map(|((priority, _, _), _)| *priority);
         highest.unwrap_or(u64::MAX).min(self.cut)
+    }
+
+    /// Those that are kept, in order of priority.
+    pub(super) fn kept(&self) -> impl Iterator<Item = &Record> {
+        self.kept.values()
+    }
+
+    /// Most records.
+    pub(super) fn keep(&self) -> u64 {
+        self.keep as u64
+    }
+
+    /// The lowest priority that was let go.
+    pub(super) fn cut(&self) -> u64 {
+        self.cut
+    }
+
+    /// As it was when these were kept.
+    pub(super) fn restore(&mut self, cut: u64) {
+        self.cut = cut;
     }
 
     /// They leave the sampler.
@@ -97,7 +117,7 @@ mod tests {
                 answer: Some(Arc::new(Answer { headers: Vec::new(), body })),
             };
             drawn.push(record.priority);
-            sampler.offer(record);
+            sampler.offer(&record);
             assert!(sampler.bytes <= 100_000);
         }
         drawn.sort_unstable();

@@ -11,18 +11,18 @@ const MOST_ROWS: usize = 3_600;
 /// Rows by second. Histograms are kept in their wire form: it is as small as their content.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Timeline {
-    rows: BTreeMap<u32, Entry>,
+    pub(super) rows: BTreeMap<u32, Entry>,
     /// Seconds a row, a power of two.
-    scale: u32,
+    pub(super) scale: u32,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
-struct Entry {
-    row: Row,
-    unmarked: Row,
-    response: Vec<u8>,
+pub(super) struct Entry {
+    pub(super) row: Row,
+    pub(super) unmarked: Row,
+    pub(super) response: Vec<u8>,
     /// Longest span that its percentiles describe, s.
-    span: u32,
+    pub(super) span: u32,
 }
 
 impl Default for Timeline {

@@ -143,6 +143,9 @@ pub fn compile(test: StartTest, context: &CompileContext<'_>) -> Result<Compiled
         teardown: test.teardown.clone(),
         collect: false,
         details: details(&test.thresholds),
+        on_worker_loss: test.on_worker_loss,
+        on_master_loss: test.on_master_loss,
+        allow_targets: test.allow_targets.clone().into_iter().collect(),
         secrets: secrets_blob,
     };
     let bindings = Bindings::new(&plan, rows).with_secrets(secrets.into());

@@ -5,6 +5,7 @@ use crate::script::reader::Reader;
 use crate::script::{Fault, units};
 use ld_shared::plan::{Connections, HttpVersion, StatusCheck};
 use ld_shared::record::{Bodies, RecordPolicy};
+use ld_shared::targets::TargetList;
 
 /// Files of certificates, as named in the document.
 #[derive(Clone, Debug, Default)]
@@ -37,6 +38,23 @@ pub(super) fn tls(reader: &mut Reader<'_>) -> (bool, TlsFiles) {
         tls.fault(fault.help("add `cert`, the PEM file of the client certificate"));
     }
     (tls.boolean("verify").unwrap_or(true), files)
+}
+
+/// Which targets may be loaded; `None`: any.
+pub(super) fn allow_targets(reader: &mut Reader<'_>) -> Option<TargetList> {
+    let rules = reader.list("allow_targets")?;
+    let mut list = TargetList::default();
+    for (i, rule) in rules.iter().enumerate() {
+        let parsed = rule.as_str().ok_or_else(|| format!("a text was expected, found {rule}")).and_then(str::parse);
+        match parsed {
+            Ok(rule) => list.0.push(rule),
+            Err(why) => {
+                let pointer = format!("{}/{i}", reader.at("allow_targets"));
+                reader.fault(Fault::new(pointer, format!("{rule} is no target: {why}")));
+            }
+        }
+    }
+    Some(list)
 }
 
 /// The version of HTTP.

@@ -66,6 +66,11 @@ impl Pool {
         None
     }
 
+    /// Closes connections that nobody uses now.
+    pub(super) fn close_idle(&self) {
+        self.free.borrow_mut().clear();
+    }
+
     pub(super) fn give(&self, connection: Connection) {
         self.free.borrow_mut().push(connection);
     }

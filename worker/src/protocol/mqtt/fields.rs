@@ -341,7 +341,7 @@ fn field(name: &str) -> Value {
         }
         "username" => (text(), "User name"),
         "password" => (text(), "Password"),
-        "client_id" => (text(), "Client id; default `loaddensity-` and 8 hex digits, each user its own"),
+        "client_id" => (text(), "Client id; default `loaddensity-` and 11 hex digits, each user its own"),
         "keepalive" => (default(whole(65_535), 60), "Seconds without a packet after which a ping is sent; 0: never"),
         "version" => (default(json!({"enum": ["3.1.1", "5", 5]}), "3.1.1"), "Version of MQTT"),
         "clean_start" => (default(boolean(), true), "false: go on with the session that the broker keeps"),

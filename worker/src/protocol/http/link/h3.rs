@@ -76,7 +76,7 @@ impl Quic {
         config: &ClientConfig,
         stamps: &mut Stamps<'_>,
     ) -> Result<quinn::Connection, DialError> {
-        let addresses = dialer.addresses(&origin.dialled, stamps).await?;
+        let addresses = dialer.addresses(&origin.dialled, origin.port, stamps).await?;
         let mut last = None;
         let most = addresses.len();
         for (at, address) in addresses.into_iter().enumerate() {

@@ -1,0 +1,108 @@
+//! A run that another master began: taken up from its journal.
+
+use super::super::handover::{Part, Tenure, Tenures};
+use super::super::rule_watch::Watch;
+use super::super::throttles::Dealer;
+use super::{Absence, Coordinator, Participant, Resuming, Spec, Stage, State, Strength};
+use crate::journal::{Fate, Member, Recovered};
+use ld_shared::id::{Epoch, SessionId, WorkerName};
+use ld_shared::lanes::LaneSet;
+use ld_shared::message::GONE_AFTER;
+use ld_shared::throttle::ThrottleShare;
+use ld_shared::time::{Mono, RunTime};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Whoever took part is back by then, or its lease is over and it is given up.
+const SETTLED_AFTER: Duration = Duration::from_millis(500);
+
+impl Coordinator {
+    /// Takes a run up that began at `t0`. Its workers are to come back ([`super::Event::Returned`]) or
+    /// to be lost, as if they had all been heard of at this moment.
+    pub fn resume(now: Mono, spec: Spec, t0: Mono, recovered: Recovered) -> Self {
+        let mut run = Self::new(now, spec);
+        let Recovered { sessions, tickets, stopping, events, program, ledger, .. } = recovered;
+        run.load = Arc::new(run.spec.plan.with(&program));
+        (run.program, run.tickets, run.events, run.ledger) = (program, tickets, events, ledger);
+        for (session, member) in &sessions {
+            let finished = run.ledger.session(*session).is_some_and(|ledger| ledger.finished);
+            run.participants.insert(*session, participant(member, finished));
+        }
+        let epochs = sessions.values().flat_map(|member| &member.assignments).map(|assignment| assignment.epoch);
+        run.epoch = epochs.max().unwrap_or(Epoch(1));
+        run.state = State::Running { t0 };
+        if let Some((at, abort)) = stopping {
+            (run.stopped_at, run.aborted) = (Some(at), abort);
+            run.state = State::Draining { t0, until: run.drained_by(now) };
+        }
+        let mut owned = LaneSet::empty();
+        for participant in run.participants.values() {
+            owned.extend(&participant.tenures.part().lanes);
+        }
+        let caps = run.participants.values().map(|p| p.tenures.part().caps.len()).max().unwrap_or(0);
+        let mut free = LaneSet::full();
+        owned.iter().for_each(|lane| free.remove(lane));
+        run.unowned = Part { lanes: free, caps: vec![0; caps] };
+        let parts = |(session, p): (&SessionId, &Participant)| {
+            p.makes_load().then(|| (*session, p.throttles.iter().map(|share| share.parts).collect()))
+        };
+        run.throttles = Dealer::new(&run.spec.plan.limits(), run.participants.iter().filter_map(parts).collect());
+        // what was seen second by second is not in the journal
+        run.watch = Watch::new(&run.spec.thresholds, run.spec.plan.warmup);
+        run.resuming = Some(Resuming { until: now.after(GONE_AFTER).after(SETTLED_AFTER), somebody: false });
+        let newest = run.ledger.sessions().map(|(_, session)| session.sealed_at).max().unwrap_or(RunTime(0));
+        let away = RunTime(run.run_now(now).0.saturating_sub(newest.0)).as_secs();
+        run.note(now, format!("another master takes the run up, {away:.1} s after its newest entry"), "journal");
+        if run.spec.thresholds.iter().any(|rule| rule.rule().contains(" over ")) {
+            let what = "rules with `over` are judged from here on: what they saw before is not known";
+            run.note(now, what, "journal");
+        }
+        run
+    }
+
+    /// When a run that was taken up ends, because none of its workers is back.
+    pub(super) fn nobody_back_by(&self) -> Option<Mono> {
+        self.resuming.as_ref().filter(|resuming| !resuming.somebody).map(|resuming| resuming.until)
+    }
+
+    /// Those who may come back: session, name, load cores.
+    pub fn awaited(&self) -> impl Iterator<Item = (SessionId, &WorkerName, u32)> {
+        let waits = |p: &Participant| !matches!(p.stage, Stage::Left { .. } | Stage::Lost { .. });
+        self.participants.iter().filter(move |(_, p)| waits(p)).map(|(session, p)| (*session, &p.name, p.cores))
+    }
+}
+
+fn participant(member: &Member, finished: bool) -> Participant {
+    let tenures = member.assignments.iter().map(|assignment| Tenure {
+        epoch: assignment.epoch,
+        from: assignment.from,
+        part: Part { lanes: assignment.lanes.clone(), caps: assignment.caps.clone() },
+    });
+    let stage = match &member.fate {
+        Fate::Lost(lost) => Stage::Lost { at: lost.at, until: lost.until, silent: lost.silent, how: lost.how.clone() },
+        Fate::Left { at, .. } => Stage::Left { at: *at },
+        Fate::There if finished => Stage::Finished,
+        Fate::There => Stage::Armed(0),
+    };
+    let absence =
+        |(lost, to): &(crate::journal::Lost, RunTime)| Absence { from: lost.until, to: *to, how: lost.how.clone() };
+    Participant {
+        name: WorkerName(Arc::clone(&member.name)),
+        cores: member.cores.max(1),
+        stage,
+        asked_blobs: true,
+        // it said so to the other master; what it owns it has proven to bear
+        strength: Strength { cores: member.cores.max(1), capacity: u64::from(u32::MAX) },
+        tenures: Tenures::of(tenures),
+        throttles: member
+            .assignments
+            .last()
+            .map(|assignment| assignment.throttles.iter().map(ThrottleShare::from).collect())
+            .unwrap_or_default(),
+        absences: member.absences.iter().map(absence).collect(),
+        beat: None,
+        top_rate: 0.0,
+        clock: ld_shared::message::ClockReport::default(),
+        was_late: true,
+    }
+}

@@ -1,0 +1,346 @@
+//! A ledger as bytes, in parts: most of a long run's parts do not change any more, so that whoever
+//! stores it again and again writes only a few.
+
+use super::group::{latency, numbers, odometers};
+use super::records::Sampler;
+use super::timeline::{Entry, Timeline};
+use super::{Ledger, SessionLedger};
+use crate::run::blocks::{Blocks, StoredCell};
+use ld_shared::id::{RunId, SessionId};
+use ld_shared::latency::DecodeError;
+use ld_shared::record::Record;
+use ld_shared::snapshot::Snapshot;
+use ld_shared::time::RunTime;
+use ld_shared::wire::{self, Texts, WireError, v1};
+use prost::Message;
+use std::collections::BTreeMap;
+
+/// Rows of the timeline in one part.
+const ROWS: usize = 64;
+/// Records in one part.
+const RECORDS: usize = 1_000;
+
+/// Why parts are no ledger.
+#[derive(Debug, thiserror::Error)]
+pub enum PartError {
+    /// A part that is not there.
+    #[error("the part `{0}` is missing")]
+    Missing(&'static str),
+    /// A part that nobody knows.
+    #[error("unknown part `{0}`")]
+    Unknown(String),
+    /// Bytes that are no message.
+    #[error("the part `{0}` cannot be read")]
+    Unreadable(String),
+    /// A message that contradicts itself.
+    #[error("the part `{key}` is damaged")]
+    Wire {
+        /// Its key.
+        key: String,
+        /// How.
+        #[source]
+        source: WireError,
+    },
+}
+
+impl Ledger {
+    /// All of it but kept records, by key.
+    pub fn parts(&self) -> BTreeMap<String, Vec<u8>> {
+        let mut parts = BTreeMap::new();
+        let head = Head {
+            run: self.run.0.to_string(),
+            closed: self.closed,
+            response: self.response.encoded(),
+            timeline_scale: self.timeline.scale,
+            blocks_scale: self.blocks.scale(),
+            keep: self.samplers[0].keep(),
+            cuts: self.samplers.iter().map(Sampler::cut).collect(),
+            collected: self.collected.as_ref().map(wire::collected_to_wire),
+        };
+        parts.insert("head".to_owned(), head.encode_to_vec());
+        let sessions = self.sessions.iter().map(|(id, session)| session_to_wire(*id, session)).collect();
+        parts.insert("sessions".to_owned(), Sessions { sessions }.encode_to_vec());
+        for (key, counts) in [("total", &self.total), ("unmarked", &self.unmarked)] {
+            parts.insert(key.to_owned(), wire::counts_to_wire((0, 0), counts).encode_to_vec());
+        }
+        let mut rows: BTreeMap<u32, Rows> = BTreeMap::new();
+        let part_of = self.timeline.scale.saturating_mul(ROWS as u32);
+        for (second, entry) in &self.timeline.rows {
+            rows.entry(second / part_of).or_default().rows.push(entry.to_wire(*second));
+        }
+        parts.extend(rows.into_iter().map(|(part, rows)| (format!("rows/{part}"), rows.encode_to_vec())));
+        for (from, cells) in self.blocks.cells() {
+            let cell = |(name, failed, response): StoredCell<'_>| Cell {
+                name: name.to_string(),
+                failed,
+                response: response.into_owned(),
+            };
+            let cells = cells.into_iter().map(cell).collect();
+            parts.insert(format!("block/{from}"), Cells { from, cells }.encode_to_vec());
+        }
+        parts
+    }
+
+    /// Kept records, by key: the rest of [`Self::parts`].
+    pub fn record_parts(&self) -> BTreeMap<String, Vec<u8>> {
+        let kept: Vec<&Record> = self.samplers.iter().flat_map(Sampler::kept).collect();
+        let part = |(index, records): (usize, &[&Record])| {
+            let records = records.iter().map(|record| record_to_bytes(record)).collect();
+            (format!("records/{index}"), Records { records }.encode_to_vec())
+        };
+        kept.chunks(RECORDS).enumerate().map(part).collect()
+    }
+
+    /// The inverse of [`Self::parts`] and [`Self::record_parts`].
+    pub fn from_parts<'a>(parts: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Result<Self, PartError> {
+        let mut head = None;
+        let mut ledger = Self::new(RunId("".into()), 0);
+        let (mut rows, mut cells, mut records) = (BTreeMap::new(), Vec::new(), Vec::new());
+        for (key, bytes) in parts {
+            let damaged = |source| PartError::Wire { key: key.to_owned(), source };
+            let (kind, _) = key.split_once('/').unwrap_or((key, ""));
+            match kind {
+                "head" => head = Some(read::<Head>(key, bytes)?),
+                "sessions" => {
+                    for session in read::<Sessions>(key, bytes)?.sessions {
+                        let (id, session) = session_from_wire(&session).map_err(damaged)?;
+                        ledger.sessions.insert(id, session);
+                    }
+                }
+                "total" => ledger.total = counts(key, bytes)?,
+                "unmarked" => ledger.unmarked = counts(key, bytes)?,
+                "rows" => {
+                    for row in read::<Rows>(key, bytes)?.rows {
+                        let (second, entry) = Entry::from_wire(row).map_err(damaged)?;
+                        rows.insert(second, entry);
+                    }
+                }
+                "block" => {
+                    let Cells { from, cells: list } = read(key, bytes)?;
+                    cells.extend(list.into_iter().map(|cell| (from, cell.name.into(), cell.failed, cell.response)));
+                }
+                "records" => records.extend(read::<Records>(key, bytes)?.records),
+                _ => return Err(PartError::Unknown(key.to_owned())),
+            }
+        }
+        let head = head.ok_or(PartError::Missing("head"))?;
+        let damaged = |source| PartError::Wire { key: "head".to_owned(), source };
+        ledger.run = RunId(head.run.into());
+        ledger.closed = head.closed;
+        ledger.response = latency(&head.response, "response time").map_err(damaged)?;
+        ledger.timeline = Timeline { rows, scale: head.timeline_scale.max(1) };
+        ledger.blocks = Blocks::restore(head.blocks_scale, cells)
+            .map_err(|source: DecodeError| WireError::Histogram { what: "a block", source })
+            .map_err(damaged)?;
+        ledger.collected = head.collected.as_ref().map(wire::collected_from_wire).transpose().map_err(damaged)?;
+        ledger.samplers = [Sampler::new(head.keep), Sampler::new(head.keep)];
+        let mut texts = Texts::default();
+        for bytes in records {
+            ledger.offer_records(&[record_from_bytes(&bytes, &mut texts)?]);
+        }
+        let cuts: [u64; 2] = numbers(&head.cuts).map_err(damaged)?;
+        ledger.samplers.iter_mut().zip(cuts).for_each(|(sampler, cut)| sampler.restore(cut));
+        Ok(ledger)
+    }
+}
+
+/// One kept record, with its worker.
+pub fn record_to_bytes(record: &Record) -> Vec<u8> {
+    Kept { record: Some(wire::record_to_wire(record)), worker: record.worker.to_string() }.encode_to_vec()
+}
+
+/// The inverse of [`record_to_bytes`].
+pub fn record_from_bytes(bytes: &[u8], texts: &mut Texts) -> Result<Record, PartError> {
+    let key = "records";
+    let kept: Kept = read(key, bytes)?;
+    let damaged = |source| PartError::Wire { key: key.to_owned(), source };
+    let record = kept.record.ok_or(WireError::Missing("record")).map_err(damaged)?;
+    let worker = texts.one(&kept.worker);
+    Ok(Record { worker, ..wire::record_from_wire(record, texts).map_err(damaged)? })
+}
+
+fn read<M: Message + Default>(key: &str, bytes: &[u8]) -> Result<M, PartError> {
+    M::decode(bytes).map_err(|_| PartError::Unreadable(key.to_owned()))
+}
+
+fn counts(key: &str, bytes: &[u8]) -> Result<Snapshot, PartError> {
+    let mut frame = read::<v1::Frame>(key, bytes)?;
+    let counts = wire::counts_from_wire(&mut frame);
+    Ok(counts.map_err(|source| PartError::Wire { key: key.to_owned(), source })?.1)
+}
+
+fn session_to_wire(id: SessionId, session: &SessionLedger) -> Session {
+    Session {
+        id: id.0,
+        seq: session.seq,
+        to_second: session.to_second,
+        sealed_at_ns: session.sealed_at.0,
+        odometers: Some(wire::odometers_to_wire(&session.odometers)),
+        ended: session.ended.to_vec(),
+        users: session.users,
+        users_max: session.users_max,
+        cpu_max_permille: session.cpu_max_permille,
+        scheduler_lag: session.scheduler_lag.encoded(),
+        start_skew_ns: session.start_skew,
+        records_seen: session.records_seen.to_vec(),
+        finished: session.finished,
+        record_seq: session.record_seq,
+        records_open: session.records_open,
+    }
+}
+
+fn session_from_wire(session: &Session) -> Result<(SessionId, SessionLedger), WireError> {
+    let ledger = SessionLedger {
+        seq: session.seq,
+        to_second: session.to_second,
+        sealed_at: RunTime(session.sealed_at_ns),
+        odometers: odometers(session.odometers.as_ref())?,
+        ended: numbers(&session.ended)?,
+        users: session.users,
+        users_max: session.users_max,
+        cpu_max_permille: session.cpu_max_permille,
+        scheduler_lag: latency(&session.scheduler_lag, "scheduler lag")?,
+        start_skew: session.start_skew_ns,
+        records_seen: numbers(&session.records_seen)?,
+        finished: session.finished,
+        record_seq: session.record_seq,
+        records_open: session.records_open,
+    };
+    Ok((SessionId(session.id), ledger))
+}
+
+impl Entry {
+    fn to_wire(&self, second: u32) -> TimelineRow {
+        TimelineRow {
+            row: Some(wire::row_to_wire(second, &self.row)),
+            unmarked: Some(wire::row_to_wire(second, &self.unmarked)),
+            response: self.response.clone(),
+            span: self.span,
+        }
+    }
+
+    fn from_wire(row: TimelineRow) -> Result<(u32, Self), WireError> {
+        let missing = || WireError::Missing("counts of a second");
+        let (counts, unmarked) = (row.row.ok_or_else(missing)?, row.unmarked.ok_or_else(missing)?);
+        if !row.response.is_empty() {
+            latency(&row.response, "response time of a second")?;
+        }
+        let entry = Self {
+            row: wire::row_from_wire(&counts)?,
+            unmarked: wire::row_from_wire(&unmarked)?,
+            response: row.response,
+            span: row.span,
+        };
+        Ok((counts.second, entry))
+    }
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Head {
+    #[prost(string, tag = "1")]
+    run: String,
+    #[prost(bool, tag = "2")]
+    closed: bool,
+    #[prost(bytes = "vec", tag = "3")]
+    response: Vec<u8>,
+    #[prost(uint32, tag = "4")]
+    timeline_scale: u32,
+    #[prost(uint32, tag = "5")]
+    blocks_scale: u32,
+    #[prost(uint64, tag = "6")]
+    keep: u64,
+    #[prost(uint64, repeated, tag = "7")]
+    cuts: Vec<u64>,
+    #[prost(message, optional, tag = "8")]
+    collected: Option<v1::Collected>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Sessions {
+    #[prost(message, repeated, tag = "1")]
+    sessions: Vec<Session>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Session {
+    #[prost(uint64, tag = "1")]
+    id: u64,
+    #[prost(uint64, tag = "2")]
+    seq: u64,
+    #[prost(uint32, tag = "3")]
+    to_second: u32,
+    #[prost(uint64, tag = "4")]
+    sealed_at_ns: u64,
+    #[prost(message, optional, tag = "5")]
+    odometers: Option<v1::Odometers>,
+    #[prost(uint64, repeated, tag = "6")]
+    ended: Vec<u64>,
+    #[prost(uint64, tag = "7")]
+    users: u64,
+    #[prost(uint64, tag = "8")]
+    users_max: u64,
+    #[prost(uint32, tag = "9")]
+    cpu_max_permille: u32,
+    #[prost(bytes = "vec", tag = "10")]
+    scheduler_lag: Vec<u8>,
+    #[prost(uint64, optional, tag = "11")]
+    start_skew_ns: Option<u64>,
+    #[prost(uint64, repeated, tag = "12")]
+    records_seen: Vec<u64>,
+    #[prost(bool, tag = "13")]
+    finished: bool,
+    #[prost(uint64, tag = "14")]
+    record_seq: u64,
+    #[prost(bool, tag = "15")]
+    records_open: bool,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Rows {
+    #[prost(message, repeated, tag = "1")]
+    rows: Vec<TimelineRow>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct TimelineRow {
+    #[prost(message, optional, tag = "1")]
+    row: Option<v1::Row>,
+    #[prost(message, optional, tag = "2")]
+    unmarked: Option<v1::Row>,
+    #[prost(bytes = "vec", tag = "3")]
+    response: Vec<u8>,
+    #[prost(uint32, tag = "4")]
+    span: u32,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Cells {
+    #[prost(uint32, tag = "1")]
+    from: u32,
+    #[prost(message, repeated, tag = "2")]
+    cells: Vec<Cell>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Cell {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(uint64, tag = "2")]
+    failed: u64,
+    #[prost(bytes = "vec", tag = "3")]
+    response: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Records {
+    #[prost(bytes = "vec", repeated, tag = "1")]
+    records: Vec<Vec<u8>>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Kept {
+    #[prost(message, optional, tag = "1")]
+    record: Option<v1::Record>,
+    #[prost(string, tag = "2")]
+    worker: String,
+}

@@ -1,0 +1,78 @@
+//! The cluster's state machines under every fault that a seed can think of.
+//!
+//! `LD_SIM_SEED=17 cargo test -p ld-tests --test sim -- --nocapture one_seed` tells the story of one.
+
+#![expect(clippy::disallowed_methods, reason = "seeds are given by the environment")]
+
+use ld_tests::sim::{Sabotage, simulate};
+use std::io::Write as _;
+
+fn seeds(range: std::ops::Range<u64>) {
+    for seed in range {
+        if let Err(violation) = simulate(seed, Sabotage::None) {
+            panic!("{violation}");
+        }
+    }
+}
+
+#[test]
+fn hundreds_of_seeds() {
+    seeds(0..250);
+}
+
+/// Some thousands more: `tests/run --long`.
+#[test]
+#[ignore = "takes minutes"]
+fn thousands_of_seeds() {
+    seeds(250..5_000);
+}
+
+#[test]
+fn one_seed() {
+    let Ok(seed) = std::env::var("LD_SIM_SEED") else { return };
+    let outcome = simulate(seed.parse().unwrap(), Sabotage::None);
+    let text = outcome.map_or_else(|violation| violation.to_string(), |outcome| format!("{outcome:#?}"));
+    writeln!(std::io::stderr(), "{text}").unwrap();
+}
+
+#[test]
+fn planted_faults_are_found() {
+    let planted = [
+        Sabotage::SkipLease,
+        Sabotage::MergeOffered,
+        Sabotage::TicketTwice,
+        Sabotage::GiveAwayEarly,
+        Sabotage::RaiseLimitsFirst,
+        Sabotage::AcknowledgeEarly,
+        Sabotage::GrantEarly,
+    ];
+    for sabotage in planted {
+        let found = (0..200).find_map(|seed| simulate(seed, sabotage).err());
+        let found = found.unwrap_or_else(|| panic!("{sabotage:?} is not found within 200 seeds"));
+        writeln!(std::io::stderr(), "{sabotage:?}: seed {}: {}", found.seed, found.what).unwrap();
+    }
+}
+
+/// What breaks over many seeds, one line a seed; how runs end.
+#[test]
+#[ignore = "for people: LD_SIM_SEEDS=0..1000"]
+fn survey() {
+    let range = std::env::var("LD_SIM_SEEDS").unwrap_or_else(|_| "0..1000".into());
+    let (from, to) = range.split_once("..").unwrap();
+    let mut endings = std::collections::BTreeMap::<String, u64>::new();
+    let mut steps = 0;
+    for seed in from.parse::<u64>().unwrap()..to.parse().unwrap() {
+        let ending = match simulate(seed, Sabotage::None) {
+            Ok(outcome) => {
+                steps += outcome.steps;
+                outcome.ending
+            }
+            Err(violation) => {
+                writeln!(std::io::stderr(), "{seed}: {}", violation.what).unwrap();
+                violation.what.chars().filter(|c| !c.is_numeric()).take(60).collect()
+            }
+        };
+        *endings.entry(ending).or_default() += 1;
+    }
+    writeln!(std::io::stderr(), "{steps} steps, {endings:#?}").unwrap();
+}
