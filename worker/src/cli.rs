@@ -60,7 +60,7 @@ pub struct Arguments {
     /// The token that the master must know, in a file; else in `LD_TOKEN`.
     #[arg(long, env = "LD_WORKER_TOKEN_FILE", value_name = "FILE", value_parser = token_file)]
     pub token_file: Option<Token>,
-    /// Dials nothing else, whatever the plan says: HOST[:PORT], a pattern like *.example.com, an address or a
+    /// Dials nothing else, whatever the plan says: HOST or HOST:PORT, a pattern like *.example.com, an address or a
     /// network like 10.0.0.0/8. May be given several times.
     #[arg(long = "allow-target", env = "LD_WORKER_ALLOW_TARGET", value_name = "TARGET", value_delimiter = ',')]
     pub allow_targets: Vec<TargetRule>,

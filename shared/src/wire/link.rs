@@ -14,7 +14,7 @@ use bytes::Bytes;
 use v1::{from_master, from_worker, results_from_master as results_down, results_from_worker as results_up};
 
 /// A worker's message as `Control` carries it; `None` if it travels on `Results`, or is the hello,
-/// which is part of the handshake ([`hello_to_master`]).
+/// which is part of the handshake ([`super::hello_to_master`]).
 pub fn control_to_master(message: &ToMaster) -> Option<v1::FromWorker> {
     use from_worker::Message as M;
     let message = match message {
