@@ -42,6 +42,15 @@ impl Summary {
         self.0.pointer(pointer).and_then(Value::as_array).unwrap_or_else(|| panic!("no list at {pointer}"))
     }
 
+    /// The promise for every run: what the target saw lies between what is known and what may have been.
+    #[track_caller]
+    pub fn check_bounds(&self, seen: u64) {
+        self.check_conservation();
+        let known = self.ended();
+        let most = known + self.count("/conservation/in_flight") + self.count("/conservation/lost");
+        assert!((known..=most).contains(&seen), "{seen} arrived: {}", self.0["conservation"]);
+    }
+
     /// Checks both ledgers and what follows from them; every run, whatever befell it, must pass.
     #[track_caller]
     pub fn check_conservation(&self) {

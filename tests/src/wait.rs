@@ -1,5 +1,6 @@
 //! Waiting for what happens outside of this process, with a deadline and a name.
 
+use ld_master::target::Target;
 use ld_shared::boot::clock;
 use std::time::Duration;
 
@@ -23,4 +24,9 @@ pub fn wait_for<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> Optio
 #[expect(clippy::disallowed_methods, reason = "other processes run in real time; nothing here can be awaited")]
 pub fn pause(time: Duration) {
     std::thread::sleep(time);
+}
+
+/// Waits until the target has seen so many requests.
+pub fn under_load(target: &Target, arrivals: u64) {
+    wait_for("load", PATIENCE, || (target.counts().total >= arrivals).then_some(()));
 }

@@ -4,7 +4,7 @@ use ld_master::target::{Law, Options, Target};
 use ld_tests::document::{closed, open, test};
 use ld_tests::process::{Cluster, Process, command, free_port};
 use ld_tests::summary::Summary;
-use ld_tests::wait::{PATIENCE, pause, wait_for};
+use ld_tests::wait::{PATIENCE, pause, under_load, wait_for};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::time::Duration;
@@ -18,21 +18,8 @@ fn target() -> (Target, String) {
     (target, url)
 }
 
-fn under_load(target: &Target, arrivals: u64) {
-    wait_for("load", PATIENCE, || (target.counts().total >= arrivals).then_some(()));
-}
-
 fn worker<'a>(summary: &'a Summary, name: &str) -> &'a Value {
     summary.list("/workers").iter().find(|w| w["name"] == name).unwrap_or_else(|| panic!("no worker {name}"))
-}
-
-/// The promise for every run: what the target saw lies between what is known and what may have been.
-#[track_caller]
-fn bounds_hold(summary: &Summary, seen: u64) {
-    summary.check_conservation();
-    let known = summary.ended();
-    let most = known + summary.count("/conservation/in_flight") + summary.count("/conservation/lost");
-    assert!((known..=most).contains(&seen), "{seen} arrived: {}", summary.0["conservation"]);
 }
 
 fn a_killed_worker(load: &Value) {
@@ -45,7 +32,7 @@ fn a_killed_worker(load: &Value) {
     for n in [0, 1, 3] {
         cluster.workers[n].wait(LIMIT);
     }
-    bounds_hold(&summary, target.stop().expect("no log was asked for").total);
+    summary.check_bounds(target.stop().expect("no log was asked for").total);
     let dead = worker(&summary, "w3");
     assert_eq!(dead["state"], "lost", "{dead}");
     assert!(dead["lost_at_s"].as_f64().is_some(), "{dead}");
@@ -77,7 +64,7 @@ fn all_workers_killed_is_exit_3() {
     }
     cluster.master.wait(LIMIT).expect_code(3);
     if let Ok(summary) = Summary::read(&cluster.summary_path()) {
-        bounds_hold(&summary, target.stop().expect("no log was asked for").total);
+        summary.check_bounds(target.stop().expect("no log was asked for").total);
     }
 }
 
@@ -91,7 +78,7 @@ fn a_worker_told_to_end_says_goodbye_and_loses_nothing() {
     cluster.master.wait(LIMIT);
     let summary = Summary::read(&cluster.summary_path()).expect("a run that a worker left has a result");
     let seen = target.stop().expect("no log was asked for").total;
-    bounds_hold(&summary, seen);
+    summary.check_bounds(seen);
     assert_eq!(summary.count("/conservation/lost"), 0);
     assert_eq!(seen, summary.count("/conservation/requests_started"));
     assert_eq!(worker(&summary, "w2")["state"], "left");
@@ -153,7 +140,7 @@ fn a_frozen_worker_sends_no_burst_and_is_counted_once() {
     cluster.master.wait(LIMIT);
     let summary = Summary::read(&cluster.summary_path()).expect("a run with a frozen worker has a result");
     let counts = target.stop().expect("no log was asked for");
-    bounds_hold(&summary, counts.total);
+    summary.check_bounds(counts.total);
     let most = counts.by_second.iter().max().copied().unwrap_or(0);
     assert!(most <= 450, "{most} arrivals in one second of a plan of 300: {:?}", counts.by_second);
 }

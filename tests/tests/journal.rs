@@ -7,7 +7,7 @@ use ld_master::target::{Law, Options, Target};
 use ld_tests::document::{and, open, test};
 use ld_tests::process::{Cluster, Finished, Process, command};
 use ld_tests::summary::Summary;
-use ld_tests::wait::{PATIENCE, pause, wait_for};
+use ld_tests::wait::{pause, under_load};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::fs;
@@ -23,10 +23,6 @@ fn target() -> (Target, String) {
     let target = Target::start(Options { latency, ..Options::default() }).expect("loopback has free ports");
     let url = format!("http://{}/", target.addr());
     (target, url)
-}
-
-fn under_load(target: &Target, arrivals: u64) {
-    wait_for("load", PATIENCE, || (target.counts().total >= arrivals).then_some(()));
 }
 
 fn total(target: Target) -> u64 {

@@ -6,7 +6,7 @@ use ld_tests::document::{and, closed, open, test};
 use ld_tests::netns::{HUB, Hosts};
 use ld_tests::process::{Cluster, Process, command, command_in};
 use ld_tests::summary::Summary;
-use ld_tests::wait::{PATIENCE, pause, wait_for};
+use ld_tests::wait::{PATIENCE, pause, under_load, wait_for};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -22,23 +22,10 @@ fn target(options: Options) -> (Target, String) {
     (target, url)
 }
 
-fn under_load(target: &Target, arrivals: u64) {
-    wait_for("load", PATIENCE, || (target.counts().total >= arrivals).then_some(()));
-}
-
-/// What the target saw lies between what is known and what may have been.
-#[track_caller]
-fn bounds_hold(summary: &Summary, seen: u64) {
-    summary.check_conservation();
-    let known = summary.ended();
-    let most = known + summary.count("/conservation/in_flight") + summary.count("/conservation/lost");
-    assert!((known..=most).contains(&seen), "{seen} arrived: {}", summary.0["conservation"]);
-}
-
 /// Every request is known: a run without a killed worker.
 #[track_caller]
 fn nothing_is_lost(summary: &Summary, seen: u64) {
-    bounds_hold(summary, seen);
+    summary.check_bounds(seen);
     assert_eq!(summary.count("/conservation/lost"), 0, "{}", summary.0["losses"]);
     assert_eq!(seen, summary.count("/conservation/requests_started"));
 }
@@ -73,7 +60,7 @@ fn open_load_of_a_killed_worker_is_taken_over() {
     let killed_at = target.counts().total / 600;
     cluster.master.wait(LIMIT);
     let summary = Summary::read(&cluster.summary_path()).expect("a run that lost a worker has a result");
-    bounds_hold(&summary, target.stop().expect("no log was asked for").total);
+    summary.check_bounds(target.stop().expect("no log was asked for").total);
     is_back_at_plan(&summary, 600, killed_at + BACK_WITHIN, 14);
     // 1.1 s of its share, and what was open
     let lost = summary.count("/conservation/lost");
@@ -164,7 +151,7 @@ fn users_of_a_killed_worker_begin_anew_on_the_others() {
     let summary = Summary::read(&cluster.summary_path()).expect("a run that lost a worker has a result");
     let logins = target.counts().by_path.get("/login").copied().unwrap_or(0);
     assert_eq!(logins, 80, "each replacement logs in");
-    bounds_hold(&summary, target.stop().expect("no log was asked for").total - logins);
+    summary.check_bounds(target.stop().expect("no log was asked for").total - logins);
 }
 
 #[test]
@@ -205,7 +192,7 @@ fn degrade_goes_on_with_less_and_abort_ends_the_test() {
         let finished = cluster.master.wait(LIMIT);
         let code = finished.code;
         let summary = Summary::read(&cluster.summary_path()).expect("a run that lost a worker has a result");
-        bounds_hold(&summary, target.stop().expect("no log was asked for").total);
+        summary.check_bounds(target.stop().expect("no log was asked for").total);
         (code, summary)
     };
     let (_, summary) = run("degrade");
@@ -243,7 +230,7 @@ fn rows_that_exist_once_are_used_once_whatever_dies() {
     paths.dedup();
     assert_eq!(paths.len(), all, "a row was used twice");
     let summary = Summary::read(&cluster.summary_path()).expect("a run that lost a worker has a result");
-    bounds_hold(&summary, target.stop().expect("no log was asked for").total);
+    summary.check_bounds(target.stop().expect("no log was asked for").total);
 }
 
 /// Kills the master in mid-run and starts the same command again after `away`.
