@@ -93,7 +93,14 @@ impl LaneSet {
 
     /// The lanes in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = u16> + '_ {
-        (0..LANES as u16).filter(|l| self.contains(*l))
+        self.words.iter().enumerate().flat_map(|(index, word)| {
+            let mut rest = *word;
+            std::iter::from_fn(move || {
+                let bit = (rest != 0).then(|| rest.trailing_zeros() as usize)?;
+                rest &= rest - 1;
+                Some((index * 64 + bit) as u16)
+            })
+        })
     }
 
     /// Deals the lanes of this set on to `cores` cores by position: the k-th lane goes to core
@@ -115,37 +122,47 @@ impl LaneSet {
         let whole = (to - from) / lanes;
         let rest = (to - from) % lanes;
         let first = from + whole * lanes;
-        let partial = (0..rest).filter(|k| self.contains(((first + k) % lanes) as u16)).count();
+        let (begin, end) = ((first % lanes) as usize, (first % lanes + rest) as usize);
+        let partial = self.below(end.min(LANES)) - self.below(begin) + self.below(end.saturating_sub(LANES));
         whole * self.len() as u64 + partial as u64
+    }
+
+    /// How many lanes below `end` are in.
+    fn below(&self, end: usize) -> usize {
+        let whole: usize = self.words[..end / 64].iter().map(|word| word.count_ones() as usize).sum();
+        let rest = self.words.get(end / 64).map_or(0, |word| word & ((1 << (end % 64)) - 1));
+        whole + rest.count_ones() as usize
     }
 }
 
-/// Deals all lanes over workers of the given weights (their cores): smooth weighted round-robin,
-/// so that any run of consecutive numbers is spread as evenly as the weights allow.
+/// Deals all lanes over workers of the given weights (their cores).
 ///
 /// The result has one set per weight; sets are disjoint and their union is every lane. Weights of
 /// zero count as one.
 pub fn deal(weights: &[u32]) -> Vec<LaneSet> {
     let mut sets = vec![LaneSet::empty(); weights.len()];
-    if weights.is_empty() {
-        return sets;
+    for (lane, owner) in deal_first(LANES, weights).into_iter().enumerate() {
+        sets[owner].insert(lane as u16);
     }
+    sets
+}
+
+/// Who gets each of the first `count` of things that are dealt one by one: smooth weighted round-robin,
+/// so that any run of consecutive numbers is spread as evenly as the weights allow. Of no weights
+/// nobody gets anything.
+pub fn deal_first(count: usize, weights: &[u32]) -> Vec<usize> {
     let weights: Vec<i64> = weights.iter().map(|w| i64::from((*w).max(1))).collect();
     let total: i64 = weights.iter().sum();
     let mut credit = vec![0_i64; weights.len()];
-    for lane in 0..LANES as u16 {
+    let next = |_| {
         for (c, w) in credit.iter_mut().zip(&weights) {
             *c += w;
         }
-        let (best, _) = credit
-            .iter()
-            .enumerate()
-            .max_by_key(|(index, c)| (**c, usize::MAX - index))
-            .expect("there is at least one worker");
-        credit[best] -= total;
-        sets[best].insert(lane);
-    }
-    sets
+        let (best, c) = credit.iter_mut().enumerate().max_by_key(|(index, c)| (**c, usize::MAX - index))?;
+        *c -= total;
+        Some(best)
+    };
+    (0..count).map_while(next).collect()
 }
 
 #[cfg(test)]

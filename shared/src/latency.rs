@@ -3,7 +3,10 @@
 //! Source: G. Tene, `HdrHistogram`: the bucket layout of three significant digits over 1 µs to 1 h,
 //! and the V2 encoding of [`Latency::to_hdr`].
 
+mod counts;
+
 use base64::Engine as _;
+use counts::Counts;
 use std::fmt;
 
 /// Buckets of the layout.
@@ -43,10 +46,10 @@ pub fn bucket_high(bucket: usize) -> u64 {
 ///
 /// Unit: microseconds, 1 µs to 1 h (0 is kept as 0). Precision: 3 significant digits; count, sum,
 /// min and max are exact. Two values always merge: unit, range and precision are the type's.
-/// Memory: pages of 1,024 counts, allocated on first touch.
+/// Memory: pairs of bucket and count; beyond 64 of them pages of 1,024 counts, allocated on first touch.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Latency {
-    pages: Vec<Option<Box<[u64; PAGE]>>>,
+    counts: Counts,
     count: u64,
     sum: u64,
     min: u64,
@@ -91,14 +94,14 @@ impl Latency {
             return;
         }
         self.bounds(n, micros.saturating_mul(n), micros, micros);
-        self.add(bucket_of(micros), n);
+        self.counts.add(bucket_of(micros), n);
     }
 
     /// Adds samples already counted by bucket (ascending or not), with their exact sum, min, max in µs.
     pub fn add_buckets(&mut self, buckets: impl IntoIterator<Item = (usize, u64)>, sum: u64, min: u64, max: u64) {
         let mut n = 0;
         for (bucket, count) in buckets {
-            self.add(bucket, count);
+            self.counts.add(bucket, count);
             n += count;
         }
         if n > 0 {
@@ -113,30 +116,13 @@ impl Latency {
         self.sum = self.sum.saturating_add(sum);
     }
 
-    fn add(&mut self, bucket: usize, n: u64) {
-        let page = bucket / PAGE;
-        if self.pages.len() <= page {
-            self.pages.resize(page + 1, None);
-        }
-        self.pages[page].get_or_insert_with(|| Box::new([0; PAGE]))[bucket % PAGE] += n;
-    }
-
     /// Adds all samples of `other`. Commutative and associative; the empty value is its identity.
     pub fn merge(&mut self, other: &Self) {
         if other.count == 0 {
             return;
         }
         self.bounds(other.count, other.sum, other.min, other.max);
-        if self.pages.len() < other.pages.len() {
-            self.pages.resize(other.pages.len(), None);
-        }
-        for (mine, theirs) in self.pages.iter_mut().zip(&other.pages) {
-            let Some(theirs) = theirs else { continue };
-            match mine {
-                Some(mine) => mine.iter_mut().zip(theirs.iter()).for_each(|(a, b)| *a += b),
-                None => *mine = Some(theirs.clone()),
-            }
-        }
+        self.counts.merge(&other.counts);
     }
 
     /// Number of samples.
@@ -189,9 +175,7 @@ impl Latency {
 
     /// Buckets that hold samples, ascending, with their counts.
     pub fn buckets(&self) -> impl Iterator<Item = (usize, u64)> + '_ {
-        self.pages.iter().enumerate().filter_map(|(p, page)| Some((p, page.as_ref()?))).flat_map(|(p, page)| {
-            page.iter().enumerate().filter(|(_, n)| **n > 0).map(move |(i, n)| (p * PAGE + i, *n))
-        })
+        self.counts.iter()
     }
 
     /// The wire form: varints (LEB128) of count, then, unless it is 0, sum, min, max and pairs of
@@ -263,7 +247,7 @@ impl Latency {
         while !bytes.is_empty() {
             bucket += take_varint(&mut bytes)? as usize;
             let n = take_varint(&mut bytes)?;
-            self.add(bucket, n);
+            self.counts.add(bucket, n);
         }
         Ok(())
     }
@@ -338,7 +322,8 @@ mod tests {
     }
 
     fn values() -> impl Strategy<Value = Vec<u64>> {
-        prop::collection::vec(prop_oneof![0u64..5000, 0u64..10_000_000, 0u64..5_000_000_000], 0..80)
+        // some are kept as pairs, some as pages
+        prop::collection::vec(prop_oneof![0u64..5000, 0u64..10_000_000, 0u64..5_000_000_000], 0..200)
     }
 
     proptest! {

@@ -1,4 +1,5 @@
-//! Values and pure functions that master and workers share: no I/O and no tasks, except in [`boot`].
+//! Values and pure functions that master and workers share: no I/O and no tasks, except in [`boot`]
+//! and, for tests alone, [`noise`].
 //!
 //! The straight path through it: a [`plan::Plan`] is sliced into [`shard::Shard`]s by
 //! [`lanes`]; [`load`] says what of a shard is due when; what ends becomes histograms
@@ -17,6 +18,7 @@ pub mod lanes;
 pub mod latency;
 pub mod load;
 pub mod message;
+pub mod noise;
 pub mod operand;
 pub mod path;
 pub mod plan;

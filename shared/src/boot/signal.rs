@@ -49,6 +49,28 @@ impl Signals {
     }
 }
 
+/// From now on SIGTERM ends the process on the spot, as a kill would, with exit code 143: for who keeps a journal, and
+/// leaves what is under way to a successor. Must be called on a runtime.
+#[cfg(unix)]
+#[expect(clippy::exit, reason = "it is what it is for")]
+pub fn leave_on_terminate() -> io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    super::task::spawn("leave on SIGTERM", async move {
+        if terminate.recv().await.is_some() {
+            tracing::warn!("SIGTERM: what is under way is left to the next process on this data folder");
+            std::process::exit(143);
+        }
+    });
+    Ok(())
+}
+
+/// There is no SIGTERM here.
+#[cfg(not(unix))]
+pub fn leave_on_terminate() -> io::Result<()> {
+    Ok(())
+}
+
 #[cfg(unix)]
 struct Source {
     interrupt: tokio::signal::unix::Signal,

@@ -27,6 +27,8 @@ pub struct Agenda {
     taken: Option<RunTime>,
     /// What later word of earlier changes added to the past: few, and soon over.
     late: Vec<ArrivalCursor>,
+    /// Behind the last one taken of those.
+    late_taken: RunTime,
     /// Lanes held from later instants on, in order.
     moves: VecDeque<(RunTime, Arc<[u16]>)>,
     /// Lanes held before `since` of which nothing was left: another load may yet bring something.
@@ -50,6 +52,7 @@ impl Agenda {
             since: RunTime(0),
             taken: None,
             late: Vec::new(),
+            late_taken: RunTime(0),
             moves: VecDeque::new(),
             skipped: Vec::new(),
             released: BTreeMap::new(),
@@ -72,6 +75,7 @@ impl Agenda {
         if let Some(late) = self.late.iter_mut().find(|late| late.peek() == Some(next)) {
             late.take();
             self.late.retain(|late| late.peek().is_some());
+            self.late_taken = self.late_taken.max(RunTime(next.1.0 + 1));
         } else {
             self.present.take();
             self.taken = Some(next.1);
@@ -91,6 +95,9 @@ impl Agenda {
         let reached = self.reached();
         if from > reached || !self.moves.is_empty() {
             self.moves.push_back((from, Arc::clone(lanes)));
+            // what is due later comes on the new lanes
+            self.late.iter_mut().for_each(|late| late.cut_at(from));
+            self.late.retain(|late| late.peek().is_some());
         } else {
             self.assign_late(from, reached, lanes);
         }
@@ -99,14 +106,17 @@ impl Agenda {
 
     /// The same, when some of what is due at or after `from` may have been taken.
     fn assign_late(&mut self, from: RunTime, reached: RunTime, lanes: &Arc<[u16]>) {
+        let old = Arc::clone(self.present.lanes());
+        for lane in old.iter().filter(|lane| !holds(lanes, **lane)) {
+            self.released.insert(*lane, self.served(*lane, from, reached));
+        }
         for late in std::mem::take(&mut self.late) {
             let (kept, lost): (Vec<u16>, Vec<u16>) = late.lanes().iter().partition(|lane| holds(lanes, **lane));
             let mut before = late.continued(Arc::clone(&self.load), lost.into(), from);
-            before.end_at(from);
+            before.cut_at(from);
             let after = late.continued(Arc::clone(&self.load), kept.into(), from);
             self.late.extend([before, after].into_iter().filter(|part| part.peek().is_some()));
         }
-        let old = Arc::clone(self.present.lanes());
         let mut added: BTreeMap<RunTime, Vec<u16>> = BTreeMap::new();
         for lane in lanes.iter().filter(|lane| !holds(&old, **lane)) {
             let served = self.released.get(lane).copied().unwrap_or_default();
@@ -122,10 +132,15 @@ impl Agenda {
                 self.late.push(late);
             }
         }
-        for lane in old.iter().filter(|lane| !holds(lanes, **lane)) {
-            self.released.insert(*lane, reached);
-        }
         self.present = self.present.continued(Arc::clone(&self.load), Arc::clone(lanes), reached);
+    }
+
+    /// Up to where a lane that is given away from `from` on will have been served.
+    fn served(&self, lane: u16, from: RunTime, reached: RunTime) -> RunTime {
+        // of what comes late nothing is taken yet from the next one on
+        let owed = self.late.iter().filter(|late| late.end() > from && holds(late.lanes(), lane));
+        let owed = owed.filter_map(ArrivalCursor::peek).map(|(_, due)| due.max(from)).min();
+        owed.unwrap_or(reached)
     }
 
     /// The load is another one from `at` on; before, both are the same, and so are the numbers of
@@ -165,7 +180,7 @@ impl Agenda {
 
     /// Everything due before this on the lanes held now has been taken.
     fn reached(&self) -> RunTime {
-        let behind = self.taken.map_or(self.since, |due| RunTime(due.0 + 1));
+        let behind = self.taken.map_or(self.since, |due| RunTime(due.0 + 1)).max(self.late_taken);
         self.present.peek().map_or(behind, |(_, due)| due)
     }
 

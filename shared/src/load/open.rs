@@ -158,6 +158,16 @@ impl ArrivalCursor {
         self.end = end.min(self.bound);
     }
 
+    /// Nothing that is due at or after `end`, for good.
+    pub fn cut_at(&mut self, end: RunTime) {
+        self.end = self.end.min(end);
+    }
+
+    /// Nothing due at or after this is wanted.
+    pub fn end(&self) -> RunTime {
+        self.end
+    }
+
     /// Only arrivals below this one.
     #[must_use]
     pub fn before(mut self, id: ArrivalId) -> Self {

@@ -2,6 +2,7 @@ use super::*;
 use crate::lanes::{LaneSet, deal};
 use crate::load::{Arrivals, Profile};
 use proptest::prelude::*;
+use std::collections::BTreeSet;
 
 const END: f64 = 8.0;
 
@@ -42,6 +43,14 @@ fn open() -> impl Strategy<Value = Open> {
         let arrivals = if poisson { Arrivals::Poisson } else { Arrivals::Constant };
         Open { rate, arrivals, max_in_flight: 10 }
     })
+}
+
+/// The number of an arrival among those of its load.
+fn lane_number(load: &Open, id: ArrivalId) -> u64 {
+    match load.arrivals {
+        Arrivals::Constant => id.0,
+        Arrivals::Poisson => 1_000 * (id.0 >> 16) + (id.0 & 0xffff),
+    }
 }
 
 proptest! {
@@ -97,6 +106,34 @@ proptest! {
         wanted.retain(|arrival| !foreign.contains(arrival));
         wanted.sort_unstable_by_key(|(id, due)| (*due, *id));
         prop_assert_eq!(taken, wanted);
+    }
+
+    /// Whatever the words, and however late: what comes is what a list of all of them says.
+    #[test]
+    fn late_words_are_as_a_list_says(
+        load in open(),
+        words in prop::collection::vec((0u32..80, 0u32..10, prop::collection::vec(0u32..3, 2)), 0..8),
+    ) {
+        let all = whole(&load);
+        let lane = |id: &ArrivalId| ((lane_number(&load, *id) + 5) % crate::lanes::LANES as u64) as u16;
+        let (mut holder, mut came) = (agenda(&load), Vec::new());
+        let (mut list, mut wanted, mut newest): (Vec<(RunTime, LaneSet)>, BTreeSet<ArrivalId>, u32) = Default::default();
+        let held = |list: &[(RunTime, LaneSet)], (id, due): &(ArrivalId, RunTime)| {
+            list.iter().rev().find(|(from, _)| from <= due).is_some_and(|(_, set)| set.contains(lane(id)))
+        };
+        for (heard, before, weights) in words {
+            came.extend(until(&mut holder, at(heard)));
+            wanted.extend(all.iter().filter(|a| a.1 < at(heard) && held(&list, a)).map(|(id, _)| *id));
+            newest = newest.max(heard.saturating_sub(before));
+            let set = deal(&weights)[0].clone();
+            holder.assign(at(newest), &lanes(&set));
+            list.push((at(newest), set));
+        }
+        came.extend(rest(&mut holder));
+        wanted.extend(all.iter().filter(|a| held(&list, a)).map(|(id, _)| *id));
+        let mut came: Vec<ArrivalId> = came.into_iter().map(|(id, _)| id).collect();
+        came.sort_unstable();
+        prop_assert_eq!(came, wanted.into_iter().collect::<Vec<_>>());
     }
 
     /// Giving away with late word, then taking back: nothing comes twice.
