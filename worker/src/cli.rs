@@ -1,24 +1,32 @@
 //! The command line of `ld-worker`.
 
 use crate::engine::Engine;
+use crate::health::{self, Standing};
+use crate::healthcheck::Question;
 use crate::limits::load_files;
 use crate::link::grpc::{Credentials, GrpcDial};
+use crate::link::socket::Tcp;
 use crate::link::trust::Tls;
 use crate::link::{self, LoadMaker};
 use crate::membership::{Exit, Options};
-use clap::{ArgAction, Parser, ValueEnum};
+use crate::pages::{Completions, ManPages};
+use clap::{ArgAction, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use ld_shared::boot::signal::Signals;
 use ld_shared::boot::telemetry::{self, LogFormat};
+use ld_shared::boot::version;
 use ld_shared::handshake::{Fingerprint, Token};
 use ld_shared::message::{Hello, PROTOCOL_VERSION};
 use ld_shared::targets::{TargetList, TargetRule};
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::LazyLock;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
-const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (cluster protocol 2)");
+static VERSION: LazyLock<String> =
+    LazyLock::new(|| version::text(env!("CARGO_PKG_VERSION"), &format!("cluster protocol {PROTOCOL_VERSION}")));
 const BUILD: &str = concat!("ld-worker ", env!("CARGO_PKG_VERSION"));
 const EXAMPLES: &str = "\
 Examples:
@@ -31,11 +39,13 @@ Exit codes: 0 done, 130 ended by the user while it made load, 3 could not do its
 
 /// Makes load for an `ld-master`: joins it, and needs nothing else.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "ld-worker", version = VERSION, after_help = EXAMPLES)]
+#[command(name = "ld-worker", version = VERSION.as_str(), after_help = EXAMPLES, subcommand_negates_reqs = true)]
 pub struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// The master's address.
-    #[arg(long, env = "LD_WORKER_MASTER", value_name = "HOST:PORT", value_parser = address)]
-    pub master: String,
+    #[arg(long, env = "LD_WORKER_MASTER", value_name = "HOST:PORT", value_parser = address, required = true)]
+    pub master: Option<String>,
     /// The name under which it is shown [default: the host's name]
     #[arg(long, env = "LD_WORKER_NAME")]
     pub name: Option<String>,
@@ -70,6 +80,9 @@ pub struct Arguments {
     /// A folder for results that the master has not taken yet: memory need not hold them all while it is away.
     #[arg(long, env = "LD_WORKER_SPOOL", value_name = "DIR")]
     pub spool: Option<PathBuf>,
+    /// Serves /healthz (it lives) and /readyz (it has joined a master; else 503 and why), without a token.
+    #[arg(long, env = "LD_WORKER_WEB", value_name = "ADDRESS|off", value_parser = web, default_value = "off")]
+    pub web: Web,
     /// Form of log lines.
     #[arg(long, env = "LD_WORKER_LOG", value_enum, default_value_t = Log::Text)]
     pub log: Log,
@@ -80,6 +93,35 @@ pub struct Arguments {
     #[arg(short, long, conflicts_with = "verbose")]
     pub quiet: bool,
 }
+
+#[derive(Clone, Debug, Subcommand)]
+enum Command {
+    /// Asks a running worker how it is: exit code 0 if it is well, else 1 and why
+    Healthcheck {
+        /// What its --web is
+        #[arg(long, env = "LD_WORKER_WEB", value_name = "ADDRESS|off", value_parser = web, default_value = DEFAULT_WEB)]
+        web: Web,
+        #[command(flatten)]
+        question: Question,
+    },
+    /// Prints the completion script of a shell
+    Completions(Completions),
+    /// Writes the manual as man pages
+    #[command(hide = true)]
+    ManPages(ManPages),
+}
+
+/// Where health is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Web {
+    /// Nowhere.
+    Off,
+    /// There.
+    At(SocketAddr),
+}
+
+/// Where `healthcheck` asks.
+const DEFAULT_WEB: &str = "127.0.0.1:8089";
 
 /// Whether the way to the master is protected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -99,7 +141,16 @@ pub enum Log {
     Json,
 }
 
-fn address(text: &str) -> Result<String, String> {
+fn web(text: &str) -> Result<Web, String> {
+    if text == "off" {
+        return Ok(Web::Off);
+    }
+    let address = text.parse().map(Web::At);
+    address.map_err(|_| format!("an address with a port like {DEFAULT_WEB} is accepted, or `off`"))
+}
+
+/// `HOST:PORT`.
+pub fn address(text: &str) -> Result<String, String> {
     let parts = text.rsplit_once(':').filter(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
     parts.map(|_| text.to_owned()).ok_or_else(|| "expected HOST:PORT, for example 10.0.0.10:5557".to_owned())
 }
@@ -117,7 +168,8 @@ pub fn pair_of_files(text: &str) -> Result<(PathBuf, PathBuf), String> {
         .ok_or_else(|| "expected two PEM files with a comma between them: CERT,KEY".to_owned())
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+/// `60s`, `500ms`, `2m`; a bare number is seconds.
+pub fn duration(text: &str) -> Result<Duration, String> {
     let units = [("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3_600.0), ("", 1.0)];
     let seconds = units.into_iter().find_map(|(unit, factor)| {
         let number: f64 = text.strip_suffix(unit)?.parse().ok()?;
@@ -134,6 +186,9 @@ pub fn main() -> ExitCode {
 /// [`main`] with another maker of load.
 pub fn main_with<L: LoadMaker>() -> ExitCode {
     let arguments = Arguments::parse();
+    if let Some(command) = &arguments.command {
+        return aside(command);
+    }
     let format = match arguments.log {
         Log::Text => LogFormat::Text,
         Log::Json => LogFormat::Json,
@@ -158,7 +213,14 @@ pub fn main_with<L: LoadMaker>() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    match run::<L>(arguments, credentials) {
+    let (standing, watched) = watch::channel(Err("the master has not been dialled yet".to_owned()));
+    if let Web::At(address) = arguments.web {
+        match health::serve(address, watched) {
+            Ok(bound) => tracing::info!("health is served on http://{bound}/healthz and /readyz"),
+            Err(error) => return fail(&format!("cannot serve --web {address}: {error}; choose another, or `off`")),
+        }
+    }
+    match run::<L>(arguments, credentials, standing) {
         Ok(Exit::Done(text)) => {
             tracing::info!("{text}");
             ExitCode::SUCCESS
@@ -167,6 +229,35 @@ pub fn main_with<L: LoadMaker>() -> ExitCode {
         Ok(Exit::Failed(text)) => fail(&text),
         Err(error) => fail(&format!("cannot start: {error}")),
     }
+}
+
+/// What a worker's binary does beside working.
+fn aside(command: &Command) -> ExitCode {
+    let said = match command {
+        Command::Healthcheck { web, question } => question.ask(match *web {
+            Web::Off => None,
+            Web::At(web) => Some(web),
+        }),
+        Command::Completions(completions) => written(completions.print(Arguments::command())),
+        Command::ManPages(pages) => written(pages.write(Arguments::command())),
+    };
+    // nobody may be listening any more: the exit code says it too
+    match said {
+        Ok(text) => {
+            if !text.is_empty() {
+                writeln!(std::io::stdout(), "{text}").ok();
+            }
+            ExitCode::SUCCESS
+        }
+        Err(text) => {
+            writeln!(std::io::stderr(), "{text}").ok();
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn written(result: std::io::Result<()>) -> Result<String, String> {
+    result.map(|()| String::new()).map_err(|error| format!("error: cannot write: {error}"))
 }
 
 fn fail(text: &str) -> ExitCode {
@@ -199,7 +290,12 @@ fn credentials(arguments: &Arguments) -> Result<Credentials, String> {
     Ok(Credentials { tls: Some(tls), token })
 }
 
-fn run<L: LoadMaker>(arguments: Arguments, credentials: Credentials) -> std::io::Result<Exit> {
+fn run<L: LoadMaker>(
+    arguments: Arguments,
+    credentials: Credentials,
+    standing: watch::Sender<Standing>,
+) -> std::io::Result<Exit> {
+    let master = arguments.master.expect("clap requires it of whoever runs no subcommand");
     let all = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as u32;
     let hello = Hello {
         protocol: PROTOCOL_VERSION,
@@ -213,7 +309,7 @@ fn run<L: LoadMaker>(arguments: Arguments, credentials: Credentials) -> std::io:
         capacity: load_files().min(arguments.max_users.unwrap_or(u64::MAX)),
         stay: arguments.stay,
         master_timeout: arguments.master_timeout,
-        master: arguments.master.clone(),
+        master: master.clone(),
         targets: (!arguments.allow_targets.is_empty()).then_some(TargetList(arguments.allow_targets)),
         spool: arguments.spool,
     };
@@ -230,7 +326,7 @@ fn run<L: LoadMaker>(arguments: Arguments, credentials: Credentials) -> std::io:
                 }
             }
         });
-        Ok(link::run::<L>(options, GrpcDial { master: arguments.master, credentials }, requests).await)
+        Ok(link::run::<L>(options, GrpcDial { master, credentials, connect: Tcp }, requests, standing).await)
     });
     // a task that still waits, for example for a name look-up, must not hold the process
     runtime.shutdown_background();
@@ -252,11 +348,10 @@ mod tests {
 
     #[test]
     fn arguments_are_understood() {
-        use clap::CommandFactory as _;
         Arguments::command().debug_assert();
         let parsed = Arguments::try_parse_from(["ld-worker", "--master", "h:1", "--master-timeout", "500ms", "--stay"]);
         let parsed = parsed.unwrap();
-        assert_eq!((parsed.master.as_str(), parsed.master_timeout), ("h:1", Duration::from_millis(500)));
+        assert_eq!((parsed.master.as_deref(), parsed.master_timeout), (Some("h:1"), Duration::from_millis(500)));
         assert!(parsed.stay);
         for bad in ["h", ":1", "h:99999"] {
             assert!(Arguments::try_parse_from(["ld-worker", "--master", bad]).is_err(), "{bad}");
@@ -266,5 +361,14 @@ mod tests {
         }
         assert!(duration("-1s").is_err() && duration("soon").is_err());
         assert!(VERSION.contains(&format!("protocol {PROTOCOL_VERSION}")));
+    }
+
+    #[test]
+    fn only_work_needs_a_master() {
+        assert!(Arguments::try_parse_from(["ld-worker"]).is_err());
+        let parsed = Arguments::try_parse_from(["ld-worker", "healthcheck", "--web", "0.0.0.0:1", "--path", "/readyz"]);
+        let Some(Command::Healthcheck { web, question }) = parsed.unwrap().command else { panic!("another command") };
+        assert_eq!((web, question.path.as_str()), (Web::At("0.0.0.0:1".parse().unwrap()), "/readyz"));
+        assert!(Arguments::try_parse_from(["ld-worker", "--master", "h:1", "--web", "8089"]).is_err());
     }
 }

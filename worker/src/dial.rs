@@ -13,9 +13,11 @@ pub use stream::Stream;
 pub use tls::{Alpn, TlsError, TlsSettings};
 
 use crate::probe::Probe;
+use ld_shared::boot::clock::mono;
 use ld_shared::plan::Plan;
 use ld_shared::sample::{Failure, FailureKind};
 use ld_shared::targets::TargetList;
+use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -51,18 +53,24 @@ impl Stamps<'_> {
     }
 }
 
+/// After a connection for which this machine had no port or file, so long none is tried to that address, ns: a
+/// search through ports that are all taken costs milliseconds, and would be all that a core does.
+const TRY_AGAIN_AFTER: u64 = 10_000_000;
+
 /// The dialler of one load core.
 #[derive(Default)]
 pub struct Dialer {
     names: Names,
     /// Each must allow a target.
     lists: Vec<TargetList>,
+    /// The newest limit of this machine that was met: to which address, until when it is believed to hold.
+    exhausted: RefCell<Option<(SocketAddr, u64, DialError)>>,
 }
 
 impl Dialer {
     /// A dialler for a plan: it asks its lists about every address before it connects to it.
     pub fn of(plan: &Plan) -> Self {
-        Self { names: Names::default(), lists: plan.allow_targets.clone() }
+        Self { lists: plan.allow_targets.clone(), ..Self::default() }
     }
 
     /// An open stream to `host`, with TLS if there is a `config` for it, in at most `limit` seconds.
@@ -224,12 +232,31 @@ impl Dialer {
         if !self.may_dial(host, address, port) {
             return Err(DialError::forbidden());
         }
-        let stream =
-            TcpStream::connect(SocketAddr::new(address, port)).await.map_err(|error| DialError::connect(&error))?;
+        let to = SocketAddr::new(address, port);
+        if let Some(error) = self.exhausted(to) {
+            return Err(error);
+        }
+        let stream = TcpStream::connect(to).await.map_err(|error| self.noted(to, DialError::connect(&error)))?;
         // A request goes out in one write: waiting for more to fill a segment only delays it.
         stream.set_nodelay(true).map_err(|error| DialError::connect(&error))?;
         stamps.on(Probe::connected);
         Ok(stream)
+    }
+}
+
+impl Dialer {
+    /// Why this machine can open no connection to this address now, as far as is known.
+    fn exhausted(&self, to: SocketAddr) -> Option<DialError> {
+        let exhausted = self.exhausted.borrow();
+        exhausted.as_ref().filter(|(at, until, _)| *at == to && mono().0 < *until).map(|(.., error)| error.clone())
+    }
+
+    /// Remembers an error if it is a limit of this machine.
+    fn noted(&self, to: SocketAddr, error: DialError) -> DialError {
+        if error.is_local {
+            self.exhausted.replace(Some((to, mono().0 + TRY_AGAIN_AFTER, error.clone())));
+        }
+        error
     }
 }
 
@@ -247,4 +274,26 @@ fn marked<T>(dialled: Result<T, DialError>, stamps: &mut Stamps<'_>) -> Result<T
         }
         error.failure
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+
+    #[tokio::test]
+    async fn a_limit_of_this_machine_is_believed_for_a_while_and_for_one_address() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
+        let to = listener.local_addr().expect("it is bound");
+        let other = SocketAddr::new(to.ip(), to.port() ^ 1);
+        let dialer = Dialer::default();
+        let host = Host::Address(to.ip());
+        let error = dialer.noted(to, DialError::connect(&io::Error::from(rustix::io::Errno::ADDRNOTAVAIL)));
+        assert_eq!((dialer.exhausted(to), dialer.exhausted(other)), (Some(error.clone()), None));
+        let refused = DialError::connect(&io::Error::from(rustix::io::Errno::CONNREFUSED));
+        dialer.noted(other, refused);
+        assert_eq!(dialer.tcp(&host, to.port(), &mut Stamps(None)).await.err(), Some(error), "nothing else is a limit");
+        tokio::time::sleep(Duration::from_nanos(TRY_AGAIN_AFTER)).await;
+        dialer.tcp(&host, to.port(), &mut Stamps(None)).await.expect("it is tried again, and somebody listens");
+    }
 }

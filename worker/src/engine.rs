@@ -26,7 +26,7 @@ use ld_shared::boot::clock::mono;
 use ld_shared::frame::{FrameBody, Odometers};
 use ld_shared::id::Digest;
 use ld_shared::load::Program;
-use ld_shared::plan::{AtEnd, Dealing as RowDealing, Plan, Pool, SourceRows};
+use ld_shared::plan::{AtEnd, Dealing as RowDealing, Plan, Pool, SourceRows, WorkerLoss};
 use ld_shared::record::RecordBody;
 use ld_shared::secrets::{SecretBlob, Secrets};
 use ld_shared::shard::Shard;
@@ -164,6 +164,7 @@ impl Engine {
         let rows = source_rows(&plan, &blobs)?;
         let series = Arc::new(SeriesTable::new());
         let details = plan.details.clone();
+        let is_replaced = plan.on_worker_loss == WorkerLoss::Redistribute;
         let in_flight = plan.scenarios.iter().map(|_| (AtomicI64::new(0), AtomicI64::new(i64::MAX))).collect();
         let shared = Arc::new(Shared {
             secrets: secrets(&plan, &blobs)?,
@@ -175,7 +176,7 @@ impl Engine {
             plan,
             blobs,
             rows,
-            limits: Arc::new(Limits::new(cores)),
+            limits: Arc::new(Limits::new(cores, is_replaced)),
             series: Arc::clone(&series),
             in_flight,
             record_limits: Arc::new([AtomicU64::new(u64::MAX), AtomicU64::new(u64::MAX)]),

@@ -4,9 +4,11 @@
 //! no heartbeat. All decisions are [`Membership`]'s.
 
 pub mod grpc;
+pub mod socket;
 pub mod trust;
 
 use crate::engine::{Engine, EngineEvent, EngineSpec};
+use crate::health::Standing;
 use crate::membership::{Effect, Event, Exit, Membership, Options, Ready, Unreached};
 use crate::protocol::PrepareError;
 use bytes::Bytes;
@@ -25,7 +27,7 @@ use std::future::Future;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// What makes the load: the engine, or a double of it in tests.
 pub trait LoadMaker: Sized + Send + 'static {
@@ -119,8 +121,14 @@ pub trait Dial {
     fn dial(&mut self) -> impl Future<Output = Result<Channel, Unreached>>;
 }
 
-/// Runs a worker until it is done. `signals`: each one is a request to end, the second time at once.
-pub async fn run<L: LoadMaker>(options: Options, mut dial: impl Dial, mut signals: mpsc::Receiver<()>) -> Exit {
+/// Runs a worker until it is done. `signals`: each one is a request to end, the second time at once. `standing` is
+/// told whether it has joined.
+pub async fn run<L: LoadMaker>(
+    options: Options,
+    mut dial: impl Dial,
+    mut signals: mpsc::Receiver<()>,
+    standing: watch::Sender<Standing>,
+) -> Exit {
     let cores = options.hello.cores as usize;
     let targets = options.targets.clone();
     let mut membership = Membership::new(clock::mono(), options);
@@ -147,6 +155,12 @@ pub async fn run<L: LoadMaker>(options: Options, mut dial: impl Dial, mut signal
         if !effects.is_empty() {
             continue;
         }
+        standing.send_if_modified(|known| {
+            let now = membership.joined();
+            let changed = *known != now;
+            *known = now;
+            changed
+        });
         let wake = tokio::time::sleep(membership.deadline().since(clock::mono()));
         let event = tokio::select! {
             result = dial.dial(), if open.is_some() => {
@@ -156,7 +170,10 @@ pub async fn run<L: LoadMaker>(options: Options, mut dial: impl Dial, mut signal
                         shell.channel = Some(channel);
                         Event::Connected
                     }
-                    Err(why) => Event::Disconnected(why),
+                    Err(why) => {
+                        tracing::debug!(refused = why.refused, reset = why.reset, "no connection: {}", why.seen);
+                        Event::Disconnected(why)
+                    }
                 }
             }
             event = shell.next() => event,
@@ -168,6 +185,11 @@ pub async fn run<L: LoadMaker>(options: Options, mut dial: impl Dial, mut signal
         };
         membership.on(clock::mono(), event, &mut effects);
     }
+}
+
+/// For workers of whom nobody asks whether they have joined.
+pub fn unwatched() -> watch::Sender<Standing> {
+    watch::channel(Ok(())).0
 }
 
 /// The connection and the engine.

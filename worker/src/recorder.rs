@@ -491,7 +491,9 @@ impl Recorder {
 
     /// Adds the user-nanoseconds lived since the last change.
     fn count_users(&self, now: u64) {
-        let lived = now.saturating_sub(self.users_since.replace(now));
+        let since = self.users_since.replace(now);
+        // after a freeze the lease may have been over for long
+        let lived = now.min(self.holding.users_until()).saturating_sub(since);
         self.user_ns.set(self.user_ns.get() + lived * self.users.get());
     }
 

@@ -1,41 +1,35 @@
 //! One virtual user: pick → prepare → exchange → check → record, task after task.
 
 mod hooks;
+mod recording;
 mod retry;
 mod scenario;
+mod timer;
 
 pub(crate) use hooks::Began;
+pub(crate) use recording::{masked, masked_text};
 pub(crate) use scenario::{Name, Scenario, Task};
+pub(crate) use timer::Timer;
 
 use crate::engine::core::{Core, Waited};
 use crate::engine::holding::Tenure;
-use crate::kept::Kept;
 use crate::probe::{Fate, Probe, Purpose};
 use crate::protocol::Want;
-use crate::recorder::Line;
 use crate::sampler::Ticket;
-use crate::series::OTHER_ID;
 use ld_shared::boot::clock::mono;
-use ld_shared::plan::{Mode, Pool, StatusCheck};
-use ld_shared::record::Answer;
+use ld_shared::plan::{Mode, Pool};
 use ld_shared::reply::Reply;
 use ld_shared::rng::KeyedRng;
-use ld_shared::sample::{Failure, FailureKind, Phase};
+use ld_shared::sample::{Failure, FailureKind};
 use ld_shared::scope::{Row, Scope};
-use ld_shared::secrets::{MASK, Secrets, is_credential, mask_passwords};
-use ld_shared::template::{Escape, Template};
 use ld_shared::time::SECOND;
 use std::any::Any;
-use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
-use std::future::{Future, poll_fn};
+use std::cell::Cell;
+use std::future::Future;
 use std::ops::ControlFlow;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::time::{Instant, Sleep};
 
 /// One virtual user.
 pub(crate) struct User {
@@ -56,6 +50,8 @@ pub(crate) struct User {
     sent: bool,
     /// The newest iteration ended because there was no lease (open model).
     lacked_lease: bool,
+    /// Set while there is no lease and others do the work: there is no such user then.
+    away: Option<Away>,
 }
 
 /// What is known of a failed request when it has been recorded.
@@ -83,6 +79,7 @@ impl User {
             failed: None,
             sent: false,
             lacked_lease: false,
+            away: None,
         }
     }
 
@@ -181,6 +178,8 @@ impl User {
 
     /// Runs one task if its conditions hold.
     async fn step(&mut self, task: &Task, intended: &mut Option<u64>) -> ControlFlow<()> {
+        // whose requests all fail at once would else have the core for itself, and no timer would fire
+        tokio::task::consume_budget().await;
         self.failed = None;
         for source in &task.once_sources {
             if !self.scope.has_row(*source) {
@@ -268,14 +267,31 @@ impl User {
         ControlFlow::Continue(())
     }
 
-    /// Closes idle connections if there is no lease and others do the work.
+    /// Waits until there is a lease again, although others may have this user's work by now. Breaks if
+    /// starting ends before.
+    async fn until_lease(&mut self) -> ControlFlow<()> {
+        while self.core.recorder.holding().lease_over(mono().0) {
+            self.hang_up_without_lease();
+            if let Waited::Over = self.core.wait(std::pin::pin!(std::future::pending::<()>()), None).await {
+                return ControlFlow::Break(());
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Closes idle connections if there is no lease and others do the work, who have these users now.
     fn hang_up_without_lease(&mut self) {
         if self.core.recorder.holding().is_hung_up(mono().0) {
+            if self.probe.tenure().is_some() {
+                self.away.get_or_insert_with(|| Away::new(&self.core));
+            }
             for (users, session) in self.scenario.protocols().zip(&mut self.sessions) {
                 if let Some(session) = session {
                     users.hang_up(session.as_mut());
                 }
             }
+        } else {
+            self.away = None;
         }
     }
 
@@ -337,178 +353,6 @@ impl User {
         self.sent |= has_begun && fate == Fate::Ended;
         (fate, outcome)
     }
-
-    fn record(&mut self, task: &Task, outcome: Result<Reply, Failure>, keep: &Ticket) {
-        let bindings = &self.core.context.bindings;
-        let status = outcome.as_ref().ok().and_then(|reply| reply.status);
-        let (reply, failure) = match outcome {
-            Ok(reply) => {
-                let failure = task.checks.run(&reply, bindings, &mut self.scope, task.status_check).err();
-                (Some(reply), failure)
-            }
-            Err(failure) => {
-                // the seed lets a `status_code` assertion of 0 accept that there was no answer
-                let none = Reply { status: task.no_answer, ..Reply::default() };
-                let accepted = task.no_answer.is_some()
-                    && task.checks.may_accept_no_answer()
-                    && task.checks.run(&none, bindings, &mut self.scope, StatusCheck::Assertions).is_ok();
-                (None, (!accepted).then_some(failure))
-            }
-        };
-        let failure = failure.map(|failure| masked(failure, bindings.secrets()));
-        let series = match &task.name {
-            Name::Fixed(series) => *series,
-            Name::Rendered(template, numbers) => self.rendered_series(task, template, numbers),
-        };
-        let sample = self.probe.sample(series);
-        self.core.recorder.record(&sample, failure.as_ref());
-        if let Some(Failure { kind, reason }) = &failure {
-            self.failed = Some(Failed { kind: *kind, status, reason: Arc::clone(reason) });
-        }
-        if sample.phase == Phase::Main {
-            self.list(task, &sample, reply, failure, keep);
-        }
-    }
-
-    /// Hands the request over to those who list requests one by one.
-    fn list(
-        &mut self,
-        task: &Task,
-        sample: &crate::recorder::Sample,
-        reply: Option<Reply>,
-        failure: Option<Failure>,
-        keep: &Ticket,
-    ) {
-        let mut sampler = self.core.sampler.borrow_mut();
-        let (keeps, all) = (sampler.keeps(keep, failure.is_some()), sampler.wants_all());
-        drop(sampler);
-        if !keeps && !all {
-            return;
-        }
-        let url = task.users.url(task.compiled.as_ref(), &mut self.scope);
-        let url = masked_text(&url, self.core.context.bindings.secrets()).unwrap_or(url);
-        let failure = failure.map(|failure| self.told(task, sample, reply.as_ref(), failure, &url));
-        if all {
-            self.core.recorder.list(Line {
-                series: sample.series,
-                status: reply.as_ref().map_or(task.no_answer, |r| r.status),
-                started_at: sample.started.saturating_sub(self.core.recorder.t0()),
-                response_us: response_us(sample),
-                body_bytes: reply.as_ref().map_or(0, |r| r.body_bytes),
-                url: Arc::clone(&url),
-                error: failure.as_ref().map(|f| Arc::clone(&f.reason)),
-            });
-        }
-        if keeps {
-            self.core.recorder.keep(self.kept(task, sample, reply, failure, keep, url));
-        }
-    }
-
-    /// A failure as its record tells it.
-    fn told(
-        &self,
-        task: &Task,
-        sample: &crate::recorder::Sample,
-        reply: Option<&Reply>,
-        failure: Failure,
-        url: &str,
-    ) -> Failure {
-        // the seed's texts, which are those of its language
-        let seeds = match &*failure.reason {
-            "connection refused" => Some("[Errno 111] Connection refused"),
-            "name not resolved" => Some("[Errno -2] Name or service not known"),
-            _ => None,
-        };
-        if let Some(text) = seeds {
-            return Failure::new(failure.kind, text);
-        }
-        let Some(status) = reply.and_then(|r| r.status).filter(|_| failure.kind == FailureKind::Status) else {
-            return failure;
-        };
-        let name = self.scenario.name_of(sample.series);
-        let text = task.users.status_error(task.compiled.as_ref(), status, url, &name);
-        text.map_or(failure, |text| Failure::new(FailureKind::Status, text))
-    }
-
-    fn rendered_series(&mut self, task: &Task, template: &Template, numbers: &RefCell<HashMap<Box<str>, u16>>) -> u16 {
-        let mut name = Vec::new();
-        let rendered = template.render(&self.core.context.bindings, &mut self.scope, Escape::None, &mut name);
-        let (Ok(()), Ok(name)) = (rendered, String::from_utf8(name)) else { return OTHER_ID };
-        if let Some(id) = numbers.borrow().get(name.as_str()) {
-            return *id;
-        }
-        let shown = masked_text(&name, self.core.context.bindings.secrets());
-        let id = self.scenario.series(shown.as_deref().unwrap_or(&name), &task.request_type);
-        if id != OTHER_ID {
-            // the table's limit bounds this map too
-            numbers.borrow_mut().insert(name.into(), id);
-        }
-        id
-    }
-
-    fn kept(
-        &self,
-        task: &Task,
-        sample: &crate::recorder::Sample,
-        reply: Option<Reply>,
-        failure: Option<Failure>,
-        keep: &Ticket,
-        url: Arc<str>,
-    ) -> Kept {
-        let cap = keep.body[usize::from(failure.is_some())];
-        let status = reply.as_ref().map_or(task.no_answer, |r| r.status);
-        let body_bytes = reply.as_ref().map_or(0, |r| r.body_bytes);
-        let answer = reply.filter(|_| cap > 0).map(|reply| {
-            let mut body = reply.body;
-            let is_cut = body.len() >= cap;
-            body.truncate(cap);
-            let secrets = self.core.context.bindings.secrets();
-            if !secrets.is_empty() {
-                body = secrets.mask_bytes(&body).into_owned();
-                if is_cut {
-                    secrets.mask_cut(&mut body);
-                }
-            }
-            let shown = |(name, value): (String, String)| {
-                let value = if is_credential(&name) { MASK.into() } else { secrets.mask(&value).into_owned() };
-                (name, value)
-            };
-            Arc::new(Answer { headers: reply.headers.iter().map(shown).collect(), body })
-        });
-        Kept {
-            priority: keep.priority,
-            ended_at: sample.ended.saturating_sub(self.core.recorder.t0()),
-            started_at: sample.started.saturating_sub(self.core.recorder.t0()),
-            response_us: response_us(sample),
-            body_bytes,
-            url,
-            error: failure.map(|f| f.reason),
-            answer,
-            status,
-            series: sample.series,
-            origin: task.origin,
-        }
-    }
-}
-
-/// A failure without secrets in its reason.
-pub(crate) fn masked(failure: Failure, secrets: &Secrets) -> Failure {
-    match masked_text(&failure.reason, secrets) {
-        Some(reason) => Failure { reason, ..failure },
-        None => failure,
-    }
-}
-
-/// The text without secrets and passwords, if it had any.
-pub(crate) fn masked_text(text: &str, secrets: &Secrets) -> Option<Arc<str>> {
-    let plain = mask_passwords(text);
-    let masked = secrets.mask(&plain);
-    (*masked != *text).then(|| masked.into())
-}
-
-/// Response time as histograms count it.
-fn response_us(sample: &crate::recorder::Sample) -> u64 {
-    (sample.ended.saturating_sub(sample.intended) + 500) / 1000
 }
 
 impl Failed {
@@ -533,6 +377,26 @@ fn want(task: &Task, keep: &Ticket) -> Want {
     want
 }
 
+/// Counts a user that is alive as none for as long as it exists.
+struct Away {
+    core: Rc<Core>,
+}
+
+impl Away {
+    fn new(core: &Rc<Core>) -> Self {
+        core.away.set(core.away.get() + 1);
+        core.recorder.users_changed(-1, mono().0);
+        Self { core: Rc::clone(core) }
+    }
+}
+
+impl Drop for Away {
+    fn drop(&mut self) {
+        self.core.away.set(self.core.away.get() - 1);
+        self.core.recorder.users_changed(1, mono().0);
+    }
+}
+
 /// Counts an open exchange for as long as it exists.
 struct Open<'a>(&'a Cell<u64>);
 
@@ -546,65 +410,6 @@ impl<'a> Open<'a> {
 impl Drop for Open<'_> {
     fn drop(&mut self) {
         self.0.set(self.0.get() - 1);
-    }
-}
-
-/// Ends exchanges at their deadlines: one timer a user, re-armed only when it fires early, so that a
-/// request costs no timer operation.
-pub(crate) struct Timer {
-    deadline: Rc<Cell<u64>>,
-    /// When `sleep` fires; `u64::MAX`: not armed.
-    armed: u64,
-    sleep: Option<Pin<Box<Sleep>>>,
-}
-
-impl Timer {
-    /// A timer of the deadline in this cell, ns of this node's clock; `u64::MAX`: none.
-    pub(crate) fn new(deadline: Rc<Cell<u64>>) -> Self {
-        Self { deadline, armed: u64::MAX, sleep: None }
-    }
-
-    async fn limit(
-        &mut self,
-        mut exchange: Pin<Box<dyn Future<Output = Result<Reply, Failure>> + '_>>,
-    ) -> Result<Reply, Failure> {
-        poll_fn(|context| {
-            if let Poll::Ready(outcome) = exchange.as_mut().poll(context) {
-                return Poll::Ready(outcome);
-            }
-            if self.is_over(context) {
-                return Poll::Ready(Err(Failure::new(FailureKind::Timeout, "timed out")));
-            }
-            Poll::Pending
-        })
-        .await
-    }
-
-    /// Whether the deadline has passed; else the task is woken when it does.
-    pub(crate) fn is_over(&mut self, context: &mut Context<'_>) -> bool {
-        let deadline = self.deadline.get();
-        if deadline == u64::MAX {
-            return false;
-        }
-        loop {
-            if deadline < self.armed || self.sleep.is_none() {
-                let left = Duration::from_nanos(deadline.saturating_sub(mono().0));
-                let at = Instant::now() + left;
-                match &mut self.sleep {
-                    Some(sleep) => sleep.as_mut().reset(at),
-                    None => self.sleep = Some(Box::pin(tokio::time::sleep_until(at))),
-                }
-                self.armed = deadline;
-            }
-            let Some(sleep) = &mut self.sleep else { return false };
-            if sleep.as_mut().poll(context).is_pending() {
-                return false;
-            }
-            self.armed = u64::MAX;
-            if mono().0 >= deadline {
-                return true;
-            }
-        }
     }
 }
 

@@ -18,6 +18,7 @@ use ld_shared::record::{Bodies, Record, RecordPolicy, RequestLine};
 use ld_shared::sample::Phase;
 use ld_shared::shard::Shard;
 use ld_shared::snapshot::Snapshot;
+use ld_shared::targets::TargetList;
 use ld_shared::throttle::split;
 use ld_shared::time::{Mono, RunTime};
 use ld_shared::wire::Lines;
@@ -307,4 +308,23 @@ async fn without_a_lease_nothing_starts() {
     assert_eq!((odometer.due, odometer.dropped[2], odometer.requests_started), (50, 50, 0));
     assert_eq!(seen.load(Ordering::SeqCst), 0);
     tokio::task::spawn_blocking(move || drop(engine)).await.unwrap();
+}
+
+/// A target that is not allowed fails without any wait, as does a connection for which no port is free: whoever
+/// waits for nothing must not keep the core.
+#[tokio::test]
+async fn users_whose_requests_fail_at_once_leave_the_core_to_others() {
+    let (alive, seen) = server(Duration::from_millis(20));
+    let mut plan = plan("127.0.0.1:1".parse().unwrap(), &closed(4), 2.0);
+    plan.allow_targets = vec![TargetList(vec![alive.to_string().parse().unwrap()])];
+    let mut other = plan.scenarios[0].clone();
+    other.name = "alive".into();
+    other.first_number = 4;
+    other.tasks = vec![serde_json::from_value(task(alive, "/ok")).unwrap()];
+    plan.scenarios.push(other);
+    let run = run(plan, 0, |_, _| {}).await;
+    run.assert_conserved();
+    // four users, a request each 20 ms, two seconds: 400 on a free machine
+    let answered = seen.load(Ordering::SeqCst);
+    assert!(answered > 100, "{answered} requests beside those that fail at once");
 }

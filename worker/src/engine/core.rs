@@ -56,6 +56,8 @@ pub(crate) struct Core {
     pub(crate) open: Cell<u64>,
     /// Users that will run `on_stop`.
     owing: Cell<u64>,
+    /// Users that wait for a lease while others do their work: alive, and counted as none.
+    pub(crate) away: Cell<u64>,
     /// Tasks that will yet start users of the closed model.
     starting: Cell<usize>,
     /// Starting is over, and users are told so.
@@ -138,7 +140,7 @@ impl Core {
         let open = self.shared.in_flight.iter().any(|(open, _)| open.load(Ordering::Relaxed) > 0);
         let idle = !open
             && self.starting.get() == 0
-            && self.recorder.users() == 0
+            && self.recorder.users() + self.away.get() == 0
             && !self.holding().has_batches()
             && !self.holding().waits()
             && self.holding().next_arrival().is_none();
@@ -240,6 +242,7 @@ async fn work(seat: Seat, ready: &Sender<Result<(), PrepareError>>) {
         users: RefCell::new(JoinSet::new()),
         open: Cell::new(0),
         owing: Cell::new(0),
+        away: Cell::new(0),
         starting: Cell::new(0),
         over: Cell::new(false),
     });

@@ -146,6 +146,11 @@ impl Holding {
         self.limits.lease_over(now)
     }
 
+    /// Until when users are users of this worker, as far as is known; ns of this node's clock.
+    pub(crate) fn users_until(&self) -> u64 {
+        self.limits.users_until()
+    }
+
     /// Why an arrival that was due at `due` must not start at `now`, if so.
     pub(crate) fn drop_reason(&self, due: u64, now: u64) -> Option<DropReason> {
         let late = now.saturating_sub(due) > TOO_LATE;

@@ -43,6 +43,8 @@ pub(crate) struct Limits {
     lease: AtomicU64,
     end: AtomicU64,
     gates: Vec<Gate>,
+    /// Others have the users of this worker when its lease is over.
+    is_replaced: bool,
 }
 
 /// What one core looks at before each start.
@@ -62,9 +64,14 @@ impl Gate {
 }
 
 impl Limits {
-    pub(crate) fn new(cores: usize) -> Self {
+    pub(crate) fn new(cores: usize, is_replaced: bool) -> Self {
         let gates = (0..cores).map(|_| Gate::default()).collect();
-        Self { lease: AtomicU64::new(0), end: AtomicU64::new(u64::MAX), gates }
+        Self { lease: AtomicU64::new(0), end: AtomicU64::new(u64::MAX), gates, is_replaced }
+    }
+
+    /// Until when users are users of this worker, as far as is known; ns of this node's clock.
+    pub(crate) fn users_until(&self) -> u64 {
+        if self.is_replaced { self.lease.load(Ordering::Acquire) } else { u64::MAX }
     }
 
     /// Whether a core may start something at `now` without a look at anything else.

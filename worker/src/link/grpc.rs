@@ -1,9 +1,11 @@
 //! A connection to a master over gRPC: one TCP connection, two streams.
 
-use super::trust::Tls;
+use super::socket::{Connect, Socket, Tcp};
+use super::trust::{Tls, is_reset};
 use super::{Channel, Dial};
 use crate::membership::Unreached;
 use ld_proto::v1::cluster_client::ClusterClient;
+use ld_shared::boot::cause;
 use ld_shared::handshake::{self, Fingerprint, Role, Token, Transcript};
 use ld_shared::message::{FRAME_WINDOW, LINK_QUEUE, RECORD_WINDOW, ToMaster, ToWorker};
 use ld_shared::wire::{self, MAX_MESSAGE};
@@ -11,7 +13,6 @@ use std::future::{Ready, ready};
 use std::io;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_rustls::client::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
@@ -24,11 +25,13 @@ const DIAL_WITHIN: Duration = Duration::from_secs(3);
 
 /// Dials one address.
 #[derive(Clone, Debug)]
-pub struct GrpcDial {
+pub struct GrpcDial<C = Tcp> {
     /// `HOST:PORT`.
     pub master: String,
     /// How it knows the master, and the master it.
     pub credentials: Credentials,
+    /// What opens connections.
+    pub connect: C,
 }
 
 /// How a worker knows its master, and its master it.
@@ -48,7 +51,7 @@ impl Credentials {
     }
 }
 
-impl Dial for GrpcDial {
+impl<C: Connect> Dial for GrpcDial<C> {
     async fn dial(&mut self) -> Result<Channel, Unreached> {
         let connected = tokio::time::timeout(DIAL_WITHIN, self.connect()).await;
         let late = |_| Unreached::seen(format!("{} did not answer within {DIAL_WITHIN:?}", self.master));
@@ -56,18 +59,21 @@ impl Dial for GrpcDial {
     }
 }
 
-impl GrpcDial {
+impl<C: Connect> GrpcDial<C> {
     async fn connect(&self) -> Result<Channel, Unreached> {
         let unreached = |error: io::Error| {
             let refused = error.kind() == io::ErrorKind::ConnectionRefused;
-            Unreached { refused, ..Unreached::seen(error.to_string()) }
+            Unreached { refused, reset: is_reset(&error), ..Unreached::seen(error.to_string()) }
         };
-        let tcp = TcpStream::connect(&self.master).await.map_err(unreached)?;
+        let tcp = self.connect.connect(&self.master).await.map_err(unreached)?;
         tcp.set_nodelay(true).map_err(unreached)?;
         let (stream, certificate) = match &self.credentials.tls {
             None => (Io::Left(tcp), Fingerprint::default()),
             Some(tls) => {
-                let secured = tls.secure(tcp).await.map_err(|why| self.distrusted(&why.text, why.hopeless))?;
+                let secured = tls
+                    .secure(tcp)
+                    .await
+                    .map_err(|why| Unreached { reset: why.reset, ..self.distrusted(&why.text, why.hopeless) })?;
                 (Io::Right(secured.0), secured.1)
             }
         };
@@ -76,7 +82,7 @@ impl GrpcDial {
             .initial_stream_window_size(64 * 1024)
             .initial_connection_window_size(1024 * 1024);
         let transport = endpoint.connect_with_connector(Once(Some(stream))).await;
-        let transport = transport.map_err(|error| Unreached::seen(describe(&error)))?;
+        let transport = transport.map_err(|error| ended(cause::of(&error)))?;
         let client =
             ClusterClient::new(transport).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE);
         let (up, from_shell) = mpsc::channel::<ToMaster>(LINK_QUEUE);
@@ -117,7 +123,7 @@ impl GrpcDial {
         from_shell: &mut mpsc::Receiver<ToMaster>,
         (up, out): (&mpsc::Sender<wire::v1::FromWorker>, mpsc::Receiver<wire::v1::FromWorker>),
     ) -> Result<(Control, wire::v1::FromMaster), Unreached> {
-        let gone = || Unreached::seen("it was closed");
+        let gone = || ended("it was closed".to_owned());
         let Some(ToMaster::Hello(hello)) = from_shell.recv().await else { return Err(gone()) };
         let worker = handshake::fresh_nonce();
         // the stream opens only with the first message
@@ -162,24 +168,49 @@ impl GrpcDial {
         Unreached { hopeless, ..Unreached::seen(seen) }
     }
 
-    /// What ended a stream. TLS 1.3 tells only after its handshake that a certificate was wanted.
+    /// What ended a stream. TLS 1.3 tells only after its handshake what the master thinks of a certificate.
     fn seen(&self, status: &Status) -> Unreached {
         let text = text_of(status);
-        if text.contains("CertificateRequired") {
-            let text = "it wants a certificate of this worker's: give it one that its --tls-client-ca signed by --tls-cert CERT,KEY";
-            return Unreached {
+        match certificate_refused(&text) {
+            Some(why) => Unreached {
                 hopeless: true,
-                ..Unreached::seen(format!("the master {} refused this worker: {text}", self.master))
-            };
+                ..Unreached::seen(format!("the master {} refused this worker: {why}", self.master))
+            },
+            None => ended(text),
         }
-        Unreached::seen(text)
+    }
+}
+
+/// A connection ended before the master had let this worker in. HTTP/2 keeps of the error only its words.
+fn ended(text: String) -> Unreached {
+    let reset =
+        text == "it was closed" || ["reset", "broken pipe"].iter().any(|word| text.to_lowercase().contains(word));
+    Unreached { reset, ..Unreached::seen(text) }
+}
+
+/// What a TLS alert says of this worker's certificate, if that is why the connection ended.
+fn certificate_refused(text: &str) -> Option<String> {
+    let alert = text.split("received fatal alert: ").nth(1)?;
+    match alert {
+        "CertificateRequired" => Some(
+            "it wants a certificate of this worker's: give it one that its --tls-client-ca signed by --tls-cert CERT,KEY"
+                .to_owned(),
+        ),
+        // the second: an authority of the same name and another key
+        "UnknownCA" | "DecryptError" => Some("its --tls-client-ca did not sign the certificate of this worker's --tls-cert".to_owned()),
+        "CertificateExpired" => {
+            Some("by its clock the certificate of this worker's --tls-cert has expired or is not valid yet".to_owned())
+        }
+        "BadCertificate" | "UnsupportedCertificate" | "CertificateRevoked" | "CertificateUnknown" | "AccessDenied"
+        => Some(format!("it does not take the certificate of this worker's --tls-cert ({alert})")),
+        _ => None,
     }
 }
 
 type Client = ClusterClient<tonic::transport::Channel>;
 type Control = tonic::Streaming<wire::v1::FromMaster>;
 type ToShell = mpsc::Sender<Result<ToWorker, Unreached>>;
-type Io = tokio_util::either::Either<TcpStream, TlsStream<TcpStream>>;
+type Io<S> = tokio_util::either::Either<S, TlsStream<S>>;
 
 /// The only message that may come before the handshake is over is a refusal: a welcome without proof
 /// lets nobody in.
@@ -271,28 +302,19 @@ async fn receive(
 }
 
 fn text_of(status: &Status) -> String {
-    if let Some(source) = std::error::Error::source(status) {
-        return describe(source);
+    match std::error::Error::source(status) {
+        Some(source) => cause::of(source),
+        None if status.message().is_empty() => status.code().to_string(),
+        None => status.message().to_owned(),
     }
-    if status.message().is_empty() { status.code().to_string() } else { status.message().to_owned() }
-}
-
-fn describe(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = error.to_string();
-        source = error.source();
-    }
-    text
 }
 
 /// Hands out one connection once: tonic would otherwise reconnect behind our back, and a second
 /// connection is a second worker.
-struct Once(Option<Io>);
+struct Once<S>(Option<Io<S>>);
 
-impl Service<Uri> for Once {
-    type Response = hyper_util::rt::TokioIo<Io>;
+impl<S: Socket> Service<Uri> for Once<S> {
+    type Response = hyper_util::rt::TokioIo<Io<S>>;
     type Error = io::Error;
     type Future = Ready<Result<Self::Response, io::Error>>;
 

@@ -1,5 +1,6 @@
 //! Which master a worker trusts: the one whose certificate it knows, or the first that it meets.
 
+use super::socket::Socket;
 use ld_shared::handshake::Fingerprint;
 use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -10,7 +11,6 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
 /// TLS to the master, which it knows by its certificate's fingerprint.
@@ -40,6 +40,8 @@ pub struct NotSecured {
     pub text: String,
     /// Trying again cannot help.
     pub hopeless: bool,
+    /// The connection was reset or closed before anything was said.
+    pub reset: bool,
 }
 
 /// A worker's own certificate that cannot be used.
@@ -56,8 +58,19 @@ pub enum IdentityError {
         cause: String,
     },
     /// The library refused it.
-    #[error("certificate and key cannot be used: {0}")]
+    #[error("certificate and key cannot be used: {}", unusable(.0))]
     Refused(#[from] rustls::Error),
+}
+
+/// Why a certificate or its key cannot be used, in words that tell what to do.
+pub fn unusable(error: &rustls::Error) -> String {
+    match error {
+        rustls::Error::InconsistentKeys(_) => "the key is not that of the certificate".to_owned(),
+        other if other.to_string().contains("UnsupportedCertVersion") => {
+            "the certificate is of X.509 version 1, without extensions; make one of version 3".to_owned()
+        }
+        other => other.to_string(),
+    }
 }
 
 impl Tls {
@@ -82,7 +95,7 @@ impl Tls {
     }
 
     /// TLS over a connection to the master, and the fingerprint that it showed.
-    pub async fn secure(&self, tcp: TcpStream) -> Result<(TlsStream<TcpStream>, Fingerprint), NotSecured> {
+    pub async fn secure<S: Socket>(&self, tcp: S) -> Result<(TlsStream<S>, Fingerprint), NotSecured> {
         // the name is only shown, never checked
         let name = ServerName::try_from("loaddensity-master").expect("this is a valid name");
         let connector = tokio_rustls::TlsConnector::from(Arc::clone(&self.config));
@@ -126,10 +139,18 @@ impl Tls {
             Some(
                 rustls::Error::InvalidMessage(_) | rustls::Error::AlertReceived(AlertDescription::ProtocolVersion),
             ) => "it does not speak TLS: if it was started with --tls off, give this worker --tls off too".to_owned(),
-            _ => return NotSecured { text: format!("TLS: {error}"), hopeless: false },
+            _ => {
+                return NotSecured { text: format!("TLS: {error}"), hopeless: false, reset: is_reset(error) };
+            }
         };
-        NotSecured { text, hopeless: true }
+        NotSecured { text, hopeless: true, reset: false }
     }
+}
+
+/// Whether the other end's system ended a connection that stood.
+pub fn is_reset(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
 }
 
 fn chain_of(path: &Path) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
@@ -199,7 +220,7 @@ impl ServerCertVerifier for Fingerprinted {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     fn certificate() -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();

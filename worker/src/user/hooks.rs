@@ -52,6 +52,9 @@ impl User {
         }
         self.draw_from(rng, number);
         self.purpose = Purpose::Stop;
+        if self.until_lease().await.is_break() {
+            return;
+        }
         // a break says that the lease is over: then there is nothing more to do anyway
         Box::pin(self.hook(scenario.on_stop())).await.is_break();
     }

@@ -314,6 +314,7 @@ fn text(value: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ld_shared::noise;
     use proptest::prelude::*;
 
     const ALL: Want = Want { headers: true, body: 1 << 20, failed_body: 1 << 20 };
@@ -430,6 +431,27 @@ mod tests {
             let every: Vec<usize> = (1..sample.len()).collect();
             assert_eq!(read(sample.as_bytes(), &every, false), read(sample.as_bytes(), &[], false), "{sample}");
         }
+    }
+
+    #[test]
+    fn spoiled_answers_are_the_same_in_any_pieces() {
+        let right = noise::corpus(
+            &std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/corpus/http"),
+            None,
+        );
+        let (mut whole, mut wrong) = (0, 0);
+        noise::fuzz_in_pieces(1, 20_000, &right, |bytes, cuts| {
+            let seen = read(bytes, &[], false);
+            match &seen {
+                Ok((status, body, ..)) => assert!(*status >= 200 && body.len() <= bytes.len()),
+                Err(failure) => assert!(!failure.reason.is_empty()),
+            }
+            // one that is wrong may be seen to be so later: a head is read again when its end is there
+            let (is_ok, pieces) = (seen.is_ok(), read(bytes, cuts, false));
+            assert_eq!(pieces.ok(), seen.ok(), "{} at {cuts:?}", bytes.escape_ascii());
+            *(if is_ok { &mut whole } else { &mut wrong }) += 1;
+        });
+        assert!(whole > 2_000 && wrong > 2_000, "{whole} answers, {wrong} failures");
     }
 
     proptest! {

@@ -148,6 +148,7 @@ fn too_long() -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ld_shared::noise;
     use proptest::prelude::*;
 
     fn length(size: usize, is_little: bool, includes_header: bool) -> Framing {
@@ -165,6 +166,13 @@ mod tests {
 
     /// Reads every frame of `bytes`, which come in pieces.
     fn read(framing: &Framing, bytes: &[u8], cuts: &[usize]) -> Vec<Vec<u8>> {
+        let (frames, failure) = read_until_wrong(framing, bytes, cuts);
+        assert_eq!(failure, None);
+        frames
+    }
+
+    /// The same, up to the first that is wrong.
+    fn read_until_wrong(framing: &Framing, bytes: &[u8], cuts: &[usize]) -> (Vec<Vec<u8>>, Option<Failure>) {
         let mut frames = Vec::new();
         let mut frame = Frame::new(framing, usize::MAX);
         let mut from = 0;
@@ -172,12 +180,39 @@ mod tests {
             let mut piece = &bytes[from..cut];
             from = cut;
             while !piece.is_empty() {
-                let Some(taken) = frame.feed(piece).unwrap() else { break };
+                let taken = match frame.feed(piece) {
+                    Ok(Some(taken)) => taken,
+                    Ok(None) => break,
+                    Err(failure) => return (frames, Some(failure)),
+                };
+                assert!(taken <= piece.len());
                 frames.push(std::mem::replace(&mut frame, Frame::new(framing, usize::MAX)).body);
                 piece = &piece[taken..];
             }
         }
-        frames
+        (frames, None)
+    }
+
+    #[test]
+    fn spoiled_frames_are_the_same_in_any_pieces() {
+        let right = noise::corpus(
+            &std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/corpus/frames"),
+            None,
+        );
+        let ends = ["\n", "\r\n", "aab", "END"].map(|end| Framing::Delimiter(end.as_bytes().into()));
+        let lengths = [1, 2, 4, 8].into_iter().flat_map(|size| {
+            [(false, false), (false, true), (true, false), (true, true)].map(|(little, all)| length(size, little, all))
+        });
+        for (seed, framing) in (10..).zip(ends.into_iter().chain(lengths).chain([Framing::Fixed(3)])) {
+            let (mut frames, mut wrong) = (0, 0);
+            noise::fuzz_in_pieces(seed, 2_000, &right, |bytes, cuts| {
+                let seen = read_until_wrong(&framing, bytes, &[]);
+                assert!(seen.0.iter().map(Vec::len).sum::<usize>() <= bytes.len());
+                (frames, wrong) = (frames + seen.0.len(), wrong + usize::from(seen.1.is_some()));
+                assert_eq!(read_until_wrong(&framing, bytes, cuts), seen, "{framing:?}: {bytes:?} at {cuts:?}");
+            });
+            assert!(frames > 0, "{framing:?}: no frame, {wrong} wrong ones");
+        }
     }
 
     proptest! {

@@ -156,6 +156,7 @@ fn too_long() -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ld_shared::noise;
     use proptest::prelude::*;
 
     /// Types and data of the events in `bytes`, which come in pieces, and the last id.
@@ -218,6 +219,19 @@ mod tests {
         assert!(data.feed(&line, see).is_ok() && data.feed(&line, see).is_err());
         let whole = [&half[..], &half, b"x\n"].concat();
         assert!(Events::default().feed(&whole, see).is_err());
+    }
+
+    #[test]
+    fn spoiled_streams_are_the_same_in_any_pieces() {
+        let right =
+            noise::corpus(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/corpus/sse"), None);
+        let mut events = 0;
+        noise::fuzz_in_pieces(2, 20_000, &right, |bytes, cuts| {
+            let seen = read(bytes, &[]);
+            events += seen.0.len();
+            assert_eq!(read(bytes, cuts), seen, "{} at {cuts:?}", bytes.escape_ascii());
+        });
+        assert!(events > 10_000, "{events} events");
     }
 
     proptest! {
