@@ -2,7 +2,7 @@
 //!
 //! What decides is pure: [`membership`] (who is there), [`coordinator`] (one run), [`assign`] (who
 //! makes what), [`handover`] (how parts change hands), [`ledger`] (what was measured), [`loss`] (what
-//! nobody will know). The shell is thin:
+//! nobody will know), [`promises`] (what waits for the journal). The shell is thin:
 //! `driver` (one thread that owns them), `service` (gRPC), `local` (the worker in this process).
 
 pub mod assign;
@@ -16,10 +16,12 @@ pub mod ledger;
 mod local;
 pub mod loss;
 pub mod membership;
+pub mod promises;
 pub mod rule_watch;
 pub mod security;
 mod service;
 pub mod throttles;
+pub mod view;
 
 pub use coordinator::{ChangeError, RunError};
 pub use security::{Security, SecurityError, TlsMode};
@@ -30,21 +32,23 @@ use crate::run::{Measured, Progress};
 use bytes::Bytes;
 use driver::{Driver, Input, RunRequest};
 use ld_shared::handshake::Fingerprint;
-use ld_shared::id::Digest;
+use ld_shared::id::{Digest, RunId};
 use ld_shared::load::What;
 use ld_shared::plan::Plan;
 use ld_shared::threshold::Threshold;
 use ld_worker::engine::Engine;
 use ld_worker::link::LoadMaker;
+use ld_worker::link::socket::Listen;
 use security::Credentials;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
+use view::{Look, View};
 
 /// Inputs that may wait for the driver; whoever has more waits itself.
 const INPUTS: usize = 1_024;
@@ -67,6 +71,8 @@ pub struct ClusterOptions {
 /// What to run.
 #[derive(Debug)]
 pub struct RunOrder {
+    /// Its id; a run that is taken up keeps the one that it has.
+    pub run: RunId,
     /// The plan.
     pub plan: Arc<Plan>,
     /// Digest of its canonical JSON.
@@ -136,7 +142,7 @@ pub struct Cluster {
     options: ClusterOptions,
     bound: Option<SocketAddr>,
     fingerprint: Option<Fingerprint>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Cluster {
@@ -182,30 +188,29 @@ impl Cluster {
         let (to_service, own) = (inputs.clone(), inputs.downgrade());
         let coordinator = std::thread::Builder::new().name("ld-coordinator".into()).spawn(move || {
             runtime.block_on(async move {
-                let stop = CancellationToken::new();
-                let service = listener.map(|listener| {
-                    let stop = stop.clone();
-                    tokio::spawn(async move {
-                        let listener = tokio::net::TcpListener::from_std(listener);
-                        let Ok(listener) = listener.inspect_err(|e| tracing::error!("cannot use the port: {e}")) else {
-                            return;
-                        };
-                        let served = service::serve(listener, credentials, to_service, stop.cancelled()).await;
-                        if let Err(error) = served {
-                            tracing::error!("serving workers ended: {error}");
-                        }
-                    })
-                });
-                Driver::new(options, key, own).run(received).await;
-                stop.cancel();
-                if let Some(service) = service {
-                    // streams of workers that do not go are cut
-                    drop(tokio::time::timeout(Duration::from_millis(500), service).await);
-                }
+                let listener = listener.map(tokio::net::TcpListener::from_std).transpose();
+                let listener = listener.inspect_err(|e| tracing::error!("cannot use the port: {e}")).ok().flatten();
+                let port = listener.map(|listener| (listener, credentials, to_service));
+                Box::pin(drive(Driver::new(options, key, own), received, port)).await;
             });
         });
         threads.push(coordinator.map_err(ClusterError::Thread)?);
-        Ok(Self { inputs, options: kept, bound, fingerprint, threads })
+        Ok(Self { inputs, options: kept, bound, fingerprint, threads: Mutex::new(threads) })
+    }
+
+    /// A cluster without a thread of its own, on a network of the caller's: for simulations. It lives while the
+    /// future is run, which ends after [`Self::close`].
+    pub fn simulated(
+        options: ClusterOptions,
+        listener: impl Listen,
+    ) -> Result<(Self, impl Future<Output = ()>), ClusterError> {
+        let (inputs, received) = mpsc::channel(INPUTS);
+        let credentials = Credentials::load(&options.security)?;
+        let fingerprint = credentials.acceptor.as_ref().map(|_| credentials.fingerprint);
+        let driver = Driver::new(options.clone(), credentials.key.clone(), inputs.downgrade());
+        let driving = drive(driver, received, Some((listener, credentials, inputs.clone())));
+        let cluster = Self { inputs, bound: options.bind, options, fingerprint, threads: Mutex::default() };
+        Ok((cluster, driving))
     }
 
     /// What it was opened with.
@@ -280,20 +285,53 @@ impl Cluster {
         answer.await.map_err(|_| ChangeError::NotRunning)?
     }
 
+    /// What can be seen of it now. An empty view: it is closed.
+    pub async fn look(&self, look: Look) -> View {
+        let (reply, answer) = oneshot::channel();
+        if self.inputs.send(Input::Look { look, reply }).await.is_err() {
+            return View::default();
+        }
+        answer.await.unwrap_or_default()
+    }
+
     /// Says goodbye to the workers, so that they end (unless `--stay`), and closes the port.
     /// Takes at most about three seconds.
-    pub async fn close(self) {
+    pub async fn close(&self) {
         let (done, closed) = oneshot::channel();
         if self.inputs.send(Input::Close(done)).await.is_ok() {
             // an error means that the thread has ended already
             drop(closed.await);
         }
-        let threads = self.threads;
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         let joined = tokio::task::spawn_blocking(move || {
             for thread in threads {
                 drop(thread.join());
             }
         });
         drop(tokio::time::timeout(Duration::from_secs(1), joined).await);
+    }
+}
+
+/// Runs the driver, with workers let in by the port if there is one, until the driver is done.
+async fn drive<L: Listen>(
+    driver: Driver,
+    received: mpsc::Receiver<Input>,
+    port: Option<(L, Credentials, mpsc::Sender<Input>)>,
+) {
+    let stop = CancellationToken::new();
+    let service = port.map(|(listener, credentials, inputs)| {
+        let stop = stop.clone();
+        tokio::spawn(async move {
+            let served = service::serve(listener, credentials, inputs, stop.cancelled()).await;
+            if let Err(error) = served {
+                tracing::error!("serving workers ended: {error}");
+            }
+        })
+    });
+    driver.run(received).await;
+    stop.cancel();
+    if let Some(service) = service {
+        // streams of workers that do not go are cut
+        drop(tokio::time::timeout(Duration::from_millis(500), service).await);
     }
 }

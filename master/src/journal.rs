@@ -23,11 +23,11 @@ pub mod rescue;
 mod tests;
 
 pub use disk::{DiskJournal, Wake};
-pub use entry::{Assignment, Control, Entry, Order, Rule, Started, ThrottlePart};
+pub use entry::{Assignment, Cause, Control, Entry, Order, Rule, Started, ThrottlePart};
 pub use folder::{Folder, Found, JournalError, Unfinished};
 pub use gate::Gate;
 pub use memory::MemoryJournal;
-pub use recovered::{Fate, Lost, Member, RecoverError, Recovered};
+pub use recovered::{Fate, Limits, Lost, Member, RecoverError, Recovered};
 
 use ld_shared::id::{Digest, RunId};
 use ld_shared::plan::Plan;

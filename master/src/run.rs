@@ -4,6 +4,7 @@ pub mod blocks;
 pub mod conservation;
 #[cfg(test)]
 pub(crate) mod fixture;
+pub mod folded;
 pub mod messages;
 pub mod result;
 pub mod thresholds;
@@ -146,17 +147,25 @@ pub enum Ending {
     Failed(String),
 }
 
-/// One second of the timeline.
-#[derive(Clone, Debug, Default)]
+/// One second of the timeline; after the first hour, of several.
+#[derive(Clone, Debug)]
 pub struct TimelineRow {
     /// Counts.
     pub row: Row,
+    /// Seconds that they are of.
+    pub seconds: u32,
     /// Response times of what ended in it.
     pub response: Latency,
     /// Length of the span that percentiles describe, if it is not one second.
     pub coarse: Option<u32>,
     /// Lies after the planned end: answers of the drain.
     pub drain: bool,
+}
+
+impl Default for TimelineRow {
+    fn default() -> Self {
+        Self { row: Row::default(), seconds: 1, response: Latency::default(), coarse: None, drain: false }
+    }
 }
 
 /// One worker's part.
@@ -174,7 +183,7 @@ pub struct WorkerResult {
     pub cpu_max: f64,
     /// p99 of how long its cores waited to be polled.
     pub lag_p99_ms: f64,
-    /// Its clock against the master's.
+    /// The master's clock − its, ms.
     pub clock_offset_ms: f64,
     /// Bound on the error of that.
     pub clock_error_ms: f64,

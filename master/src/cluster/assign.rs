@@ -32,7 +32,7 @@ pub struct Share {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AssignError {
     /// More connections than all workers can open.
-    #[error("the plan needs {needed} connections at once, the workers can open {sum} = {capacity}")]
+    #[error("the plan needs {needed} connections at once, the workers can open {sum}")]
     Capacity {
         /// Connections at once.
         needed: u64,
@@ -68,6 +68,9 @@ pub fn assign(plan: &Plan, workers: &[Strength]) -> Result<Vec<Share>, AssignErr
     let fits = |lanes: &[LaneSet]| lanes.iter().zip(workers).all(|(l, w)| fixed_need(plan, l) <= w.capacity);
     let mut lanes = deal(&workers.iter().map(|w| w.cores).collect::<Vec<_>>());
     if !fits(&lanes) {
+        lanes = deal(&within_capacity(fixed_need(plan, &LaneSet::full()), workers));
+    }
+    if !fits(&lanes) {
         let most = workers.iter().map(|w| w.capacity).max().unwrap_or(1).max(1);
         // thousandths keep the weights small whatever the limits are
         let weight = |w: &Strength| (u128::from(w.capacity) * 1_000 / u128::from(most)) as u32;
@@ -75,7 +78,8 @@ pub fn assign(plan: &Plan, workers: &[Strength]) -> Result<Vec<Share>, AssignErr
     }
     if !fits(&lanes) {
         let capacity = workers.iter().map(|w| w.capacity).sum();
-        let sum = workers.iter().map(|w| w.capacity.to_string()).collect::<Vec<_>>().join(" + ");
+        let each = workers.iter().map(|w| w.capacity.to_string()).collect::<Vec<_>>();
+        let sum = if each.len() > 1 { format!("{} = {capacity}", each.join(" + ")) } else { each.concat() };
         return Err(AssignError::Capacity { needed: fixed_need(plan, &LaneSet::full()), capacity, sum });
     }
     let mut before = 0;
@@ -88,6 +92,28 @@ pub fn assign(plan: &Plan, workers: &[Strength]) -> Result<Vec<Share>, AssignErr
     let mut shares: Vec<Share> = lanes.into_iter().zip(workers).map(share).collect();
     throttles(plan, &mut shares);
     Ok(shares)
+}
+
+/// Weights by cores, but for workers that could not open their part of `need` connections: as much as
+/// they can open.
+fn within_capacity(need: u64, workers: &[Strength]) -> Vec<u32> {
+    let lanes = LANES as u64;
+    // a connection is spared: numbers are not spread over lanes to the last one
+    let most = |w: &Strength| (w.capacity.saturating_sub(1)).saturating_mul(lanes) / need.max(1);
+    let mut full: Vec<Option<u64>> = vec![None; workers.len()];
+    loop {
+        let left = lanes.saturating_sub(full.iter().flatten().sum());
+        let open = |full: &[Option<u64>]| {
+            workers.iter().zip(full).filter(|(_, f)| f.is_none()).map(|(w, _)| u64::from(w.cores)).sum::<u64>()
+        };
+        let cores = open(&full).max(1);
+        let part = |w: &Strength| left * u64::from(w.cores) / cores;
+        let over = (0..workers.len()).find(|i| full[*i].is_none() && part(&workers[*i]) > most(&workers[*i]));
+        match over {
+            Some(i) => full[i] = Some(most(&workers[i])),
+            None => return workers.iter().zip(&full).map(|(w, f)| f.unwrap_or_else(|| part(w)) as u32).collect(),
+        }
+    }
 }
 
 /// Deals every limit on the rate of requests by the users that fall under it.
@@ -288,7 +314,7 @@ pub(crate) mod tests {
         );
     }
 
-    fn task() -> ld_shared::plan::TaskPlan {
+    pub(crate) fn task() -> ld_shared::plan::TaskPlan {
         let task = serde_json::json!({
             "name": null, "user": null, "weight": 1, "run_if": null, "skip_if": null, "assertions": [], "extract": [],
             "think_time": null, "status_check": null, "throttle": null, "retry": null, "fields": {},

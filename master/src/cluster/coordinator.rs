@@ -3,192 +3,47 @@
 //! A pure state machine: `on(now, event, …, &mut effects)` and `deadline()`. It asks no clock and
 //! waits for nothing without a deadline. What was measured is [`Coordinator::measured`].
 
+mod beginning;
+mod contract;
+mod ending;
 mod live;
 mod moves;
 mod outcome;
+mod participant;
 mod resume;
 mod rules;
 #[cfg(test)]
 mod tests;
+mod view;
 
+pub use contract::{Effect, Event, RunError, Spec};
 pub use live::ChangeError;
+pub(super) use view::present;
 
-use super::assign::{AssignError, Share, Strength, assign};
-use super::handover::{Part, Tenures};
+use super::assign::Strength;
+use super::handover::Part;
 use super::ledger::{Ledger, Put};
 use super::membership::Registry;
 use super::rule_watch::Watch;
 use super::throttles::Dealer;
-use crate::journal::Entry;
-use crate::run::{Event as RunEvent, Progress};
-use bytes::Bytes;
+use crate::journal::{Cause, Entry};
+use crate::run::Event as RunEvent;
 use ld_shared::frame::Frame;
-use ld_shared::id::{Digest, Epoch, RunId, SessionId, WorkerName};
+use ld_shared::id::{Epoch, RunId, SessionId};
 use ld_shared::lanes::LaneSet;
-use ld_shared::load::{Program, What};
-use ld_shared::message::{PREPARE_WITHIN, RunBeat, ToMaster, ToWorker};
-use ld_shared::plan::{AtEnd, Dealing, Plan, Pool};
+use ld_shared::load::Program;
+use ld_shared::message::{ToMaster, ToWorker};
+use ld_shared::plan::{Plan, Pool};
 use ld_shared::record::RecordBatch;
-use ld_shared::threshold::Threshold;
-use ld_shared::throttle::ThrottleShare;
 use ld_shared::ticket::Dispenser;
 use ld_shared::time::{Mono, RunTime};
+use participant::{Absence, Participant, Stage};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Attempts to start everybody at one instant.
-const ARM_ATTEMPTS: u32 = 3;
 /// After the planned end and `graceful_stop`, how long last frames may take.
 const CLOSE_WITHIN: Duration = Duration::from_secs(10);
-/// After an abort, how long last frames may take.
-const ABORT_WITHIN: Duration = Duration::from_secs(5);
-
-/// After the first worker found a source empty, how long others may use up the rows that they have.
-const USE_UP_WITHIN: Duration = Duration::from_secs(1);
-/// After everybody's last frame, how long records that are left may take.
-const RECORDS_WITHIN: Duration = Duration::from_secs(10);
-/// The same after an abort.
-const ABORTED_RECORDS_WITHIN: Duration = Duration::from_secs(2);
-
-/// What a run is made from.
-#[derive(Clone, Debug)]
-pub struct Spec {
-    /// Its id.
-    pub run: RunId,
-    /// The plan.
-    pub plan: Arc<Plan>,
-    /// Digest of the plan's canonical JSON.
-    pub digest: Digest,
-    /// Digests of every blob, the plan's among them.
-    pub blobs: Vec<Digest>,
-    /// Workers to wait for.
-    pub expected: usize,
-    /// How long to wait for them.
-    pub wait: Duration,
-    /// Start with those that are there when the wait is over.
-    pub allow_missing: bool,
-    /// Rules that are judged while it runs.
-    pub thresholds: Vec<Threshold>,
-    /// The only worker lives in this process: no network to allow for.
-    pub local: bool,
-    /// One worker makes all of it: whoever joins gets no part.
-    pub one_worker: bool,
-}
-
-/// What happens to a run.
-#[expect(clippy::large_enum_variant, reason = "beats pass through by value; nothing is kept")]
-#[derive(Clone, Debug)]
-pub enum Event {
-    /// A worker joined (it is in the registry).
-    Joined,
-    /// A worker said something.
-    Message(SessionId, ToMaster),
-    /// A worker is gone without goodbye (it is still in the registry).
-    Lost {
-        /// Who.
-        session: SessionId,
-        /// It started nothing after this instant.
-        until: Mono,
-        /// It fell silent: it may live, and come back.
-        silent: bool,
-        /// What was seen.
-        how: String,
-    },
-    /// A worker of this run is there again, over a new connection (it is in the registry).
-    Returned(SessionId),
-    /// Somebody changes the load.
-    Change(What, String),
-    /// Somebody asked the run to end.
-    Stop,
-    /// Somebody asked the run to end at once.
-    Abort,
-    /// A deadline passed.
-    Tick,
-}
-
-/// What is to be done.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Effect {
-    /// Send a message.
-    Send(SessionId, ToWorker),
-    /// Send blobs, in chunks.
-    SendBlobs(SessionId, Vec<Digest>),
-    /// Write encoded lines of requests that this worker sent.
-    WriteLines(Arc<str>, Bytes),
-    /// End the connection of a worker that breaks the contract.
-    Hangup(SessionId, String),
-    /// Journal what was counted: what follows depends on it.
-    Journal(Box<Entry>),
-    /// The run is over: take its result.
-    Closed,
-}
-
-/// Why a run could not be run.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RunError {
-    /// Too few workers.
-    #[error("{present} of {expected} workers joined within {waited:?}{}", named(.names))]
-    MissingWorkers {
-        /// How many came.
-        present: usize,
-        /// How many were expected.
-        expected: usize,
-        /// How long was waited.
-        waited: Duration,
-        /// Who came.
-        names: Vec<String>,
-    },
-    /// A worker cannot run the plan.
-    #[error("worker {worker} cannot run the plan: {text}")]
-    CannotPrepare {
-        /// Who.
-        worker: String,
-        /// Why.
-        text: String,
-    },
-    /// Workers did not get ready.
-    #[error("not ready within {waited:?} after the plan was sent: {}", .workers.join(", "))]
-    NotReady {
-        /// Who.
-        workers: Vec<String>,
-        /// How long was waited.
-        waited: Duration,
-    },
-    /// Workers did not confirm the start instant.
-    #[error("start instant not confirmed in {ARM_ATTEMPTS} attempts by {}", .workers.join(", "))]
-    NotArmed {
-        /// Who.
-        workers: Vec<String>,
-    },
-    /// The plan cannot be dealt.
-    #[error(transparent)]
-    Assign(#[from] AssignError),
-    /// A worker was lost before the start.
-    #[error("worker {worker} was lost before the start: {how}")]
-    LostBeforeStart {
-        /// Who.
-        worker: String,
-        /// What was seen.
-        how: String,
-    },
-    /// Somebody ended it before it began.
-    #[error("stopped before the start")]
-    Stopped,
-    /// None of the workers of a run that was taken up is back.
-    #[error("none of its workers came back")]
-    NobodyBack,
-    /// Another run is going on.
-    #[error("another run is going on over the same workers")]
-    Busy,
-    /// The cluster is closed.
-    #[error("the cluster is closed")]
-    Closed,
-}
-
-fn named(names: &[String]) -> String {
-    if names.is_empty() { String::new() } else { format!(" ({})", names.join(", ")) }
-}
 
 /// One run.
 #[derive(Clone, Debug)]
@@ -202,8 +57,6 @@ pub struct Coordinator {
     throttles: Dealer,
     /// A source whose end is the end of the test: when it was first found empty, and by whom.
     empty: Option<Empty>,
-    /// The plan itself ended the test early.
-    used_up: bool,
     events: Vec<RunEvent>,
     /// Rules, and what they have seen up to second `judged_to`.
     watch: Watch,
@@ -211,7 +64,6 @@ pub struct Coordinator {
     /// Run time at which somebody, or a rule, stopped it.
     stopped_at: Option<RunTime>,
     aborted: bool,
-    stopped_by_rule: bool,
     closed_at: Option<Mono>,
     /// The newest assignment's number.
     epoch: Epoch,
@@ -219,8 +71,8 @@ pub struct Coordinator {
     handover: Option<Handover>,
     /// A part that nobody owns.
     unowned: Part,
-    /// Why the run was ended as a failure.
-    failed: Option<String>,
+    /// Why the run ends early, if not because somebody asked for it.
+    cause: Option<Cause>,
     /// Changes of the load, and the plan with them.
     program: Program,
     load: Arc<Plan>,
@@ -287,55 +139,6 @@ enum State {
     },
 }
 
-#[derive(Clone, Debug)]
-struct Participant {
-    name: WorkerName,
-    cores: u32,
-    stage: Stage,
-    asked_blobs: bool,
-    strength: Strength,
-    /// What it owns, and since when.
-    tenures: Tenures,
-    /// Its shares of limits at the start.
-    throttles: Vec<ThrottleShare>,
-    /// Spans in which it was lost before it came back.
-    absences: Vec<Absence>,
-    beat: Option<RunBeat>,
-    top_rate: f64,
-    clock: ld_shared::message::ClockReport,
-    was_late: bool,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-enum Stage {
-    /// Got the plan.
-    Asked,
-    /// Can start.
-    Ready,
-    /// Will start at the instant of this attempt.
-    Armed(u32),
-    /// Its last frame is in.
-    Finished,
-    /// Said goodbye after its last frame, before the others ended.
-    Left { at: RunTime },
-    /// Gone: it started nothing after `until`. `silent`: it may come back.
-    Lost { at: RunTime, until: RunTime, silent: bool, how: String },
-}
-
-/// A worker was lost, and came back.
-#[derive(Clone, Debug)]
-struct Absence {
-    from: RunTime,
-    to: RunTime,
-    how: String,
-}
-
-impl Participant {
-    fn makes_load(&self) -> bool {
-        matches!(self.stage, Stage::Armed(_))
-    }
-}
-
 impl Coordinator {
     /// A run that waits for its workers.
     pub fn new(now: Mono, spec: Spec) -> Self {
@@ -355,15 +158,13 @@ impl Coordinator {
             judged_to: 0,
             stopped_at: None,
             aborted: false,
-            stopped_by_rule: false,
             throttles: Dealer::default(),
             empty: None,
-            used_up: false,
             closed_at: None,
             epoch: Epoch(1),
             handover: None,
             unowned: Part::default(),
-            failed: None,
+            cause: None,
             program: Program::default(),
             resuming: None,
             load: Arc::clone(&spec.plan),
@@ -426,6 +227,7 @@ impl Coordinator {
         if self.is_closed() {
             return;
         }
+        let only_measures = only_measures(&event);
         match event {
             Event::Message(session, message) => self.on_message(now, session, message, effects),
             Event::Lost { session, until, silent, how } => self.on_lost(now, session, (until, silent, how), effects),
@@ -434,6 +236,9 @@ impl Coordinator {
             Event::Stop => self.on_stop(now, effects),
             Event::Abort => self.on_abort(now, effects),
             Event::Joined | Event::Tick => {}
+        }
+        if only_measures {
+            return;
         }
         self.watch_late(now, registry);
         self.judge(now, effects);
@@ -459,6 +264,11 @@ impl Coordinator {
         Some(t0.after(Duration::from_nanos(end)).after(CLOSE_WITHIN))
     }
 
+    /// Why the run ends early, if not because somebody asked for it.
+    pub fn cause(&self) -> Option<&Cause> {
+        self.cause.as_ref()
+    }
+
     /// What people and policies did so far.
     pub fn events(&self) -> &[RunEvent] {
         &self.events
@@ -474,6 +284,7 @@ impl Coordinator {
 
     fn on_message(&mut self, now: Mono, session: SessionId, message: ToMaster, effects: &mut Vec<Effect>) {
         let ours = |run: &RunId| *run == self.spec.run;
+        let started = self.t0();
         let Some(participant) = self.participants.get_mut(&session) else { return };
         match message {
             ToMaster::NeedBlobs { run, digests } if ours(&run) => {
@@ -508,9 +319,9 @@ impl Coordinator {
             ToMaster::Beat(beat) => {
                 participant.clock = beat.clock.unwrap_or(participant.clock);
                 let report = beat.run.filter(|run| run.run == self.spec.run);
-                if let Some(report) = report {
+                if let (Some(report), Some(t0)) = (report, started) {
                     self.throttles.report(session, report.at, report.throttles.clone());
-                    participant.take_report(report);
+                    participant.take_report(report, now.since(t0).into());
                 }
             }
             ToMaster::WantTickets { run, pool, want } if ours(&run) => {
@@ -646,9 +457,9 @@ impl Coordinator {
             return;
         };
         if participant.makes_load() {
-            // clocks may differ by the error of their comparison
-            let until = until.since(t0) + Duration::from_nanos(participant.clock.error);
-            participant.stage = Stage::Lost { at, until: until.into(), silent, how: how.clone() };
+            // it started by its own clock
+            let until = participant.latest(until.since(t0).into());
+            participant.stage = Stage::Lost { at, until, silent, how: how.clone() };
             self.throttles.lose(now, session);
             self.note(now, format!("worker {worker} was lost: {how}"), &worker);
             self.on_gone(now, session, effects);
@@ -661,77 +472,11 @@ impl Coordinator {
         }
     }
 
-    fn on_stop(&mut self, now: Mono, effects: &mut Vec<Effect>) {
-        match &self.state {
-            State::Gathering { .. } | State::Preparing { .. } | State::Arming { .. } => {
-                self.close(now, Some(RunError::Stopped), effects);
-            }
-            State::Running { t0 } => self.drain(now, *t0, "stopped", "user", effects),
-            State::Draining { .. } | State::Collecting { .. } | State::Closed { .. } => {}
-        }
-    }
-
-    /// Lets everybody start nothing more.
-    fn drain(&mut self, now: Mono, t0: Mono, what: &str, by: &str, effects: &mut Vec<Effect>) {
-        self.stopped_at = Some(self.run_now(now));
-        self.note(now, what, by);
-        self.tell_all(effects, |run| ToWorker::Stop { run });
-        self.state = State::Draining { t0, until: self.drained_by(now) };
-    }
-
-    /// A worker's users find no row in a source. If that ends the test, those workers that were
-    /// given rows of it may use them up first, for a moment.
-    fn on_empty(&mut self, now: Mono, session: SessionId, pool: Pool) {
-        let Pool::Source(index) = pool else { return };
-        let dealing = self.spec.plan.sources.get(index as usize).map(|source| source.dealing);
-        if dealing != Some(Dealing::Once(AtEnd::StopTest)) {
-            return;
-        }
-        let until = now.after(USE_UP_WITHIN);
-        let empty = self.empty.get_or_insert_with(|| Empty { pool, until, said: BTreeSet::new() });
-        if empty.pool == pool {
-            empty.said.insert(session);
-        }
-    }
-
-    /// Ends the test if a source that is to end it is used up.
-    fn end_with_source(&mut self, now: Mono, t0: Mono, effects: &mut Vec<Effect>) {
-        let Some(Empty { pool: pool @ Pool::Source(index), until, said }) = &self.empty else { return };
-        let uses_up = |(session, p): (&SessionId, &Participant)| {
-            p.makes_load() && !said.contains(session) && self.tickets.granted(*pool, *session) > 0
-        };
-        if now < *until && self.participants.iter().any(uses_up) {
-            return;
-        }
-        let name = self.spec.plan.sources.get(*index as usize).map(|source| source.name.to_string());
-        self.used_up = true;
-        let what = format!("ended: the data source `{}` has no row left", name.unwrap_or_default());
-        self.drain(now, t0, &what, "at_end", effects);
-    }
-
     /// Sends new shares of the limits on the rate of requests, if there are any.
     fn deal_throttles(&mut self, now: Mono, effects: &mut Vec<Effect>) {
         for order in self.throttles.turn(now) {
             let (run, number, parts) = (self.spec.run.clone(), order.number, order.parts);
             effects.push(Effect::Send(order.session, ToWorker::Throttles { run, number, parts }));
-        }
-    }
-
-    fn on_abort(&mut self, now: Mono, effects: &mut Vec<Effect>) {
-        match &self.state {
-            State::Gathering { .. } | State::Preparing { .. } | State::Arming { .. } => {
-                self.close(now, Some(RunError::Stopped), effects);
-            }
-            State::Running { t0 } | State::Draining { t0, .. } => {
-                let t0 = *t0;
-                self.stopped_at = self.stopped_at.or(Some(self.run_now(now)));
-                self.aborted = true;
-                self.note(now, "aborted", "user");
-                self.tell_all(effects, |run| ToWorker::Abort { run });
-                self.state = State::Draining { t0, until: now.after(ABORT_WITHIN) };
-            }
-            State::Collecting { .. } => self.close(now, None, effects),
-            State::Closed { .. } => {}
         }
     }
 
@@ -789,178 +534,20 @@ impl Coordinator {
         }
     }
 
-    /// Everything is counted; only records may still be missing.
-    fn collect(&mut self, now: Mono, t0: Mono, effects: &mut Vec<Effect>) {
-        if self.ledger.awaits_records() {
-            let within = if self.aborted { ABORTED_RECORDS_WITHIN } else { RECORDS_WITHIN };
-            self.state = State::Collecting { t0, until: now.after(within) };
-        } else {
-            self.close(now, None, effects);
-        }
-    }
-
-    fn gather(&mut self, now: Mono, until: Mono, registry: &Registry, effects: &mut Vec<Effect>) {
-        let expected = self.spec.expected.max(1);
-        if registry.len() < expected {
-            if now < until {
-                return;
-            }
-            if !self.spec.allow_missing || registry.is_empty() {
-                let names: Vec<String> = registry.members().map(|(_, member)| member.name.to_string()).collect();
-                let (present, waited) = (registry.len(), self.spec.wait);
-                self.close(now, Some(RunError::MissingWorkers { present, expected, waited, names }), effects);
-                return;
-            }
-            self.note(now, format!("started with {} of {expected} workers", registry.len()), "on_missing_workers");
-        }
-        self.take_in(registry, effects);
-        self.state = State::Preparing { until: now.after(PREPARE_WITHIN) };
-    }
-
-    fn await_ready(&mut self, now: Mono, until: Mono, registry: &Registry, effects: &mut Vec<Effect>) {
-        let strength = |p: &Participant| (p.stage == Stage::Ready).then_some(p.strength);
-        let strengths: Option<Vec<Strength>> = self.participants.values().map(strength).collect();
-        let Some(strengths) = strengths else {
-            if now >= until {
-                let late = self.participants.values().filter(|p| p.stage == Stage::Asked);
-                let workers = late.map(|p| p.name.to_string()).collect();
-                self.close(now, Some(RunError::NotReady { workers, waited: PREPARE_WITHIN }), effects);
-            }
-            return;
-        };
-        match assign(&self.spec.plan, &strengths) {
-            Err(error) => self.close(now, Some(error.into()), effects),
-            Ok(shares) => {
-                let wanted: u64 = shares.iter().map(|share| share.wanted_in_flight).sum();
-                let given: u64 = shares.iter().flat_map(|share| &share.max_in_flight).sum();
-                if given < wanted {
-                    let what = format!("max_in_flight lowered from {wanted} to {given}: open-file limits");
-                    self.note(now, what, "preflight");
-                }
-                let parts = |share: &Share| share.throttles.iter().map(|throttle| throttle.parts).collect();
-                let held = self.participants.keys().copied().zip(shares.iter().map(parts)).collect();
-                self.throttles = Dealer::new(&self.spec.plan.limits(), held);
-                for (participant, share) in self.participants.values_mut().zip(shares) {
-                    let Share { lanes, max_in_flight, throttles, .. } = share;
-                    participant.tenures = Tenures::first(Part { lanes, caps: max_in_flight });
-                    participant.throttles = throttles;
-                }
-                self.arm(now, 1, registry, effects);
-            }
-        }
-    }
-
-    /// Sets a start instant far enough off that everybody can confirm it.
-    fn arm(&mut self, now: Mono, attempt: u32, registry: &Registry, effects: &mut Vec<Effect>) {
-        let error = registry.members().filter_map(|(_, member)| member.clock).map(|clock| clock.error).max();
-        let round_trip = Duration::from_nanos(2 * error.unwrap_or(0));
-        let (t0, until) = if self.spec.local {
-            // nothing but threads between us. The one worker confirms an instant that it can keep, and
-            // keeps it however late its word is read; one that came too late for it is set anew
-            let t0 = now.after(Duration::from_millis(2 * 10_u64.pow(attempt)));
-            (t0, t0.after(Duration::from_secs(1)))
-        } else {
-            let t0 = now.after((round_trip * 4 + Duration::from_millis(250)).max(Duration::from_secs(1)));
-            // a new instant must reach everybody before the old one comes
-            let margin = (round_trip * 2 + Duration::from_millis(100)).as_nanos();
-            (t0, Mono(t0.0 - margin.min(u128::from(t0.0)) as u64))
-        };
-        for (session, participant) in &self.participants {
-            let (run, shard) = (self.spec.run.clone(), Box::new(self.shard(*session, participant)));
-            effects.push(Effect::Send(*session, ToWorker::Arm { run, attempt, t0, shard }));
-        }
-        self.state = State::Arming { attempt, t0, until };
-    }
-
-    fn await_armed(
-        &mut self,
-        now: Mono,
-        (attempt, t0, until): (u32, Mono, Mono),
-        registry: &Registry,
-        effects: &mut Vec<Effect>,
-    ) {
-        let late = self.participants.values().filter(|p| p.stage != Stage::Armed(attempt));
-        let late: Vec<String> = late.map(|p| p.name.to_string()).collect();
-        if late.is_empty() {
-            self.state = State::Running { t0 };
-        } else if now >= until {
-            if attempt == ARM_ATTEMPTS {
-                self.close(now, Some(RunError::NotArmed { workers: late }), effects);
-            } else {
-                self.arm(now, attempt + 1, registry, effects);
-            }
-        }
-    }
-
-    fn close(&mut self, now: Mono, error: Option<RunError>, effects: &mut Vec<Effect>) {
-        self.tell_all(effects, |run| ToWorker::RunClosed { run });
-        let t0 = self.t0();
-        if t0.is_some() {
-            self.settle_silent(now);
-        }
-        self.ledger.close();
-        self.closed_at = Some(now);
-        self.state = State::Closed { t0, error };
-        effects.push(Effect::Closed);
-    }
-
-    /// Whoever has not sent its last frame by now counts as lost.
-    fn settle_silent(&mut self, now: Mono) {
-        let at = self.run_now(now);
-        for participant in self.participants.values_mut().filter(|p| p.makes_load()) {
-            let how = "no last frame by the end of the run".to_owned();
-            participant.stage = Stage::Lost { at, until: at, silent: true, how };
-        }
-    }
-
     /// Lanes that a worker owns by its newest assignment; none once it is gone.
     pub fn lanes_of(&self, session: SessionId) -> Option<&LaneSet> {
         let participant = self.participants.get(&session).filter(|participant| participant.makes_load())?;
         participant.tenures.newest().map(|tenure| &tenure.part.lanes)
     }
-
-    /// Where the run stands.
-    pub fn progress(&self, now: Mono, registry: &Registry) -> Progress {
-        let state = match &self.state {
-            State::Gathering { .. } => "waiting",
-            State::Preparing { .. } | State::Arming { .. } => "preparing",
-            State::Running { t0 } if now.since(*t0) > Duration::from_nanos(self.spec.plan.end().0) => "draining",
-            State::Running { .. } => "running",
-            State::Draining { .. } | State::Collecting { .. } => "draining",
-            State::Closed { .. } => "done",
-        };
-        let waiting = matches!(self.state, State::Gathering { .. });
-        let present = registry.members().map(|(_, member)| member.name.to_string()).collect();
-        let working = || self.participants.iter().filter(|(_, p)| p.makes_load());
-        let row = self.ledger.newest_common_row(working().map(|(session, _)| *session));
-        let response = self.ledger.response();
-        let total = self.ledger.total();
-        let there = if waiting { registry.len() } else { working().count() };
-        Progress {
-            state,
-            elapsed_s: self.t0().map_or_else(|| now.since(self.began), |t0| now.since(t0)).as_secs_f64(),
-            planned_s: self.spec.plan.test_time.map(RunTime::as_secs),
-            users: row.map_or(0, |(_, row)| (row.user_ms + 500) / 1_000),
-            rate: row.map_or(0.0, |(_, row)| row.requests_started as f64),
-            percentiles: [50.0, 95.0, 99.0].map(|p| response.percentile(p)),
-            requests: response.count(),
-            failures: total.phases[0].failed() + total.phases[1].failed(),
-            workers: [there as u32, self.spec.expected as u32],
-            present: if waiting { present } else { Vec::new() },
-        }
-    }
 }
 
-impl Participant {
-    fn take_report(&mut self, report: RunBeat) {
-        if let Some(before) = &self.beat {
-            if report.at <= before.at || !report.odometers.is_after(&before.odometers) {
-                return;
-            }
-            let started = |beat: &RunBeat| beat.odometers.of_requests().iter().map(|p| p.requests_started).sum::<u64>();
-            let seconds = RunTime(report.at.0 - before.at.0).as_secs();
-            self.top_rate = self.top_rate.max((started(&report) - started(before)) as f64 / seconds);
-        }
-        self.beat = Some(report);
+/// Beats and measurements come thousands of times a second from a large cluster; what follows from them
+/// looks at every worker, and has time until the next [`Event::Tick`]. The last of a worker's has not.
+fn only_measures(event: &Event) -> bool {
+    match event {
+        Event::Message(_, ToMaster::Beat(_)) => true,
+        Event::Message(_, ToMaster::Frame { frame, .. }) => !frame.body.last,
+        Event::Message(_, ToMaster::Records(batch)) => !batch.body.last,
+        _ => false,
     }
 }

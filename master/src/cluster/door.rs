@@ -4,6 +4,7 @@
 //! kilobytes, and there are only so many at once: the one that has been there longest makes room.
 
 use ld_shared::boot::clock;
+use ld_worker::link::socket::{Listen, Socket};
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::net::IpAddr;
@@ -13,7 +14,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -109,10 +109,10 @@ impl Suspects {
 }
 
 /// Connections of `listener`, secured, until nobody takes them any more.
-pub(super) fn connections(
-    listener: TcpListener,
+pub(super) fn connections<L: Listen>(
+    listener: L,
     acceptor: Option<TlsAcceptor>,
-) -> ReceiverStream<io::Result<Connection>> {
+) -> ReceiverStream<io::Result<Connection<L::Socket>>> {
     let (out, connections) = mpsc::channel(64);
     tokio::spawn(async move {
         let suspects = Arc::new(Suspects::default());
@@ -162,7 +162,12 @@ fn make_room(visitors: &mut VecDeque<Peer>, most: usize, new: Peer) {
 }
 
 /// Secures a connection, hands it on, and cuts it if no worker comes of it.
-async fn welcome(tcp: TcpStream, peer: Peer, acceptor: Option<TlsAcceptor>, out: mpsc::Sender<io::Result<Connection>>) {
+async fn welcome<S: Socket>(
+    tcp: S,
+    peer: Peer,
+    acceptor: Option<TlsAcceptor>,
+    out: mpsc::Sender<io::Result<Connection<S>>>,
+) {
     let closed = peer.0.closed.clone();
     let began = clock::mono();
     let secured = tokio::select! {
@@ -199,7 +204,7 @@ async fn welcome(tcp: TcpStream, peer: Peer, acceptor: Option<TlsAcceptor>, out:
 }
 
 /// TLS over a connection, or a word to a peer that does not do as we do.
-async fn secure(mut tcp: TcpStream, peer: &Peer, acceptor: Option<TlsAcceptor>) -> io::Result<Io> {
+async fn secure<S: Socket>(mut tcp: S, peer: &Peer, acceptor: Option<TlsAcceptor>) -> io::Result<Io<S>> {
     tcp.set_nodelay(true)?;
     let mut first = [0];
     if tcp.peek(&mut first).await? == 0 {
@@ -222,25 +227,25 @@ async fn secure(mut tcp: TcpStream, peer: &Peer, acceptor: Option<TlsAcceptor>) 
 }
 
 /// A connection at which somebody may knock.
-pub(super) struct Connection {
-    io: Io,
+pub(super) struct Connection<S> {
+    io: Io<S>,
     end: Pin<Box<WaitForCancellationFutureOwned>>,
     said: usize,
     peer: Peer,
 }
 
-enum Io {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+enum Io<S> {
+    Plain(S),
+    Tls(Box<TlsStream<S>>),
 }
 
-impl Drop for Connection {
+impl<S> Drop for Connection<S> {
     fn drop(&mut self) {
         self.peer.0.closed.cancel();
     }
 }
 
-impl Connected for Connection {
+impl<S> Connected for Connection<S> {
     type ConnectInfo = Peer;
 
     fn connect_info(&self) -> Peer {
@@ -248,7 +253,7 @@ impl Connected for Connection {
     }
 }
 
-impl AsyncRead for Connection {
+impl<S: Socket> AsyncRead for Connection<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -273,7 +278,7 @@ impl AsyncRead for Connection {
     }
 }
 
-impl AsyncWrite for Connection {
+impl<S: Socket> AsyncWrite for Connection<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match &mut self.io {
             Io::Plain(tcp) => Pin::new(tcp).poll_write(context, bytes),

@@ -5,8 +5,9 @@
 
 mod journaling;
 
-use super::coordinator::{ChangeError, Coordinator, Effect, Event, RunError, Spec};
+use super::coordinator::{ChangeError, Coordinator, Effect, Event, RunError, Spec, present};
 use super::membership::Registry;
+use super::view::{Look, RunView, View};
 use super::{ClusterOptions, INPUTS, RunControl, RunOrder};
 use crate::journal::{self, JournalOrder, Unfinished};
 use crate::record_file::LineBatch;
@@ -16,7 +17,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use journaling::{Beginning, Journaling};
 use ld_shared::boot::clock;
 use ld_shared::handshake::SessionKey;
-use ld_shared::id::{Digest, RunId, SessionId};
+use ld_shared::id::{Digest, SessionId};
 use ld_shared::load::What;
 use ld_shared::message::{
     BLOB_CHUNK, BeatReply, GONE_AFTER, Hello, Refusal, RefusalCode, Returning, ToMaster, ToWorker,
@@ -48,6 +49,8 @@ pub(super) enum Input {
     Closed { connection: ConnectionId, seen: String },
     /// Change the load of the run.
     Change { what: What, by: String, reply: oneshot::Sender<Result<(), ChangeError>> },
+    /// Somebody wants to see how things stand.
+    Look { look: Look, reply: oneshot::Sender<View> },
     /// The journal has more on the disk, or failed.
     Committed,
     /// Start a run.
@@ -94,6 +97,9 @@ impl Active {
 
 /// The live line is renewed so often; the loop turns at least that often.
 const TURN: Duration = Duration::from_millis(200);
+/// Whatever came in is followed by a look at deadlines and at every worker, so far apart at least: of a thousand
+/// workers something comes in all the time.
+const LOOK_APART: Duration = Duration::from_millis(20);
 /// A turn that is so much late means that the master itself slept.
 const OVERSLEPT: Duration = Duration::from_millis(250);
 /// A master that was started anew knows after so long whether there is a run to take up.
@@ -106,6 +112,8 @@ pub(super) struct Driver {
     key: SessionKey,
     registry: Registry,
     connections: BTreeMap<ConnectionId, Connection>,
+    /// Which connection a session has.
+    reached_by: BTreeMap<SessionId, ConnectionId>,
     active: Option<Active>,
     /// Proofs of the sessions that may come back to the run.
     secrets: BTreeMap<SessionId, Bytes>,
@@ -126,6 +134,7 @@ impl Driver {
             key,
             registry: Registry::after(last),
             connections: BTreeMap::new(),
+            reached_by: BTreeMap::new(),
             active: None,
             secrets: BTreeMap::new(),
             early: Vec::new(),
@@ -138,17 +147,17 @@ impl Driver {
     /// Runs until the cluster is closed or its handle is gone.
     pub(super) async fn run(mut self, mut inputs: mpsc::Receiver<Input>) {
         let mut turned = clock::mono();
+        let (mut looked, mut silence) = (turned, None);
         loop {
             let now = clock::mono();
-            let wake = self.deadline().unwrap_or(Mono(u64::MAX)).min(turned.after(TURN));
-            let sleep = tokio::time::sleep(wake.since(now));
+            let due = self.run_deadline().into_iter().chain(silence).fold(looked.after(TURN), Mono::min);
             let mut next = tokio::select! {
                 biased;
                 input = inputs.recv() => match input {
                     Some(input) => Some(input),
                     None => return,
                 },
-                () = sleep => None,
+                () = tokio::time::sleep(due.since(now)) => None,
             };
             let now = clock::mono();
             let lag = now.since(turned).saturating_sub(TURN);
@@ -161,6 +170,7 @@ impl Driver {
             }
             turned = now;
             // whatever has arrived counts before a deadline does
+            let idle = next.is_none();
             while let Some(input) = next.take() {
                 if let Input::Close(done) = input {
                     self.close(&mut inputs).await;
@@ -176,13 +186,17 @@ impl Driver {
                 self.let_in();
                 self.carry_out();
             }
-            self.tick(clock::mono());
+            let now = clock::mono();
+            if idle || now >= looked.after(LOOK_APART) {
+                self.tick(now);
+                // beats only move it away
+                (looked, silence) = (now, self.registry.deadline());
+            }
         }
     }
 
-    fn deadline(&self) -> Option<Mono> {
-        let run = self.active.as_ref().and_then(|active| active.coordinator.deadline());
-        [self.registry.deadline(), run].into_iter().flatten().min()
+    fn run_deadline(&self) -> Option<Mono> {
+        self.active.as_ref().and_then(|active| active.coordinator.deadline())
     }
 
     fn take(&mut self, input: Input) {
@@ -192,12 +206,12 @@ impl Driver {
                 self.connections.insert(connection, new);
             }
             Input::Attach { session, secret, out, reply } => {
-                let proven = |(_, c): &(&ConnectionId, &mut Connection)| {
-                    c.session.as_ref().is_some_and(|(s, known)| *s == session && *known == secret)
-                };
-                let found = self.connections.iter_mut().find(proven).map(|(id, connection)| {
+                let proven = |(_, known): &(SessionId, Bytes)| *known == secret;
+                let id = self.reached_by.get(&session).copied();
+                let found = id.and_then(|id| self.connections.get_mut(&id).zip(Some(id)));
+                let found = found.filter(|(c, _)| c.session.as_ref().is_some_and(proven)).map(|(connection, id)| {
                     connection.results = Some(out);
-                    *id
+                    id
                 });
                 // whoever asked may be gone already
                 reply.send(found).ok();
@@ -212,6 +226,11 @@ impl Driver {
                 }
                 // whoever asked may be gone already
                 reply.send(allowed).ok();
+            }
+            Input::Look { look, reply } => {
+                let view = self.view(look);
+                // whoever asked may be gone already
+                reply.send(view).ok();
             }
             Input::Run(request) => self.start(*request),
             Input::Committed => self.on_committed(),
@@ -229,9 +248,7 @@ impl Driver {
             (ToMaster::Hello(hello), None) => match self.registry.join(at, &hello) {
                 Ok((session, name)) => {
                     let secret = self.key.secret(session);
-                    if let Some(connection) = self.connections.get_mut(&id) {
-                        connection.session = Some((session, secret.clone()));
-                    }
+                    self.belongs(id, session, &secret);
                     self.secrets.insert(session, secret.clone());
                     tracing::info!(worker = %name, cores = hello.cores, "worker joined");
                     self.send(session, ToWorker::Welcome { session, secret, name: name.to_string() });
@@ -254,7 +271,7 @@ impl Driver {
                 self.tell(Event::Message(session, ToMaster::Goodbye { text }));
                 self.registry.leave(session);
                 self.secrets.remove(&session);
-                self.connections.remove(&id);
+                self.disconnect(id);
             }
             (message, Some(session)) => self.tell(Event::Message(session, message)),
             (_, None) => {
@@ -264,8 +281,18 @@ impl Driver {
         }
     }
 
+    fn view(&mut self, look: Look) -> View {
+        let now = clock::mono();
+        let Some(active) = &mut self.active else {
+            return View { workers: present(now, &self.registry), run: None };
+        };
+        let started_at = active.started_at(now);
+        let run = RunView { started_at, ..active.coordinator.view(look) };
+        View { workers: active.coordinator.workers(now, &self.registry), run: Some(run) }
+    }
+
     fn refuse(&mut self, id: ConnectionId, refusal: Refusal) {
-        if let Some(connection) = self.connections.remove(&id) {
+        if let Some(connection) = self.disconnect(id) {
             // full: then it does not read, and sees the end of the connection instead
             drop(connection.out.try_send(ToWorker::Refused(refusal)));
         }
@@ -287,9 +314,8 @@ impl Driver {
     /// A worker of the run is there again over another connection, which replaces the one it had.
     fn take_back(&mut self, id: ConnectionId, at: Mono, hello: &Hello) {
         let Some(Returning { session, secret }) = hello.returning.clone() else { return };
-        self.connections.retain(|_, c| c.session.as_ref().is_none_or(|(s, _)| *s != session));
-        let Some(connection) = self.connections.get_mut(&id) else { return };
-        connection.session = Some((session, secret.clone()));
+        self.hang_up(session);
+        self.belongs(id, session, &secret);
         let name = self.registry.rejoin(at, session, hello);
         tracing::info!(worker = %name, "worker is back");
         self.send(session, ToWorker::Welcome { session, secret, name: name.to_string() });
@@ -297,8 +323,7 @@ impl Driver {
     }
 
     fn on_closed(&mut self, id: ConnectionId, seen: &str) {
-        let Some(connection) = self.connections.remove(&id) else { return };
-        let Some((session, _)) = connection.session else { return };
+        let Some(Connection { session: Some((session, _)), .. }) = self.disconnect(id) else { return };
         let how = format!("its connection ended ({seen})");
         // the end of a connection is no proof that load has stopped: it may come back within its lease
         if self.active.as_ref().is_some_and(|active| active.coordinator.may_return(session)) {
@@ -314,7 +339,7 @@ impl Driver {
             self.tell(Event::Lost { session, until, silent, how });
             self.registry.lose(session);
         }
-        self.connections.retain(|_, c| c.session.as_ref().is_none_or(|(s, _)| *s != session));
+        self.hang_up(session);
     }
 
     fn tell(&mut self, event: Event) {
@@ -339,7 +364,7 @@ impl Driver {
         let mut blobs = order.blobs.clone();
         blobs.insert(order.digest.clone(), Bytes::from(order.plan.to_json()));
         let spec = Spec {
-            run: RunId::random(),
+            run: order.run.clone(),
             plan: order.plan.clone(),
             digest: order.digest.clone(),
             blobs: blobs.keys().cloned().collect(),
@@ -497,7 +522,32 @@ impl Driver {
     }
 
     fn connection(&self, session: SessionId) -> Option<&Connection> {
-        self.connections.values().find(|c| c.session.as_ref().is_some_and(|(s, _)| *s == session))
+        self.connections.get(self.reached_by.get(&session)?)
+    }
+
+    /// A connection is that of a session from now on.
+    fn belongs(&mut self, id: ConnectionId, session: SessionId, secret: &Bytes) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.session = Some((session, secret.clone()));
+            self.reached_by.insert(session, id);
+        }
+    }
+
+    /// Lets go of a connection, which ends it.
+    fn disconnect(&mut self, id: ConnectionId) -> Option<Connection> {
+        let connection = self.connections.remove(&id)?;
+        if let Some((session, _)) = &connection.session
+            && self.reached_by.get(session) == Some(&id)
+        {
+            self.reached_by.remove(session);
+        }
+        Some(connection)
+    }
+
+    fn hang_up(&mut self, session: SessionId) {
+        if let Some(id) = self.reached_by.get(&session).copied() {
+            self.disconnect(id);
+        }
     }
 
     fn send(&mut self, session: SessionId, message: ToWorker) {
@@ -556,7 +606,7 @@ impl Driver {
                         Input::Closed { connection, .. }
                         | Input::Message { connection, message: ToMaster::Goodbye { .. }, .. },
                     ) => {
-                        self.connections.remove(&connection);
+                        self.disconnect(connection);
                     }
                     Some(_) => {}
                     None => return,

@@ -1,7 +1,7 @@
 //! Parts of a plan that change hands: who owns what from when, and how parts are cut. Pure.
 
 use ld_shared::id::Epoch;
-use ld_shared::lanes::{LANES, LaneSet, deal};
+use ld_shared::lanes::{LaneSet, deal_first};
 use ld_shared::time::RunTime;
 
 /// What has one owner: lanes, and a share of the cap on open iterations for each scenario.
@@ -35,10 +35,9 @@ impl Part {
         }
         let takers: Vec<usize> = (0..weights.len()).filter(|i| weights[*i] > 0).collect();
         let takers = if takers.is_empty() { (0..weights.len()).collect() } else { takers };
-        let shares = deal(&takers.iter().map(|i| weights[*i]).collect::<Vec<_>>());
-        for (position, lane) in self.lanes.iter().enumerate() {
-            let owner = shares.iter().position(|share| share.contains((position % LANES) as u16));
-            parts[takers[owner.unwrap_or(0)]].lanes.insert(lane);
+        let owners = deal_first(self.lanes.len(), &takers.iter().map(|i| weights[*i]).collect::<Vec<_>>());
+        for (lane, owner) in self.lanes.iter().zip(owners) {
+            parts[takers[owner]].lanes.insert(lane);
         }
         let all = self.lanes.len() as u64;
         let mut before = 0;
@@ -97,7 +96,10 @@ impl Tenures {
     /// These assignments, in the order in which they were made.
     pub fn of(tenures: impl IntoIterator<Item = Tenure>) -> Self {
         let mut all = Self::default();
-        tenures.into_iter().for_each(|tenure| all.change(tenure.epoch, tenure.from, tenure.part));
+        for Tenure { epoch, from, part } in tenures {
+            // whoever is left with nothing may have been promised more for later
+            if part.is_empty() { all.end(epoch, from) } else { all.change(epoch, from, part) }
+        }
         all
     }
 
@@ -137,6 +139,11 @@ impl Tenures {
     /// What assignment `epoch` took away stays owned: nobody knows whether it came into force.
     pub fn keep(&mut self, epoch: Epoch, part: &Part) {
         self.0.iter_mut().filter(|tenure| tenure.epoch >= epoch).for_each(|tenure| tenure.part.add(part));
+    }
+
+    /// Assignments from this number on.
+    pub fn since(&self, epoch: Epoch) -> impl Iterator<Item = &Tenure> {
+        self.0.iter().filter(move |tenure| tenure.epoch >= epoch)
     }
 
     /// When the first assignment after `instant` begins.
@@ -195,6 +202,7 @@ pub fn surplus(held: &[usize], unowned: usize, weights: &[u32]) -> Vec<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ld_shared::lanes::{LANES, deal};
     use proptest::prelude::*;
 
     proptest! {
@@ -248,6 +256,10 @@ mod tests {
         tenures.change(Epoch(4), second(7), part(3));
         let spans: Vec<_> = tenures.within(second(2), second(10)).map(|(a, b, l)| (a, b, l.iter().next())).collect();
         assert_eq!(spans, [(second(2), second(5), Some(1)), (second(8), second(10), Some(3))]);
+        let mut lost = tenures.clone();
+        lost.end(Epoch(5), second(6));
+        let journaled = tenures.0.iter().chain(lost.0.last()).cloned();
+        assert_eq!(Tenures::of(journaled), lost);
         tenures.keep(Epoch(3), &part(9));
         assert_eq!(tenures.part().lanes.iter().collect::<Vec<_>>(), [3, 9]);
         assert_eq!(tenures.within(second(5), second(8)).count(), 0);

@@ -6,6 +6,7 @@ use ld_worker::engine::Engine;
 use ld_worker::limits::load_files;
 use ld_worker::link;
 use ld_worker::link::grpc::{Credentials, GrpcDial};
+use ld_worker::link::socket::Tcp;
 use ld_worker::membership::{Exit, Options};
 use std::io;
 use std::time::Duration;
@@ -40,11 +41,11 @@ pub async fn join(master: String, cores: usize, security: &Security, requests: m
     };
     let first = Credentials::first_use();
     let tls = first.tls.filter(|_| security.tls != TlsMode::Off);
-    let dial = GrpcDial { master, credentials: Credentials { tls, token: security.token.clone() } };
+    let dial = GrpcDial { master, credentials: Credentials { tls, token: security.token.clone() }, connect: Tcp };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (done, exit) = oneshot::channel();
     std::thread::Builder::new().name("ld-link".into()).spawn(move || {
-        let exit = runtime.block_on(link::run::<Engine>(options, dial, requests));
+        let exit = runtime.block_on(link::run::<Engine>(options, dial, requests, link::unwatched()));
         runtime.shutdown_background();
         // nobody waits any more if the process ends
         drop(done.send(exit));

@@ -31,7 +31,8 @@ pub struct Ledger {
     run: RunId,
     sessions: BTreeMap<SessionId, SessionLedger>,
     total: Snapshot,
-    unmarked: Snapshot,
+    /// Without seconds in which the generator was the limit; `None`: there was none, so it is the total.
+    unmarked: Option<Box<Snapshot>>,
     /// Response times so far, all phases but the hooks.
     response: Latency,
     timeline: Timeline,
@@ -132,6 +133,16 @@ pub enum FrameFault {
     /// A cumulative counter fell.
     #[error("frame with a cumulative counter lower than before")]
     FallingOdometer,
+    /// Its counts hold more requests than its own counters say were started.
+    #[error("frame by which {settled} requests of phase {phase} have come to their end, and {started} were started")]
+    MoreEndsThanStarts {
+        /// The phase's index.
+        phase: usize,
+        /// Ended, cut off or never sent, with all frames before.
+        settled: u64,
+        /// Started.
+        started: u64,
+    },
 }
 
 /// Clocks may disagree so much before a span counts as lying in the future.
@@ -144,7 +155,7 @@ impl Ledger {
             run,
             sessions: BTreeMap::new(),
             total: Snapshot::default(),
-            unmarked: Snapshot::default(),
+            unmarked: None,
             response: Latency::default(),
             timeline: Timeline::default(),
             blocks: Blocks::default(),
@@ -211,10 +222,12 @@ impl Ledger {
         let merge = |into: &mut Snapshot| {
             into.phases.iter_mut().zip(&counts.phases).for_each(|(mine, theirs)| mine.merge(theirs));
         };
-        merge(&mut self.total);
-        if !span.marked {
-            merge(&mut self.unmarked);
+        if span.marked {
+            self.unmarked.get_or_insert_with(|| Box::new(self.total.clone()));
+        } else if let Some(unmarked) = &mut self.unmarked {
+            merge(unmarked);
         }
+        merge(&mut self.total);
     }
 
     /// Counts a batch of records once.
@@ -305,6 +318,16 @@ impl Ledger {
         Some((second, self.timeline.row(second)?))
     }
 
+    /// Where the rows of which all seconds lie before `to` end.
+    pub fn whole_to(&self, to: u32) -> u32 {
+        self.timeline.whole_to(to)
+    }
+
+    /// The rows that end behind `from` and before `to`; those from `end` on are of the drain.
+    pub fn settled_rows(&self, from: u32, to: u32, end: RunTime) -> BTreeMap<u32, TimelineRow> {
+        self.timeline.between(from, to, end)
+    }
+
     /// What a setup brought about, once its worker has said so.
     pub fn collected(&self) -> Option<&Collected> {
         self.collected.as_ref()
@@ -317,7 +340,8 @@ impl Ledger {
 
     /// Everything, rows included: total, unmarked, timeline.
     pub fn snapshots(&self, end: RunTime) -> (Snapshot, Snapshot, BTreeMap<u32, TimelineRow>) {
-        let (mut total, mut unmarked) = (self.total.clone(), self.unmarked.clone());
+        let mut total = self.total.clone();
+        let mut unmarked = self.unmarked.as_deref().unwrap_or(&total).clone();
         total.rows = self.timeline.rows();
         unmarked.rows = self.timeline.unmarked_rows();
         (total, unmarked, self.timeline.finish(end))
@@ -382,8 +406,19 @@ impl SessionLedger {
         if body.from_second + 1 < self.to_second {
             return Some(FrameFault::Span { from: body.from_second, expected: self.to_second });
         }
-        let fell = !body.odometers.is_after(&self.odometers);
-        fell.then_some(FrameFault::FallingOdometer)
+        if !body.odometers.is_after(&self.odometers) {
+            return Some(FrameFault::FallingOdometer);
+        }
+        // a start is counted before its end is: of one session and at any instant there are no fewer
+        let phases = body.odometers.of_requests().iter().zip(&body.counts.phases).zip(self.ended).enumerate();
+        phases
+            .map(|(phase, ((odometer, counts), before))| {
+                let own = [counts.succeeded(), counts.failed(), odometer.requests_in_flight, odometer.requests_unsent];
+                let settled = own.iter().fold(before, |sum, more| sum.saturating_add(*more));
+                let started = odometer.requests_started;
+                (settled > started).then_some(FrameFault::MoreEndsThanStarts { phase, settled, started })
+            })
+            .find_map(|fault| fault)
     }
 }
 
@@ -544,25 +579,32 @@ mod tests {
         assert_eq!(ledger.put_records(&stranger), Put::Refused(FrameFault::UnknownSession(SessionId(9))));
     }
 
+    type Change = fn(&mut Frame);
+
     #[test]
     fn faulty_frames_change_nothing() {
         let good = frames(1, &[vec![1, 2], vec![3]]);
         let mut ledger = ledger();
         assert_eq!(ledger.put(&good[0], RunTime(0), NOW), Put::New);
         let before = ledger.clone();
-        let with = |change: fn(&mut Frame)| {
+        let cases: [(Change, FrameFault); 7] = [
+            (|f| f.key.run = RunId("other".into()), FrameFault::OtherRun),
+            (|f| f.key.session = SessionId(9), FrameFault::UnknownSession(SessionId(9))),
+            (|f| f.key.seq = 3, FrameFault::Gap { seq: 3, counted: 1 }),
+            (|f| f.body.to_second = 2_000, FrameFault::Future { second: 1_999, now: NOW }),
+            (|f| f.body.odometers = Odometers::default(), FrameFault::FallingOdometer),
+            (
+                |f| f.body.odometers.phases[0].requests_started = 2,
+                FrameFault::MoreEndsThanStarts { phase: 0, settled: 3, started: 2 },
+            ),
+            (
+                |f| f.body.odometers.phases[0].requests_in_flight = u64::MAX,
+                FrameFault::MoreEndsThanStarts { phase: 0, settled: u64::MAX, started: 3 },
+            ),
+        ];
+        for (change, fault) in cases {
             let mut frame = good[1].clone();
             change(&mut frame);
-            frame
-        };
-        let cases = [
-            (with(|f| f.key.run = RunId("other".into())), FrameFault::OtherRun),
-            (with(|f| f.key.session = SessionId(9)), FrameFault::UnknownSession(SessionId(9))),
-            (with(|f| f.key.seq = 3), FrameFault::Gap { seq: 3, counted: 1 }),
-            (with(|f| f.body.to_second = 2_000), FrameFault::Future { second: 1_999, now: NOW }),
-            (with(|f| f.body.odometers = Odometers::default()), FrameFault::FallingOdometer),
-        ];
-        for (frame, fault) in cases {
             assert_eq!(ledger.put(&frame, RunTime(0), NOW), Put::Refused(fault));
             assert_eq!(ledger, before);
         }

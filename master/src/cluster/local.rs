@@ -40,7 +40,7 @@ pub(super) fn spawn<L: LoadMaker>(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::Builder::new().name("ld-link".into()).spawn(move || {
         let (_signals, signals) = mpsc::channel(1);
-        runtime.block_on(link::run::<L>(options, LocalDial { inputs }, signals))
+        runtime.block_on(link::run::<L>(options, LocalDial { inputs }, signals, link::unwatched()))
     })
 }
 

@@ -3,7 +3,7 @@
 use ld_shared::id::{SessionId, WorkerName};
 use ld_shared::message::{ClockReport, GONE_AFTER, Hello, LATE_AFTER, LEASE, PROTOCOL_VERSION, Refusal, RefusalCode};
 use ld_shared::time::Mono;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 /// Most workers that a master takes.
@@ -75,9 +75,9 @@ impl Registry {
     }
 
     fn free_name(&self, wanted: &str) -> WorkerName {
-        let taken = |name: &str| self.members.values().chain(self.lost.values()).any(|member| &*member.name.0 == name);
+        let taken: HashSet<&str> = self.members.values().chain(self.lost.values()).map(|m| &*m.name.0).collect();
         let numbered = (2..).map(|n| format!("{wanted}#{n}"));
-        let name = std::iter::once(wanted.to_owned()).chain(numbered).find(|name| !taken(name));
+        let name = std::iter::once(wanted.to_owned()).chain(numbered).find(|name| !taken.contains(&**name));
         WorkerName(name.expect("numbers do not end").into())
     }
 

@@ -3,6 +3,7 @@
 use crate::data_dir::DataDir;
 use ld_shared::handshake::{Fingerprint, SessionKey, Token, fresh_nonce};
 use ld_shared::targets::TargetList;
+use ld_worker::link::trust::unusable;
 use rcgen::{CertificateParams, DnType, KeyPair};
 use rustls::RootCertStore;
 use rustls::crypto::aws_lc_rs;
@@ -77,8 +78,8 @@ pub enum SecurityError {
     #[error("cannot make a certificate")]
     Make(#[from] rcgen::Error),
     /// The library refuses a certificate.
-    #[error("certificate and key cannot be used")]
-    Refused(#[from] rustls::Error),
+    #[error("certificate and key cannot be used: {0}")]
+    Refused(String),
     /// The library refuses an authority.
     #[error("the authority of workers' certificates cannot be used: {0}")]
     Authority(String),
@@ -93,6 +94,12 @@ impl SecurityError {
             }
             Self::Read { .. } | Self::Make(_) | Self::Refused(_) | Self::Authority(_) => None,
         }
+    }
+}
+
+impl From<rustls::Error> for SecurityError {
+    fn from(error: rustls::Error) -> Self {
+        Self::Refused(unusable(&error))
     }
 }
 

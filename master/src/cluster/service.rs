@@ -8,14 +8,14 @@ use bytes::Bytes;
 use futures_util::Stream;
 use ld_proto::v1;
 use ld_proto::v1::cluster_server::{Cluster, ClusterServer};
-use ld_shared::boot::clock;
+use ld_shared::boot::{cause, clock};
 use ld_shared::message::{FRAME_WINDOW, LINK_QUEUE, RECORD_WINDOW, ToMaster, ToWorker};
 use ld_shared::wire::{self, MAX_MESSAGE};
+use ld_worker::link::socket::Listen;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
@@ -38,7 +38,7 @@ struct Service {
 
 /// Serves workers on `listener` until `stop` is done.
 pub(super) async fn serve(
-    listener: TcpListener,
+    listener: impl Listen,
     credentials: Credentials,
     inputs: mpsc::Sender<Input>,
     stop: impl Future<Output = ()>,
@@ -188,11 +188,9 @@ fn peer_of<T>(request: &Request<T>) -> Result<Peer, Status> {
 /// What ended a stream, as far as it is known.
 fn describe(status: &Status) -> String {
     use std::error::Error as _;
-    let mut text = status.message().to_owned();
-    let mut source = status.source();
-    while let Some(error) = source {
-        text = error.to_string();
-        source = error.source();
+    match status.source() {
+        Some(source) => cause::of(source),
+        None if status.message().is_empty() => status.code().to_string(),
+        None => status.message().to_owned(),
     }
-    if text.is_empty() { status.code().to_string() } else { text }
 }

@@ -6,6 +6,7 @@
 //! more. So the shares in force never add up to more than the limit. What a lost worker held is
 //! handed on when its lease is over.
 
+use crate::journal::Limits;
 use ld_shared::id::SessionId;
 use ld_shared::message::LEASE;
 use ld_shared::plan::ThrottlePlan;
@@ -110,6 +111,32 @@ impl Dealer {
             holders: shares.into_iter().map(holder).collect(),
             ..Self::default()
         }
+    }
+
+    /// Over the limits of a plan that another master dealt: `held` by those who may come back, and by
+    /// `lost` ones until then. Of what is held both the newest parts and those before may be in force.
+    pub fn resume(limits: &[ThrottlePlan], held: BTreeMap<SessionId, Limits>, lost: Vec<(Mono, Limits)>) -> Self {
+        let mut dealer = Self::new(limits, BTreeMap::new());
+        let whole = |mut parts: Vec<u32>| {
+            parts.resize(limits.len(), 0);
+            parts
+        };
+        let all = held.values().chain(lost.iter().map(|(_, limits)| limits));
+        dealer.number = all.map(|limits| limits.number).max().unwrap_or(0);
+        for (session, Limits { before, newest, .. }) in held {
+            let (before, newest) = (whole(before), whole(newest));
+            let mut holder = Holder { parts: before, sent: None, demand: Demand::default() };
+            if holder.parts != newest {
+                dealer.number += 1;
+                holder.sent = Some((dealer.number, newest));
+            }
+            dealer.holders.insert(session, holder);
+        }
+        let most = |limits: Limits| {
+            whole(limits.before).into_iter().zip(whole(limits.newest)).map(|(a, b)| a.max(b)).collect()
+        };
+        dealer.held_back = lost.into_iter().map(|(until, limits)| (until, most(limits))).collect();
+        dealer
     }
 
     /// A worker begins with nothing of the limits: what it needs it is given by its demand.
@@ -324,6 +351,25 @@ mod tests {
         report(&mut dealer, 3.0, &[(4, 5), (3, 5)]);
         let orders = dealer.turn(Mono(3_000_000_000));
         assert_eq!(orders.iter().map(|order| order.parts[0]).collect::<Vec<_>>(), [500_000, 500_000]);
+    }
+
+    #[test]
+    fn what_another_master_dealt_is_known_and_confirmed_anew() {
+        let limit = ThrottlePlan { key: "k".into(), rate: 10.0, burst: 1, covers: Covers::Test };
+        let limits = |before, newest, number| Limits { before: vec![before], newest: vec![newest], number };
+        let held = [(SessionId(0), limits(500_000, SPARE, 7)), (SessionId(1), limits(300_000, 300_000, 0))];
+        let lost = vec![(Mono(2_000_000_000), limits(200_000, 100_000, 9))];
+        let mut dealer = Dealer::resume(&[limit], BTreeMap::from(held), lost);
+        assert_eq!(dealer.in_force(), [PARTS]);
+        let order = Order { session: SessionId(0), number: 10, parts: vec![SPARE] };
+        assert_eq!(dealer.unconfirmed(SessionId(0)), Some(order), "it may not have heard of it");
+        assert_eq!(dealer.unconfirmed(SessionId(1)), None);
+        report(&mut dealer, 1.0, &[(0, 0), (5, 8)]);
+        assert_eq!(dealer.turn(Mono(1_000_000_000)), [], "nothing is raised before that");
+        dealer.confirm(SessionId(0), 10);
+        let raised = dealer.turn(Mono(1_900_000_000));
+        assert_eq!(raised.iter().map(|order| (order.session.0, order.parts[0])).collect::<Vec<_>>(), [(1, 790_000)]);
+        assert_eq!(dealer.in_force(), [PARTS]);
     }
 
     proptest! {

@@ -20,7 +20,7 @@ use std::time::Duration;
 /// Turns entries into writes.
 #[derive(Debug)]
 pub struct Book {
-    /// All that was added, frames and records counted.
+    /// All that was added, frames and records counted, without the seconds that only the disk holds.
     ledger: Box<Ledger>,
     tickets: BTreeMap<Pool, Tickets>,
     /// Number of the newest entry.
@@ -30,6 +30,8 @@ pub struct Book {
     finished: BTreeSet<SessionId>,
     /// Hashes of the ledger's parts as they were written last.
     parts: BTreeMap<String, u64>,
+    /// Parts that are on the disk only, in so many pieces.
+    forgotten: BTreeMap<String, u32>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -145,8 +147,9 @@ impl Book {
 
     fn over(ledger: Ledger, newest: u64) -> Self {
         let finished = ledger.sessions().filter(|(_, session)| session.finished).map(|(id, _)| id).collect();
-        let (tickets, open, parts) = (BTreeMap::new(), Open::default(), BTreeMap::new());
-        Self { ledger: Box::new(ledger), tickets, newest, open, finished, parts }
+        let (tickets, open) = (BTreeMap::new(), Open::default());
+        let (parts, forgotten) = (BTreeMap::new(), BTreeMap::new());
+        Self { ledger: Box::new(ledger), tickets, newest, open, finished, parts, forgotten }
     }
 
     /// Number of the newest entry.
@@ -242,19 +245,31 @@ impl Book {
     }
 
     fn changed_parts(&mut self) -> Parts {
-        let parts = self.ledger.parts();
-        let gone: Vec<String> = self.parts.keys().filter(|key| !parts.contains_key(*key)).cloned().collect();
         let mut changed = Vec::new();
         let mut hashes = BTreeMap::new();
-        for (key, bytes) in parts {
+        for (part, bytes) in self.ledger.parts() {
+            let key = self.piece(part);
             let hash = hash(&bytes);
             hashes.insert(key.clone(), hash);
             if self.parts.get(&key) != Some(&hash) {
                 changed.push((key, bytes));
             }
         }
+        let gone = self.parts.keys().filter(|key| !hashes.contains_key(*key)).cloned().collect();
         self.parts = hashes;
+        for part in self.ledger.forget_old_rows() {
+            self.parts.remove(&self.piece(part.clone()));
+            *self.forgotten.entry(part).or_default() += 1;
+        }
         (changed, gone)
+    }
+
+    /// The key under which a part is stored, beside its pieces that were stored before and are forgotten here.
+    fn piece(&self, part: String) -> String {
+        match self.forgotten.get(&part) {
+            Some(pieces) => format!("{part}/{pieces}"),
+            None => part,
+        }
     }
 }
 

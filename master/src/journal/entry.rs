@@ -128,6 +128,15 @@ pub enum Control {
         /// What.
         assignment: Assignment,
     },
+    /// A session is to go by these parts of the limits on the rate of requests.
+    Limits {
+        /// Which.
+        session: SessionId,
+        /// What it confirms.
+        number: u64,
+        /// Parts of every limit.
+        parts: Vec<u32>,
+    },
     /// A session was lost: it started nothing after `until`.
     Lost {
         /// Which.
@@ -164,6 +173,8 @@ pub enum Control {
         /// Open requests are cut off.
         abort: bool,
     },
+    /// Why the run is about to end before its plan does, if not because somebody asked for it.
+    Ends(Cause),
     /// A line of the result's events.
     Event {
         /// Run time, seconds.
@@ -196,6 +207,18 @@ impl Control {
         };
         Self::Assigned { session, assignment }
     }
+}
+
+/// What ends a run before its plan does, but for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// A rule that aborts does not hold.
+    Rule,
+    /// The plan itself: a source that ends the test has no row left.
+    UsedUp,
+    /// A failure: what happened.
+    Failed(String),
 }
 
 /// The start instant on three clocks: which of them still goes after a restart depends on what

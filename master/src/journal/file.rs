@@ -19,10 +19,10 @@ const TABLES: &str = "
     CREATE TABLE record (kind INTEGER, priority INTEGER, ended_at INTEGER, response_us INTEGER, bytes BLOB NOT NULL,
         PRIMARY KEY (kind, priority, ended_at, response_us)) WITHOUT ROWID;
     CREATE TABLE part (key TEXT PRIMARY KEY, bytes BLOB NOT NULL) WITHOUT ROWID;
-    INSERT INTO state VALUES (1, 1, 0, 0, 9223372036854775807, 9223372036854775807);";
+    INSERT INTO state VALUES (1, 2, 0, 0, 9223372036854775807, 9223372036854775807);";
 
 /// Version of the tables and of what is in them.
-const FORM: i64 = 1;
+const FORM: i64 = 2;
 
 /// Groups of frames that are not needed any more and go with one write: a large delete would hold up
 /// the commits after it.

@@ -1,7 +1,7 @@
 //! What a journal tells after its master is gone: the fold of all its entries.
 
 use super::book::{Image, Stored, pool_of};
-use super::entry::{Assignment, Control, Order, Started};
+use super::entry::{Assignment, Cause, Control, Order, Started};
 use crate::cluster::ledger::{Group, Ledger, PartError, record_from_bytes};
 use crate::run::Event;
 use bytes::Bytes;
@@ -30,6 +30,8 @@ pub struct Recovered {
     pub tickets: Dispenser,
     /// Nothing is started from that instant on, and whether open requests were cut off.
     pub stopping: Option<(RunTime, bool)>,
+    /// Why, if not because somebody asked for it.
+    pub cause: Option<Cause>,
     /// What people and policies did.
     pub events: Vec<Event>,
     /// How the load was changed, in order.
@@ -51,10 +53,34 @@ pub struct Member {
     pub secret: Bytes,
     /// What it owned, by ascending instants; of two with one number the later one counts.
     pub assignments: Vec<Assignment>,
+    /// Its parts of the limits on the rate of requests.
+    pub limits: Limits,
     /// What became of it.
     pub fate: Fate,
     /// When it was lost before it came back, and when it was there again.
     pub absences: Vec<(Lost, RunTime)>,
+}
+
+/// A session's parts of the limits on the rate of requests. It may still go by those before the newest.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Those before.
+    pub before: Vec<u32>,
+    /// The newest that were on their way to it.
+    pub newest: Vec<u32>,
+    /// The highest number of an order that it was to confirm.
+    pub number: u64,
+}
+
+impl Limits {
+    fn take(&mut self, parts: Vec<u32>) {
+        if self.newest.is_empty() {
+            self.before.clone_from(&parts);
+        } else if parts != self.newest {
+            self.before = std::mem::take(&mut self.newest);
+        }
+        self.newest = parts;
+    }
 }
 
 /// What became of a session.
@@ -156,6 +182,7 @@ impl Recovered {
             started: None,
             sessions: BTreeMap::new(),
             stopping: None,
+            cause: None,
             events: Vec::new(),
             program: Program::default(),
             closed: false,
@@ -172,8 +199,14 @@ impl Recovered {
             }
             Control::Assigned { session, assignment } => {
                 let member = self.sessions.entry(session).or_default();
+                member.limits.take(assignment.throttles.iter().map(|share| share.parts).collect());
                 member.assignments.retain(|known| known.epoch != assignment.epoch);
                 member.assignments.push(assignment);
+            }
+            Control::Limits { session, number, parts } => {
+                let limits = &mut self.sessions.entry(session).or_default().limits;
+                limits.number = limits.number.max(number);
+                limits.take(parts);
             }
             Control::Lost { session, at, until, silent, how } => {
                 self.sessions.entry(session).or_default().fate = Fate::Lost(Lost { at, until, silent, how });
@@ -191,6 +224,7 @@ impl Recovered {
                 let (first, _) = *self.stopping.get_or_insert((at, abort));
                 self.stopping = Some((first, abort));
             }
+            Control::Ends(cause) => self.cause = Some(cause),
             Control::Event { at_s, what, by } => self.events.push(Event { at_s, what, by }),
             Control::Program(change) => self.program.push(change.at, change.what),
             Control::Closed => self.closed = true,

@@ -85,7 +85,8 @@ impl Workers {
         for value in values {
             let name = format!("n{}", value % 5);
             let key = SeriesKey { name: name.into(), request_type: "GET".into(), scenario: "s".into() };
-            let phase = body.counts.phase_mut(if value % 7 == 0 { Phase::Warmup } else { Phase::Main });
+            let which = if value % 7 == 0 { Phase::Warmup } else { Phase::Main };
+            let phase = body.counts.phase_mut(which);
             phase.lag.record(value / 2);
             phase.timing[(value % 6) as usize].record(*value);
             let series = phase.series_mut(&key);
@@ -99,7 +100,7 @@ impl Workers {
                 series.succeeded.record(*value);
                 row.succeeded += 1;
             }
-            odometers.phases[0].requests_started += 1;
+            odometers.phases[which.index()].requests_started += 1;
         }
         body.counts.rows.insert(from, row);
         body.odometers = *odometers;
@@ -305,6 +306,7 @@ fn what_the_cluster_decided_is_folded() {
         Control::Returned { session, at: RunTime(20) },
         assigned(assignment(2, 30, 7)),
         Control::Program(Intervention { at: RunTime(35), what: What::SetUsers { scenario: 0, users: 5 } }),
+        Control::Ends(Cause::Rule),
         Control::Stopping { at: RunTime(40), abort: false },
         Control::Stopping { at: RunTime(41), abort: true },
         Control::Left { session: SessionId(2), at: RunTime(42), text: "bye".into() },
@@ -319,7 +321,7 @@ fn what_the_cluster_decided_is_folded() {
     assert_eq!(recovered.order.rules[0].read().unwrap().rule(), "p95 < 100ms over 10s");
     assert_eq!((recovered.term, recovered.closed), (1, true));
     assert_eq!(recovered.started.as_ref().map(|started| started.mono), Some(Mono(9)));
-    assert_eq!(recovered.stopping, Some((RunTime(40), true)));
+    assert_eq!((recovered.stopping, recovered.cause.clone()), (Some((RunTime(40), true)), Some(Cause::Rule)));
     assert_eq!(recovered.program.changes().len(), 1);
     let member = &recovered.sessions[&session];
     assert_eq!((&*member.name, member.cores, &member.secret[..]), ("w1", 2, &[1, 2][..]));
@@ -331,6 +333,33 @@ fn what_the_cluster_decided_is_folded() {
     );
     assert_eq!(recovered.sessions[&SessionId(2)].fate, Fate::Left { at: RunTime(42), text: "bye".into() });
     assert!(matches!(Recovered::of(&Image::default()), Err(RecoverError::Empty)));
+}
+
+/// A disk that changes bytes makes a journal that cannot be read, or another one: never a panic.
+#[test]
+fn spoiled_rows_are_refused() {
+    let mut all = Workers::default();
+    let (mut journal, mut ledger) = begin();
+    for second in 0..12 {
+        let frame = all.frame(1, 1, false, &[1_000 + second, 2_000, 3_001]);
+        journal.append(take_frame(&mut ledger, frame).expect("nothing came before"));
+        let batch = all.batch(1, &[second, second << 40]);
+        journal.append(take_batch(&mut ledger, batch).expect("nothing came before"));
+        journal.commit(second % 5 == 4);
+    }
+    let right = journal.image();
+    assert!(Recovered::of(&right).is_ok());
+    let (mut rng, mut refused) = (ld_shared::rng::KeyedRng::new(4, 0, 0), 0);
+    for _ in 0..3_000 {
+        let mut image = right.clone();
+        let rows = image.entries.values_mut().chain(image.frames.values_mut());
+        let mut rows: Vec<&mut Vec<u8>> =
+            rows.chain(image.records.values_mut()).chain(image.ledger.values_mut()).collect();
+        let at = rng.below(rows.len() as u64) as usize;
+        *rows[at] = ld_shared::noise::mutated(&mut rng, &[rows[at].clone()]);
+        refused += usize::from(Recovered::of(&image).is_err());
+    }
+    assert!(refused > 300, "{refused} of 3,000 journals were refused");
 }
 
 /// One row a second however many workers there are, and the whole of it every ten seconds.
@@ -354,6 +383,44 @@ fn the_size_goes_with_seconds_not_with_workers() {
     let (one, many) = (size(1), size(20));
     assert_eq!((one.0, many.0), (0, 0), "groups before the ledger are gone");
     assert!(many.1 < one.1 * 3 / 2, "{one:?} {many:?}");
+}
+
+/// A long run takes no more memory than a short one, and late workers still add to its first seconds.
+#[test]
+fn seconds_that_are_over_are_on_the_disk_only() {
+    let (mut workers, mut image, mut book) = (Workers::default(), Image::default(), Book::new(&order()));
+    let mut ledger = Ledger::new(run(), order().plan.records.keep);
+    book.add(Entry::Order(Box::new(order()), BTreeMap::new()));
+    for session in 1..4 {
+        book.add(joined(session));
+        ledger.admit(SessionId(session));
+    }
+    for second in 0..4_000_u64 {
+        // the third comes back after half an hour, with a frame for each of the others' seconds from then on
+        for session in 1..=(if second < 2_000 { 2 } else { 3 }) {
+            let frame = workers.frame(session, 1, second % 50 == 0, &[1_000 + second, 2_000 + session, 3_001]);
+            book.add(take_frame(&mut ledger, frame).unwrap());
+        }
+        let write = book.seal(second % 10 == 9);
+        if let Some((changed, gone)) = &write.ledger {
+            let rows = changed.iter().filter(|(key, _)| key.starts_with("rows/")).count();
+            assert!(rows <= 5 && gone.iter().all(|key| !key.starts_with("rows/")), "{rows} parts, {gone:?}");
+        }
+        image.apply(&write);
+        if second % 799 == 0 {
+            assert_eq!(Recovered::of(&image).unwrap().ledger, ledger, "second {second}");
+        }
+    }
+    let recovered = Recovered::of(&image).unwrap();
+    assert_eq!(recovered.ledger, ledger);
+    // whoever goes on writes its rows anew, and forgets them in turn
+    let mut book = Book::resume(&image, recovered.ledger);
+    for second in 0..200 {
+        let frame = workers.frame(1, 1, false, &[second + 5]);
+        book.add(take_frame(&mut ledger, frame).unwrap());
+        image.apply(&book.seal(second % 10 == 9));
+    }
+    assert_eq!(Recovered::of(&image).unwrap().ledger, ledger);
 }
 
 fn runtime() -> tokio::runtime::Runtime {

@@ -4,6 +4,7 @@
 //! At most [`MOST`] spans: beyond that neighbours merge, without loss. So there are between half of
 //! that and all of it, however long the run.
 
+use super::folded::Folded;
 use ld_shared::latency::{DecodeError, Latency, put_varint, take_varint};
 use ld_shared::sample::{MAX_NAMES, OTHER, Phase};
 use ld_shared::snapshot::Snapshot;
@@ -22,16 +23,14 @@ pub struct Blocks {
     spans: BTreeMap<u32, BTreeMap<Arc<str>, Cell>>,
 }
 
-/// One name in one span. Histograms of spans that are over are kept in their wire form, which is as
-/// small as their content.
-#[derive(Clone, Debug, Default)]
+/// One name in one span.
+#[derive(Clone, Debug, Default, PartialEq)]
 struct Cell {
     failed: u64,
-    open: Latency,
-    sealed: Vec<u8>,
+    response: Folded,
 }
 
-/// One name in one span, to be stored: the name, failures, response times in their wire form.
+/// One name in one span, to be stored: the name, failures, response times packed.
 pub type StoredCell<'a> = (Arc<str>, u64, Cow<'a, [u8]>);
 
 /// One name's part of one span.
@@ -60,47 +59,6 @@ impl Default for Blocks {
     }
 }
 
-/// What is sealed, and what is not, is a matter of the order in which frames came.
-impl PartialEq for Cell {
-    fn eq(&self, other: &Self) -> bool {
-        self.failed == other.failed && self.response() == other.response()
-    }
-}
-
-impl Cell {
-    fn response(&self) -> Latency {
-        let mut all = self.open.clone();
-        if !self.sealed.is_empty() {
-            all.merge_encoded(&self.sealed).expect("these bytes were encoded here");
-        }
-        all
-    }
-
-    fn wire(&self) -> Cow<'_, [u8]> {
-        if self.open.count() == 0 && !self.sealed.is_empty() {
-            return Cow::Borrowed(&self.sealed);
-        }
-        Cow::Owned(self.response().encoded())
-    }
-
-    fn merge(&mut self, other: &Self) {
-        self.failed += other.failed;
-        self.open.merge(&other.open);
-        if self.sealed.is_empty() {
-            self.sealed.clone_from(&other.sealed);
-        } else if !other.sealed.is_empty() {
-            self.open.merge_encoded(&other.sealed).expect("these bytes were encoded here");
-        }
-    }
-
-    fn seal(&mut self) {
-        if self.open.count() > 0 {
-            self.sealed = self.response().encoded();
-            self.open = Latency::default();
-        }
-    }
-}
-
 impl Blocks {
     /// Adds what ended in the main phase of a span that began at `second`.
     pub fn add(&mut self, second: u32, counts: &Snapshot) {
@@ -115,8 +73,8 @@ impl Blocks {
             let name = if known { Arc::clone(&key.name) } else { OTHER.into() };
             let cell = span.entry(name).or_default();
             cell.failed += series.failed.count();
-            cell.open.merge(&series.succeeded);
-            cell.open.merge(&series.failed);
+            cell.response.add(&series.succeeded);
+            cell.response.add(&series.failed);
         }
         self.seal_before(from);
         while self.spans.len() > MOST {
@@ -128,11 +86,13 @@ impl Blocks {
     fn seal_before(&mut self, from: u32) {
         let over = from.saturating_sub(self.scale);
         for span in self.spans.range_mut(..over).map(|(_, span)| span).rev() {
-            if span.values().all(|cell| cell.open.count() == 0) {
+            if span.values().all(|cell| cell.response.is_sealed()) {
                 // whatever lies before was sealed earlier
                 return;
             }
-            span.values_mut().for_each(Cell::seal);
+            for cell in span.values_mut() {
+                cell.response.seal();
+            }
         }
     }
 
@@ -141,10 +101,12 @@ impl Blocks {
         for (from, cells) in std::mem::take(&mut self.spans) {
             let span = self.spans.entry(from - from % self.scale).or_default();
             for (name, cell) in cells {
-                span.entry(name).or_default().merge(&cell);
+                let into = span.entry(name).or_default();
+                into.failed += cell.failed;
+                into.response.merge(&cell.response);
             }
         }
-        self.spans.values_mut().flat_map(BTreeMap::values_mut).for_each(Cell::seal);
+        self.spans.values_mut().flat_map(BTreeMap::values_mut).for_each(|cell| cell.response.seal());
     }
 
     /// Seconds a span.
@@ -152,11 +114,11 @@ impl Blocks {
         self.scale
     }
 
-    /// Spans and what each name did in them, to be stored: first second, name, failures, and response
-    /// times in their wire form.
+    /// Spans and what each name did in them, to be stored: first second, name, failures, and packed
+    /// response times.
     pub fn cells(&self) -> impl Iterator<Item = (u32, Vec<StoredCell<'_>>)> {
         self.spans.iter().map(|(from, cells)| {
-            (*from, cells.iter().map(|(name, cell)| (Arc::clone(name), cell.failed, cell.wire())).collect())
+            (*from, cells.iter().map(|(name, cell)| (Arc::clone(name), cell.failed, cell.response.packed())).collect())
         })
     }
 
@@ -167,9 +129,7 @@ impl Blocks {
     ) -> Result<Self, DecodeError> {
         let mut blocks = Self { scale: scale.max(1), spans: BTreeMap::new() };
         for (from, name, failed, sealed) in cells {
-            // all of it is read once: what is wrong shows here
-            Latency::default().merge_encoded(&sealed)?;
-            let cell = Cell { failed, open: Latency::default(), sealed };
+            let cell = Cell { failed, response: Folded::from_packed(sealed)? };
             blocks.spans.entry(from).or_default().insert(name, cell);
         }
         Ok(blocks)
@@ -179,7 +139,7 @@ impl Blocks {
     pub fn of(&self, name: &str) -> NameBlocks {
         let block = |(from, cells): (&u32, &BTreeMap<Arc<str>, Cell>)| {
             let cell = cells.get(name)?;
-            Some(Block { from: *from, failed: cell.failed, response: cell.response() })
+            Some(Block { from: *from, failed: cell.failed, response: cell.response.whole() })
         };
         NameBlocks { scale: self.scale, blocks: self.spans.iter().filter_map(block).collect() }
     }

@@ -231,7 +231,7 @@ pub struct Worker {
     pub cpu_max: f64,
     /// p99 of how long its cores waited to be polled.
     pub lag_p99_ms: f64,
-    /// Its clock against the master's.
+    /// The master's clock − its, ms.
     pub clock_offset_ms: f64,
     /// Bound on the error of that.
     pub clock_error_ms: f64,

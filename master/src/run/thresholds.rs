@@ -3,13 +3,13 @@
 //!
 //! Rules with windows were judged while the run went on ([`crate::cluster::rule_watch`]).
 
-use super::Measured;
 use super::conservation::sent;
 use super::verdict::Threshold as Judged;
+use super::{Measured, TimelineRow};
 use crate::cluster::rule_watch::{Seen, Watched};
 use crate::format;
 use ld_shared::sample::Phase;
-use ld_shared::snapshot::Row;
+
 use ld_shared::threshold::{Observed, Threshold, Unit, Work};
 
 /// Judges each rule.
@@ -85,19 +85,19 @@ impl Unmarked {
     /// `None` if no second has one.
     fn of(measured: &Measured) -> Option<Self> {
         let main = |second: u32| f64::from(second) >= measured.plan.warmup.as_secs();
-        let window: Vec<&Row> =
-            measured.timeline.iter().filter(|(s, r)| main(**s) && !r.drain).map(|(_, r)| &r.row).collect();
-        let sound: Vec<&&Row> = window.iter().filter(|row| row.bound_cores == 0).collect();
+        let window: Vec<&TimelineRow> =
+            measured.timeline.iter().filter(|(s, r)| main(**s) && !r.drain).map(|(_, r)| r).collect();
+        let sound: Vec<&&TimelineRow> = window.iter().filter(|row| row.row.bound_cores == 0).collect();
         if sound.len() == window.len() {
             return None;
         }
-        let dropped: u64 = sound.iter().flat_map(|row| row.dropped).sum();
+        let dropped: u64 = sound.iter().flat_map(|row| row.row.dropped).sum();
         let work = Work {
-            started: sound.iter().map(|row| row.requests_started).sum(),
-            due: sound.iter().map(|row| row.iterations).sum::<u64>() + dropped,
+            started: sound.iter().map(|row| row.row.requests_started).sum(),
+            due: sound.iter().map(|row| row.row.iterations).sum::<u64>() + dropped,
             dropped,
         };
-        Some(Self { work, seconds: sound.len() as f64 })
+        Some(Self { work, seconds: sound.iter().map(|row| f64::from(row.seconds)).sum() })
     }
 
     fn judge(&self, rule: &Threshold, measured: &Measured) -> Observed {

@@ -150,6 +150,10 @@ impl Verdict {
             let at = aborted_at_s.unwrap_or_default();
             found(exit::FAILED, format!("`{rule}` does not hold: {seen}; it aborted the test at {at:.1} s"));
         }
+        if measured.ending == Ending::Breached && thresholds.iter().all(|threshold| threshold.aborted_at_s.is_none()) {
+            // seen by a master that was killed before the end; its event names the rule
+            found(exit::FAILED, format!("a rule aborted the test at {:.1} s: see the events", measured.duration_s));
+        }
         for threshold in thresholds.iter().filter(|threshold| threshold.aborted_at_s.is_none()) {
             let Threshold { rule, seen, .. } = threshold;
             if marks.all || threshold.ok != threshold.ok_unmarked {
@@ -198,15 +202,16 @@ fn most_often(phase: &PhaseSnapshot) -> String {
 
 /// Seconds with load in which the generator was the limit.
 struct Marks {
-    marked: usize,
-    of: usize,
+    marked: u32,
+    of: u32,
     all: bool,
 }
 
 impl Marks {
     fn of(measured: &Measured) -> Self {
         let busy = || measured.timeline.values().filter(|r| !r.drain && r.row.requests_started > 0);
-        let (of, marked) = (busy().count(), busy().filter(|r| r.row.bound_cores > 0).count());
+        let of = busy().map(|r| r.seconds).sum();
+        let marked = busy().filter(|r| r.row.bound_cores > 0).map(|r| r.seconds).sum();
         Self { marked, of, all: of > 0 && marked == of }
     }
 }

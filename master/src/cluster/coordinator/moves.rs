@@ -5,10 +5,11 @@
 //! handed on. Either way no lane has two owners at any instant.
 
 use super::super::assign::fixed_need;
-use super::super::handover::{Part, Tenures, surplus};
+use super::super::handover::{Part, Tenure, Tenures, surplus};
 use super::super::membership::Registry;
-use super::{ABORT_WITHIN, Absence, Coordinator, Effect, Handover, Participant, Stage, State, Strength};
-use crate::journal::{Control, Entry};
+use super::ending::ABORT_WITHIN;
+use super::{Absence, Coordinator, Effect, Handover, Participant, Stage, State, Strength};
+use crate::journal::{Cause, Control, Entry};
 use ld_shared::id::{Epoch, SessionId};
 use ld_shared::message::ToWorker;
 use ld_shared::plan::{Connections, WorkerLoss};
@@ -45,6 +46,7 @@ impl Coordinator {
                 beat: None,
                 top_rate: 0.0,
                 clock: member.clock.unwrap_or_default(),
+                pace: None,
                 was_late: false,
             };
             self.participants.insert(session, participant);
@@ -76,7 +78,9 @@ impl Coordinator {
         let comes_back = |p: &Participant| match &p.stage {
             Stage::Lost { at: since, silent: true, .. } => {
                 let patience = self.spec.wait.as_nanos() as u64;
-                !self.aborted && self.failed.is_none() && at.0 < since.0.saturating_add(patience)
+                !self.aborted
+                    && !matches!(self.cause, Some(Cause::Failed(_)))
+                    && at.0 < since.0.saturating_add(patience)
             }
             _ => false,
         };
@@ -109,12 +113,14 @@ impl Coordinator {
             && let Some((epoch, part)) = handover.donors.remove(&session)
         {
             participant.tenures.keep(epoch, &part);
+            self.journal_tenures(session, epoch, effects);
         }
+        let Some(participant) = self.participants.get(&session) else { return };
         let State::Running { t0 } = self.state else { return };
         let left = matches!(participant.stage, Stage::Left { .. });
         match self.spec.plan.on_worker_loss {
             WorkerLoss::Abort if !left => {
-                self.failed = Some(format!("worker {name} was lost, and `on_worker_loss` is abort"));
+                self.cause = Some(Cause::Failed(format!("worker {name} was lost, and `on_worker_loss` is abort")));
                 self.note(now, "aborted: a worker was lost", "on_worker_loss");
                 self.stopped_at = self.stopped_at.or(Some(self.run_now(now)));
                 self.aborted = true;
@@ -261,8 +267,10 @@ impl Coordinator {
         self.hand_over_if_confirmed(now, effects);
     }
 
-    /// A worker has done all it will do: what it was asked to give up it does not use.
+    /// A worker has done all it will do: what it was asked to give up, and its parts of limits, it does
+    /// not use.
     pub(super) fn on_finished(&mut self, now: Mono, session: SessionId, effects: &mut Vec<Effect>) {
+        self.throttles.lose(now, session);
         self.on_assigned(now, session, self.epoch, effects);
     }
 
@@ -280,9 +288,22 @@ impl Coordinator {
                 && let Some(participant) = self.participants.get_mut(&session)
             {
                 participant.tenures.delay(asked, at);
+                self.journal_tenures(session, asked, effects);
             }
         }
         self.hand_over_if_confirmed(now, effects);
+    }
+
+    /// What a worker owns by its assignments from `since` on turned out to be other than they said.
+    fn journal_tenures(&self, session: SessionId, since: Epoch, effects: &mut Vec<Effect>) {
+        let Some(participant) = self.participants.get(&session) else { return };
+        for tenure in participant.tenures.since(since) {
+            let Tenure { epoch, from, part } = tenure.clone();
+            let newest = self.shard(session, participant);
+            let shard = Shard { epoch, from, lanes: part.lanes, max_in_flight: part.caps, ..newest };
+            let control = Control::assigned(session, &shard);
+            effects.push(Effect::Journal(Box::new(Entry::Control(control))));
+        }
     }
 
     /// Hands on what was given up, once all have confirmed it.
@@ -325,7 +346,8 @@ impl Coordinator {
         if names.is_empty() {
             return;
         }
-        self.note(now, format!("{} take a share from {:.1} s on", names.join(", "), from.as_secs()), "balance");
+        let take = if names.len() == 1 { "takes" } else { "take" };
+        self.note(now, format!("{} {take} a share from {:.1} s on", names.join(", "), from.as_secs()), "balance");
     }
 
     /// A worker of this run is there again. It is told what it owns before anything else, and where

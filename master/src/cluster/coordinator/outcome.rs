@@ -3,14 +3,16 @@
 use super::super::assign::own_due;
 use super::super::handover::{Tenures, nobodys};
 use super::super::ledger::SessionLedger;
-use super::super::loss::{Known, bound, due};
+use super::super::loss::{Known, bound, due, hooks};
 use super::{Coordinator, Participant, RunError, Stage, State};
+use crate::journal::Cause;
 use crate::run::{Ending, Event, Loss, Measured, WorkerResult};
 use chrono::{DateTime, TimeDelta, Utc};
 use ld_shared::frame::Odometers;
 use ld_shared::id::SessionId;
+use ld_shared::lanes::LaneSet;
 use ld_shared::load::Load;
-use ld_shared::plan::Plan;
+use ld_shared::plan::{AtEnd, Dealing, Plan, Pool, SourcePlan};
 use ld_shared::record::Record;
 use ld_shared::sample::Phase;
 use ld_shared::snapshot::{DropReason, Row};
@@ -50,14 +52,19 @@ impl Coordinator {
         let lost = |p: &Participant| matches!(p.stage, Stage::Lost { .. });
         let gone = |p: &Participant| lost(p) || matches!(p.stage, Stage::Left { .. });
         let everybody_lost = self.participants.values().all(gone) && self.participants.values().any(lost);
-        let ending = if let Some(failed) = self.failed.clone() {
+        let ending = if let Some(Cause::Failed(failed)) = self.cause.clone() {
             Ending::Failed(failed)
         } else if everybody_lost && self.stopped_at.is_none() {
             let names: Vec<String> = self.participants.values().map(|p| p.name.to_string()).collect();
             Ending::Failed(format!("all workers were lost: {}", names.join(", ")))
-        } else if self.stopped_by_rule {
+        } else if self.everybody_left(ran.into(), &odometers) {
+            let names: Vec<String> = self.participants.values().map(|p| p.name.to_string()).collect();
+            let of = self.spec.plan.test_time.map_or_else(String::new, |time| format!(" of {} s", time.as_secs()));
+            let names = names.join(", ");
+            Ending::Failed(format!("all workers left after {:.1} s{of}; the rest was not run: {names}", end.as_secs()))
+        } else if self.cause == Some(Cause::Rule) {
             Ending::Breached
-        } else if self.stopped_at.is_some() && !self.used_up {
+        } else if self.stopped_at.is_some() && self.cause != Some(Cause::UsedUp) {
             Ending::Stopped
         } else {
             Ending::Completed
@@ -116,10 +123,37 @@ impl Coordinator {
         })
     }
 
+    /// Whether the run is over at `ran` only because its workers were ended: neither the plan nor anybody
+    /// who may end it did so.
+    fn everybody_left(&self, ran: RunTime, odometers: &Odometers) -> bool {
+        let plan = &self.spec.plan;
+        let ended = self.stopped_at.is_some() || self.cause.is_some() || self.spec.one_worker;
+        // a worker ends by its own clock
+        if ended || self.participants.values().any(|p| p.latest(ran) >= plan.end()) {
+            return false;
+        }
+        let has_none = |pool| self.tickets.left(pool) == 0;
+        let stops_users = |source: &SourcePlan| source.dealing == Dealing::Once(AtEnd::StopUser);
+        let mut sources = plan.sources.iter().zip(0..);
+        let rows_end = sources.any(|(source, index)| stops_users(source) && has_none(Pool::Source(index)));
+        let all_open = plan.scenarios.iter().all(|s| matches!(s.load, Load::Open(_)));
+        let iterations_end = plan.iterations.is_some()
+            && if all_open {
+                let full = LaneSet::full();
+                let planned: u64 = plan.scenarios.iter().map(|s| own_due(plan, s, &full, RunTime(0), plan.end())).sum();
+                odometers.phases.iter().map(|phase| phase.due).sum::<u64>() >= planned
+            } else {
+                has_none(Pool::Iterations)
+            };
+        !rows_end && !iterations_end
+    }
+
     /// Run time at which starting ended: by plan, because somebody stopped it, or because there
     /// was nothing more to start.
     fn starting_ended(&self, ran: RunTime) -> RunTime {
-        let planned = self.spec.plan.end().min(self.stopped_at.unwrap_or(RunTime::MAX)).min(ran);
+        // workers end by their own clocks, which may be ahead
+        let latest = self.participants.values().map(|p| p.latest(ran)).max().unwrap_or(ran);
+        let planned = self.spec.plan.end().min(self.stopped_at.unwrap_or(RunTime::MAX)).min(latest);
         let used_up = self.spec.plan.iterations.is_some() || self.spec.plan.test_time.is_none();
         let all_finished = self.participants.values().all(|p| p.stage == Stage::Finished);
         let sealed = self.participants.keys().filter_map(|s| self.ledger.session(*s)).map(|s| s.sealed_at).max();
@@ -178,12 +212,13 @@ impl Coordinator {
             settled: settled.iter().sum(),
             started: started(&newest),
             iterations: iterations(&newest),
+            taken: newest.phases.iter().map(|p| p.due).sum(),
             reported_at,
             until,
             top_rate: self.top_rate(participant),
             users: ledger.users_max.max(participant.beat.as_ref().map_or(0, |beat| beat.users)),
         };
-        let total = bound(plan, &participant.tenures, &known);
+        let mut total = bound(plan, &participant.tenures, &known);
         // what is certain belongs to its phase, the rest to the phase in which it could have begun
         let mut rest = total;
         fate.odometers = newest;
@@ -195,6 +230,11 @@ impl Coordinator {
             rest -= certain;
         }
         fate.lost[plan.phase_at(reported_at).index()] += rest;
+        // nobody knows which of the rest were hooks: each of the two lines holds by itself
+        let begun = newest.phase(Phase::Hooks).requests_started;
+        let in_hooks = hooks(plan, &participant.tenures, &known, begun).min(rest);
+        fate.lost[Phase::Hooks.index()] += in_hooks;
+        total += in_hooks;
         for (index, settled) in settled.iter().enumerate() {
             let odometer = &mut fate.odometers.phases[index];
             odometer.requests_in_flight = ledger.odometers.phases[index].requests_in_flight;

@@ -7,7 +7,7 @@ use super::{Absence, Coordinator, Participant, Resuming, Spec, Stage, State, Str
 use crate::journal::{Fate, Member, Recovered};
 use ld_shared::id::{Epoch, SessionId, WorkerName};
 use ld_shared::lanes::LaneSet;
-use ld_shared::message::GONE_AFTER;
+use ld_shared::message::{GONE_AFTER, LEASE};
 use ld_shared::throttle::ThrottleShare;
 use ld_shared::time::{Mono, RunTime};
 use std::sync::Arc;
@@ -21,9 +21,10 @@ impl Coordinator {
     /// to be lost, as if they had all been heard of at this moment.
     pub fn resume(now: Mono, spec: Spec, t0: Mono, recovered: Recovered) -> Self {
         let mut run = Self::new(now, spec);
-        let Recovered { sessions, tickets, stopping, events, program, ledger, .. } = recovered;
+        let Recovered { sessions, tickets, stopping, cause, events, program, ledger, .. } = recovered;
         run.load = Arc::new(run.spec.plan.with(&program));
         (run.program, run.tickets, run.events, run.ledger) = (program, tickets, events, ledger);
+        run.cause = cause;
         for (session, member) in &sessions {
             let finished = run.ledger.session(*session).is_some_and(|ledger| ledger.finished);
             run.participants.insert(*session, participant(member, finished));
@@ -43,10 +44,17 @@ impl Coordinator {
         let mut free = LaneSet::full();
         owned.iter().for_each(|lane| free.remove(lane));
         run.unowned = Part { lanes: free, caps: vec![0; caps] };
-        let parts = |(session, p): (&SessionId, &Participant)| {
-            p.makes_load().then(|| (*session, p.throttles.iter().map(|share| share.parts).collect()))
+        let held = |(session, member): (&SessionId, &Member)| {
+            let holds = run.participants.get(session).is_some_and(Participant::makes_load);
+            holds.then(|| (*session, member.limits.clone()))
         };
-        run.throttles = Dealer::new(&run.spec.plan.limits(), run.participants.iter().filter_map(parts).collect());
+        let lost = |member: &Member| {
+            let Fate::Lost(lost) = &member.fate else { return None };
+            Some((t0.after(Duration::from_nanos(lost.at.0)).after(LEASE), member.limits.clone()))
+        };
+        let held = sessions.iter().filter_map(held).collect();
+        let lost = sessions.values().filter_map(lost).collect();
+        run.throttles = Dealer::resume(&run.spec.plan.limits(), held, lost);
         // what was seen second by second is not in the journal
         run.watch = Watch::new(&run.spec.thresholds, run.spec.plan.warmup);
         run.resuming = Some(Resuming { until: now.after(GONE_AFTER).after(SETTLED_AFTER), somebody: false });
@@ -79,14 +87,13 @@ fn participant(member: &Member, finished: bool) -> Participant {
         part: Part { lanes: assignment.lanes.clone(), caps: assignment.caps.clone() },
     });
     let stage = match &member.fate {
-        Fate::Lost(lost) => Stage::Lost { at: lost.at, until: lost.until, silent: lost.silent, how: lost.how.clone() },
         Fate::Left { at, .. } => Stage::Left { at: *at },
         Fate::There if finished => Stage::Finished,
-        Fate::There => Stage::Armed(0),
+        Fate::There | Fate::Lost(_) => Stage::Armed(0),
     };
     let absence =
         |(lost, to): &(crate::journal::Lost, RunTime)| Absence { from: lost.until, to: *to, how: lost.how.clone() };
-    Participant {
+    let mut participant = Participant {
         name: WorkerName(Arc::clone(&member.name)),
         cores: member.cores.max(1),
         stage,
@@ -103,6 +110,13 @@ fn participant(member: &Member, finished: bool) -> Participant {
         beat: None,
         top_rate: 0.0,
         clock: ld_shared::message::ClockReport::default(),
+        pace: None,
         was_late: true,
+    };
+    if let Fate::Lost(lost) = &member.fate {
+        // what was known of its clock is not in the journal
+        let until = participant.latest(lost.until);
+        participant.stage = Stage::Lost { at: lost.at, until, silent: lost.silent, how: lost.how.clone() };
     }
+    participant
 }

@@ -3,6 +3,7 @@
 use super::super::loss::due;
 use super::super::rule_watch::Breach;
 use super::{Coordinator, Effect, Participant, Stage, State};
+use crate::journal::Cause;
 use crate::run::thresholds;
 use ld_shared::id::SessionId;
 use ld_shared::message::ToWorker;
@@ -40,7 +41,7 @@ impl Coordinator {
         tracing::warn!("{what}");
         self.watch.abort(breach, at);
         self.stopped_at = Some(at);
-        self.stopped_by_rule = true;
+        self.cause = Some(Cause::Rule);
         self.note(now, what, "threshold");
         self.tell_all(effects, |run| ToWorker::Stop { run });
         self.state = State::Draining { t0, until: self.drained_by(now) };

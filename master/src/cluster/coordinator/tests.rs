@@ -1,11 +1,15 @@
 //! Random events: no wait without a deadline, no lane with two owners, counts that balance.
 
+use super::beginning::ARM_ATTEMPTS;
 use super::*;
 use crate::cluster::assign::tests::{closed, open, plan};
 use ld_shared::frame::{FrameBody, FrameKey, Odometers};
-use ld_shared::load::Arrivals;
+use ld_shared::id::Digest;
+use ld_shared::load::{Arrivals, What};
+use ld_shared::message::RunBeat;
 use ld_shared::message::{Beat, Hello, PROTOCOL_VERSION};
 use ld_shared::sample::{Phase, SeriesKey};
+use ld_shared::threshold::Threshold;
 use ld_shared::time::SECOND;
 use proptest::prelude::*;
 
@@ -104,6 +108,8 @@ impl World {
         body.odometers = Self::odometers(*started, *started);
         let sealed_at = RunTime(u64::from(second + 1) * SECOND);
         self.say(session, ToMaster::Frame { frame: Box::new(Frame { key, body }), sealed_at });
+        // what follows from measurements follows when the loop turns
+        self.tell(Event::Tick);
     }
 
     fn beat(&mut self, session: u64, more: u64) {
@@ -418,6 +424,26 @@ fn policies_of_loss() {
     (2..=WORKERS).for_each(|session| world.frame(session, 1, true));
     let ending = world.coordinator.measured(chrono::DateTime::UNIX_EPOCH).unwrap().ending;
     assert!(matches!(ending, crate::run::Ending::Failed(text) if text.contains("on_worker_loss")));
+}
+
+#[test]
+fn workers_that_are_all_ended_do_not_complete_a_run() {
+    let mut world = running(&[]);
+    second(&mut world, None);
+    // its test takes longer than that
+    let of = world.coordinator.spec.plan.end().as_secs();
+    assert!(of > 2.0, "{of}");
+    (1..=WORKERS).for_each(|session| world.frame(session, 1, true));
+    let measured = world.coordinator.measured(chrono::DateTime::UNIX_EPOCH).unwrap();
+    let crate::run::Ending::Failed(text) = measured.ending else { panic!("{:?}", measured.ending) };
+    assert!(text.starts_with("all workers left after 1.") && text.contains(&format!("of {of} s")), "{text}");
+    // if somebody asked for it they did what they were told
+    let mut world = running(&[]);
+    second(&mut world, None);
+    world.tell(Event::Stop);
+    (1..=WORKERS).for_each(|session| world.frame(session, 1, true));
+    let measured = world.coordinator.measured(chrono::DateTime::UNIX_EPOCH).unwrap();
+    assert_eq!(measured.ending, crate::run::Ending::Stopped);
 }
 
 #[test]

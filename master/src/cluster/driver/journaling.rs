@@ -1,18 +1,14 @@
-//! What the driver journals, and what it holds back until that is on the disk.
-//!
-//! A promise is journaled before it is made: lanes and tickets leave once the journal has them. What
-//! a worker may forget because it is counted is acknowledged once the journal has it. Everything else
-//! goes at once.
+//! The driver's journal: what [`Promises`] says goes into it, and what it says waits is held back.
 
 use super::super::coordinator::{Coordinator, Effect, Event, Spec};
-use super::super::membership::Registry;
+use super::super::promises::{Joined, Promise, Promises};
 use super::{Driver, Input};
 use crate::journal::{self, Control, Entry, Gate, Journal, JournalOrder, Order, Recovered, Rule, Unfinished, Wake};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use ld_shared::boot::clock;
 use ld_shared::id::{Digest, RunId, SessionId};
-use ld_shared::message::{ToMaster, ToWorker};
+use ld_shared::message::ToWorker;
 use ld_shared::time::{Mono, RunTime};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -34,12 +30,7 @@ pub(super) struct Journaling {
     gate: Gate<Effect>,
     /// Number of the newest entry.
     newest: u64,
-    /// How many of the run's events are in it.
-    events: usize,
-    /// How many changes of the load are in it.
-    changes: usize,
-    started: bool,
-    stopping: Option<bool>,
+    promises: Promises,
     /// The only worker is in this process.
     local: bool,
     /// It is, and its last frame is in.
@@ -83,10 +74,7 @@ impl Journaling {
             journal: None,
             gate: Gate::default(),
             newest: 0,
-            events: 0,
-            changes: 0,
-            started: false,
-            stopping: None,
+            promises: Promises::default(),
             local: spec.local,
             finished: false,
             behind: None,
@@ -107,10 +95,7 @@ impl Journaling {
             newest: disk.newest(),
             journal: Some(Box::new(disk)),
             gate: Gate::default(),
-            events: recovered.events.len(),
-            changes: recovered.program.changes().len(),
-            started: true,
-            stopping: recovered.stopping.map(|(_, abort)| abort),
+            promises: Promises::of(&recovered),
             local: false,
             finished: false,
             behind: None,
@@ -154,14 +139,13 @@ impl Journaling {
             }
             effect => effect,
         };
-        let waits = match &effect {
-            Effect::Closed => {
-                self.control(Control::Closed);
-                true
-            }
-            Effect::Send(session, message) => self.promise(*session, message, ran, member),
-            Effect::SendBlobs(..) | Effect::WriteLines(..) | Effect::Hangup(..) | Effect::Journal(_) => false,
-        };
+        if matches!(effect, Effect::Send(_, ToWorker::Prepare { .. })) {
+            self.begin();
+        }
+        let Promise { entries, waits } = self.promises.of_effect(&effect, ran, member);
+        for entry in entries {
+            self.append(entry);
+        }
         if waits && self.journal.is_some() { self.gate.hold(now, self.newest, effect) } else { Some(effect) }
     }
 
@@ -178,90 +162,19 @@ impl Journaling {
         }
     }
 
-    /// Journals what a message promises. Whether it has to wait for that.
-    fn promise(
-        &mut self,
-        session: SessionId,
-        message: &ToWorker,
-        ran: RunTime,
-        member: impl Fn(SessionId) -> Joined,
-    ) -> bool {
-        match message {
-            ToWorker::Prepare { .. } => {
-                self.begin();
-                let Joined { name, cores, secret } = member(session);
-                self.control(Control::Joined { session, name, cores, secret });
-                false
-            }
-            ToWorker::Arm { shard, .. } | ToWorker::Assign { shard, .. } => {
-                self.control(Control::assigned(session, shard));
-                true
-            }
-            ToWorker::Tickets { pool, tickets, .. } => {
-                if !tickets.is_empty() {
-                    self.append(Entry::Granted { pool: *pool, session, tickets: tickets.clone() });
-                }
-                true
-            }
-            ToWorker::Program { program, .. } => {
-                for change in program.changes().iter().skip(self.changes) {
-                    self.control(Control::Program(*change));
-                }
-                self.changes = self.changes.max(program.changes().len());
-                true
-            }
-            ToWorker::Stop { .. } => self.stopping(ran, false),
-            ToWorker::Abort { .. } => self.stopping(ran, true),
-            // of shares: an assignment that waits, and was made before, must not undo them afterwards
-            ToWorker::FrameAck { .. }
-            | ToWorker::RecordAck { .. }
-            | ToWorker::RunClosed { .. }
-            | ToWorker::Throttles { .. } => true,
-            ToWorker::Welcome { .. }
-            | ToWorker::Refused(_)
-            | ToWorker::Blob { .. }
-            | ToWorker::BeatReply(_)
-            | ToWorker::Goodbye { .. } => false,
-        }
-    }
-
-    /// Goes to every worker, and is journaled once. A slow disk must not delay it.
-    fn stopping(&mut self, at: RunTime, abort: bool) -> bool {
-        if self.stopping.is_none_or(|known| abort && !known) {
-            self.stopping = Some(abort);
-            self.control(Control::Stopping { at, abort });
-        }
-        false
-    }
-
     /// Journals what an event tells before the coordinator acts on it.
     fn hear(&mut self, event: &Event, t0: Mono, now: Mono) {
-        let at = now.since(t0).into();
-        match event {
-            Event::Lost { session, until, silent, how } => {
-                let until = until.since(t0).into();
-                let (silent, how) = (*silent, how.clone());
-                self.control(Control::Lost { session: *session, at, until, silent, how });
-            }
-            Event::Returned(session) => self.control(Control::Returned { session: *session, at }),
-            Event::Message(session, ToMaster::Goodbye { text }) => {
-                self.control(Control::Left { session: *session, at, text: text.clone() });
-            }
-            Event::Message(..) | Event::Change(..) | Event::Joined | Event::Stop | Event::Abort | Event::Tick => {}
+        if let Some(control) = Promises::of_event(event, t0, now) {
+            self.control(control);
         }
     }
 
     /// Journals what came of it.
     fn note(&mut self, coordinator: &Coordinator, started: Option<(Mono, DateTime<Utc>)>) {
-        if let Some((t0, wall)) = started.filter(|_| !self.started) {
-            self.started = true;
-            self.control(Control::Started(journal::started(t0, wall)));
+        let started = started.map(|(t0, wall)| journal::started(t0, wall));
+        for control in self.promises.of_outcome(coordinator, started) {
+            self.control(control);
         }
-        let events = coordinator.events();
-        for event in events.iter().skip(self.events) {
-            self.append(Entry::Control(Control::event(event)));
-        }
-        self.events = events.len();
     }
 
     /// What may be carried out now, and what people should know.
@@ -325,22 +238,6 @@ fn wake(inputs: mpsc::WeakSender<Input>) -> Wake {
     })
 }
 
-/// Who takes part.
-struct Joined {
-    name: std::sync::Arc<str>,
-    cores: u32,
-    secret: Vec<u8>,
-}
-
-fn joined(registry: &Registry, secrets: &BTreeMap<SessionId, Bytes>, session: SessionId) -> Joined {
-    let member = registry.member(session);
-    Joined {
-        name: member.map(|member| member.name.0.clone()).unwrap_or_default(),
-        cores: member.map_or(1, |member| member.cores),
-        secret: secrets.get(&session).map(|secret| secret.to_vec()).unwrap_or_default(),
-    }
-}
-
 impl Driver {
     /// Journals what an effect depends on. Gives it back if it may be carried out now.
     pub(super) fn journaled(&mut self, effect: Effect) -> Option<Effect> {
@@ -351,7 +248,9 @@ impl Driver {
         });
         match (journaling, effect) {
             (Some((journaling, ran)), effect) => {
-                journaling.pass(now, ran, effect, |session| joined(&self.registry, &self.secrets, session))
+                let secret = |session| self.secrets.get(&session).map(|secret| secret.to_vec()).unwrap_or_default();
+                let joined = |session| Joined::of(&self.registry, session, secret(session));
+                journaling.pass(now, ran, effect, joined)
             }
             (None, Effect::Journal(_)) => None,
             (None, effect) => Some(effect),

@@ -6,6 +6,7 @@ use super::records::Sampler;
 use super::timeline::{Entry, Timeline};
 use super::{Ledger, SessionLedger};
 use crate::run::blocks::{Blocks, StoredCell};
+use crate::run::folded::Folded;
 use ld_shared::id::{RunId, SessionId};
 use ld_shared::latency::DecodeError;
 use ld_shared::record::Record;
@@ -13,10 +14,10 @@ use ld_shared::snapshot::Snapshot;
 use ld_shared::time::RunTime;
 use ld_shared::wire::{self, Texts, WireError, v1};
 use prost::Message;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Rows of the timeline in one part.
-const ROWS: usize = 64;
+const ROWS: u32 = 64;
 /// Records in one part.
 const RECORDS: usize = 1_000;
 
@@ -60,15 +61,15 @@ impl Ledger {
         parts.insert("head".to_owned(), head.encode_to_vec());
         let sessions = self.sessions.iter().map(|(id, session)| session_to_wire(*id, session)).collect();
         parts.insert("sessions".to_owned(), Sessions { sessions }.encode_to_vec());
-        for (key, counts) in [("total", &self.total), ("unmarked", &self.unmarked)] {
+        for (key, counts) in [("total", Some(&self.total)), ("unmarked", self.unmarked.as_deref())] {
+            let Some(counts) = counts else { continue };
             parts.insert(key.to_owned(), wire::counts_to_wire((0, 0), counts).encode_to_vec());
         }
         let mut rows: BTreeMap<u32, Rows> = BTreeMap::new();
-        let part_of = self.timeline.scale.saturating_mul(ROWS as u32);
         for (second, entry) in &self.timeline.rows {
-            rows.entry(second / part_of).or_default().rows.push(entry.to_wire(*second));
+            rows.entry(second / self.seconds_a_part()).or_default().rows.push(entry.to_wire(*second));
         }
-        parts.extend(rows.into_iter().map(|(part, rows)| (format!("rows/{part}"), rows.encode_to_vec())));
+        parts.extend(rows.into_iter().map(|(part, rows)| (rows_key(part), rows.encode_to_vec())));
         for (from, cells) in self.blocks.cells() {
             let cell = |(name, failed, response): StoredCell<'_>| Cell {
                 name: name.to_string(),
@@ -81,6 +82,21 @@ impl Ledger {
         parts
     }
 
+    /// Forgets the seconds of parts to which hardly anything is added any more, once they are stored. Gives the keys of
+    /// these parts: [`Self::parts`] has them again if a late frame does add to them, and then with nothing else.
+    pub fn forget_old_rows(&mut self) -> Vec<String> {
+        let Some(newest) = self.timeline.rows.keys().last() else { return Vec::new() };
+        let seconds = self.seconds_a_part();
+        let young = self.timeline.rows.split_off(&((newest / seconds).saturating_sub(1) * seconds));
+        let old = std::mem::replace(&mut self.timeline.rows, young);
+        let parts: BTreeSet<u32> = old.into_keys().map(|second| second / seconds).collect();
+        parts.into_iter().map(rows_key).collect()
+    }
+
+    fn seconds_a_part(&self) -> u32 {
+        self.timeline.scale.saturating_mul(ROWS)
+    }
+
     /// Kept records, by key: the rest of [`Self::parts`].
     pub fn record_parts(&self) -> BTreeMap<String, Vec<u8>> {
         let kept: Vec<&Record> = self.samplers.iter().flat_map(Sampler::kept).collect();
@@ -91,7 +107,8 @@ impl Ledger {
         kept.chunks(RECORDS).enumerate().map(part).collect()
     }
 
-    /// The inverse of [`Self::parts`] and [`Self::record_parts`].
+    /// The inverse of [`Self::parts`] and [`Self::record_parts`]. Keys may have a further `/` and something behind it,
+    /// so that one part can be stored in pieces.
     pub fn from_parts<'a>(parts: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Result<Self, PartError> {
         let mut head = None;
         let mut ledger = Self::new(RunId("".into()), 0);
@@ -108,11 +125,11 @@ impl Ledger {
                     }
                 }
                 "total" => ledger.total = counts(key, bytes)?,
-                "unmarked" => ledger.unmarked = counts(key, bytes)?,
+                "unmarked" => ledger.unmarked = Some(Box::new(counts(key, bytes)?)),
                 "rows" => {
                     for row in read::<Rows>(key, bytes)?.rows {
                         let (second, entry) = Entry::from_wire(row).map_err(damaged)?;
-                        rows.insert(second, entry);
+                        rows.entry(second).or_insert_with(Entry::default).merge(&entry);
                     }
                 }
                 "block" => {
@@ -128,7 +145,7 @@ impl Ledger {
         ledger.run = RunId(head.run.into());
         ledger.closed = head.closed;
         ledger.response = latency(&head.response, "response time").map_err(damaged)?;
-        ledger.timeline = Timeline { rows, scale: head.timeline_scale.max(1) };
+        ledger.timeline = Timeline::of(rows, head.timeline_scale.max(1));
         ledger.blocks = Blocks::restore(head.blocks_scale, cells)
             .map_err(|source: DecodeError| WireError::Histogram { what: "a block", source })
             .map_err(damaged)?;
@@ -142,6 +159,10 @@ impl Ledger {
         ledger.samplers.iter_mut().zip(cuts).for_each(|(sampler, cut)| sampler.restore(cut));
         Ok(ledger)
     }
+}
+
+fn rows_key(part: u32) -> String {
+    format!("rows/{part}")
 }
 
 /// One kept record, with its worker.
@@ -214,7 +235,7 @@ impl Entry {
         TimelineRow {
             row: Some(wire::row_to_wire(second, &self.row)),
             unmarked: Some(wire::row_to_wire(second, &self.unmarked)),
-            response: self.response.clone(),
+            response: self.response.packed().into_owned(),
             span: self.span,
         }
     }
@@ -222,13 +243,11 @@ impl Entry {
     fn from_wire(row: TimelineRow) -> Result<(u32, Self), WireError> {
         let missing = || WireError::Missing("counts of a second");
         let (counts, unmarked) = (row.row.ok_or_else(missing)?, row.unmarked.ok_or_else(missing)?);
-        if !row.response.is_empty() {
-            latency(&row.response, "response time of a second")?;
-        }
+        let damaged = |source| WireError::Histogram { what: "response time of a second", source };
         let entry = Self {
             row: wire::row_from_wire(&counts)?,
             unmarked: wire::row_from_wire(&unmarked)?,
-            response: row.response,
+            response: Folded::from_packed(row.response).map_err(damaged)?,
             span: row.span,
         };
         Ok((counts.second, entry))

@@ -1,0 +1,109 @@
+//! From the first worker to the start instant: gather, prepare, arm.
+
+use super::participant::{Participant, Stage};
+use super::{Coordinator, Effect, RunError, State};
+use crate::cluster::assign::{Share, Strength, assign};
+use crate::cluster::handover::{Part, Tenures};
+use crate::cluster::membership::Registry;
+use crate::cluster::throttles::Dealer;
+use ld_shared::message::{PREPARE_WITHIN, ToWorker};
+use ld_shared::time::Mono;
+use std::time::Duration;
+
+/// Attempts to start everybody at one instant.
+pub(super) const ARM_ATTEMPTS: u32 = 3;
+
+impl Coordinator {
+    pub(super) fn gather(&mut self, now: Mono, until: Mono, registry: &Registry, effects: &mut Vec<Effect>) {
+        let expected = self.spec.expected.max(1);
+        if registry.len() < expected {
+            if now < until {
+                return;
+            }
+            if !self.spec.allow_missing || registry.is_empty() {
+                let names: Vec<String> = registry.members().map(|(_, member)| member.name.to_string()).collect();
+                let (present, waited) = (registry.len(), self.spec.wait);
+                self.close(now, Some(RunError::MissingWorkers { present, expected, waited, names }), effects);
+                return;
+            }
+            self.note(now, format!("started with {} of {expected} workers", registry.len()), "on_missing_workers");
+        }
+        self.take_in(registry, effects);
+        self.state = State::Preparing { until: now.after(PREPARE_WITHIN) };
+    }
+
+    pub(super) fn await_ready(&mut self, now: Mono, until: Mono, registry: &Registry, effects: &mut Vec<Effect>) {
+        let strength = |p: &Participant| (p.stage == Stage::Ready).then_some(p.strength);
+        let strengths: Option<Vec<Strength>> = self.participants.values().map(strength).collect();
+        let Some(strengths) = strengths else {
+            if now >= until {
+                let late = self.participants.values().filter(|p| p.stage == Stage::Asked);
+                let workers = late.map(|p| p.name.to_string()).collect();
+                self.close(now, Some(RunError::NotReady { workers, waited: PREPARE_WITHIN }), effects);
+            }
+            return;
+        };
+        match assign(&self.spec.plan, &strengths) {
+            Err(error) => self.close(now, Some(error.into()), effects),
+            Ok(shares) => {
+                let wanted: u64 = shares.iter().map(|share| share.wanted_in_flight).sum();
+                let given: u64 = shares.iter().flat_map(|share| &share.max_in_flight).sum();
+                if given < wanted {
+                    let what = format!("max_in_flight lowered from {wanted} to {given}: open-file limits");
+                    self.note(now, what, "preflight");
+                }
+                let parts = |share: &Share| share.throttles.iter().map(|throttle| throttle.parts).collect();
+                let held = self.participants.keys().copied().zip(shares.iter().map(parts)).collect();
+                self.throttles = Dealer::new(&self.spec.plan.limits(), held);
+                for (participant, share) in self.participants.values_mut().zip(shares) {
+                    let Share { lanes, max_in_flight, throttles, .. } = share;
+                    participant.tenures = Tenures::first(Part { lanes, caps: max_in_flight });
+                    participant.throttles = throttles;
+                }
+                self.arm(now, 1, registry, effects);
+            }
+        }
+    }
+
+    /// Sets a start instant far enough off that everybody can confirm it.
+    pub(super) fn arm(&mut self, now: Mono, attempt: u32, registry: &Registry, effects: &mut Vec<Effect>) {
+        let error = registry.members().filter_map(|(_, member)| member.clock).map(|clock| clock.error).max();
+        let round_trip = Duration::from_nanos(2 * error.unwrap_or(0));
+        let (t0, until) = if self.spec.local {
+            // nothing but threads between us. The one worker confirms an instant that it can keep, and
+            // keeps it however late its word is read; one that came too late for it is set anew
+            let t0 = now.after(Duration::from_millis(2 * 10_u64.pow(attempt)));
+            (t0, t0.after(Duration::from_secs(1)))
+        } else {
+            let t0 = now.after((round_trip * 4 + Duration::from_millis(250)).max(Duration::from_secs(1)));
+            // a new instant must reach everybody before the old one comes
+            let margin = (round_trip * 2 + Duration::from_millis(100)).as_nanos();
+            (t0, Mono(t0.0 - margin.min(u128::from(t0.0)) as u64))
+        };
+        for (session, participant) in &self.participants {
+            let (run, shard) = (self.spec.run.clone(), Box::new(self.shard(*session, participant)));
+            effects.push(Effect::Send(*session, ToWorker::Arm { run, attempt, t0, shard }));
+        }
+        self.state = State::Arming { attempt, t0, until };
+    }
+
+    pub(super) fn await_armed(
+        &mut self,
+        now: Mono,
+        (attempt, t0, until): (u32, Mono, Mono),
+        registry: &Registry,
+        effects: &mut Vec<Effect>,
+    ) {
+        let late = self.participants.values().filter(|p| p.stage != Stage::Armed(attempt));
+        let late: Vec<String> = late.map(|p| p.name.to_string()).collect();
+        if late.is_empty() {
+            self.state = State::Running { t0 };
+        } else if now >= until {
+            if attempt == ARM_ATTEMPTS {
+                self.close(now, Some(RunError::NotArmed { workers: late }), effects);
+            } else {
+                self.arm(now, attempt + 1, registry, effects);
+            }
+        }
+    }
+}

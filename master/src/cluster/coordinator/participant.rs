@@ -1,0 +1,134 @@
+//! One worker in one run.
+
+use crate::cluster::assign::Strength;
+use crate::cluster::handover::Tenures;
+use ld_shared::id::WorkerName;
+use ld_shared::message::RunBeat;
+use ld_shared::throttle::ThrottleShare;
+use ld_shared::time::{RunTime, SECOND};
+
+#[derive(Clone, Debug)]
+pub(super) struct Participant {
+    pub(super) name: WorkerName,
+    pub(super) cores: u32,
+    pub(super) stage: Stage,
+    pub(super) asked_blobs: bool,
+    pub(super) strength: Strength,
+    /// What it owns, and since when.
+    pub(super) tenures: Tenures,
+    /// Its shares of limits at the start.
+    pub(super) throttles: Vec<ThrottleShare>,
+    /// Spans in which it was lost before it came back.
+    pub(super) absences: Vec<Absence>,
+    pub(super) beat: Option<RunBeat>,
+    pub(super) top_rate: f64,
+    pub(super) clock: ld_shared::message::ClockReport,
+    pub(super) pace: Option<Pace>,
+    pub(super) was_late: bool,
+}
+
+/// How far a worker's run clock is ahead of ours, ns, by the beats of a span and of the one before: the
+/// one that was fastest on its way tells best.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    since: RunTime,
+    ahead: i64,
+    before: i64,
+}
+
+/// Beats of so long count together.
+const SPAN: u64 = 5 * SECOND;
+/// Clocks drift apart by one in so many at most, each by half of it.
+const DRIFT: u64 = 500;
+
+impl Pace {
+    fn take(known: Option<Self>, at: RunTime, received: RunTime) -> Self {
+        let ahead = at.0.cast_signed() - received.0.cast_signed();
+        match known {
+            None => Self { since: received, ahead, before: ahead },
+            Some(pace) if received.0.saturating_sub(pace.since.0) > SPAN => {
+                Self { since: received, ahead, before: pace.ahead }
+            }
+            Some(pace) => Self { ahead: pace.ahead.max(ahead), ..pace },
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Stage {
+    /// Got the plan.
+    Asked,
+    /// Can start.
+    Ready,
+    /// Will start at the instant of this attempt.
+    Armed(u32),
+    /// Its last frame is in.
+    Finished,
+    /// Said goodbye after its last frame, before the others ended.
+    Left { at: RunTime },
+    /// Gone: it started nothing after `until`. `silent`: it may come back.
+    Lost { at: RunTime, until: RunTime, silent: bool, how: String },
+}
+
+/// A worker was lost, and came back.
+#[derive(Clone, Debug)]
+pub(super) struct Absence {
+    pub(super) from: RunTime,
+    pub(super) to: RunTime,
+    pub(super) how: String,
+}
+
+impl Participant {
+    pub(super) fn makes_load(&self) -> bool {
+        matches!(self.stage, Stage::Armed(_))
+    }
+
+    /// The latest that the worker's run clock can show when ours shows `at`.
+    pub(super) fn latest(&self, at: RunTime) -> RunTime {
+        let error = 2 * self.clock.error;
+        let ahead = match self.pace {
+            Some(Pace { since, ahead, before }) => {
+                let drift = (at.0.saturating_sub(since.0) + SPAN) / DRIFT;
+                u64::try_from(ahead.max(before)).unwrap_or(0) + drift
+            }
+            // no beat has told: what its clock can have gained since the start
+            None => at.0 / DRIFT,
+        };
+        RunTime(at.0.saturating_add(ahead + error))
+    }
+
+    /// Takes what a beat tells that was received at `received`.
+    pub(super) fn take_report(&mut self, report: RunBeat, received: RunTime) {
+        self.pace = Some(Pace::take(self.pace, report.at, received));
+        if let Some(before) = &self.beat {
+            if report.at <= before.at || !report.odometers.is_after(&before.odometers) {
+                return;
+            }
+            let started = |beat: &RunBeat| beat.odometers.of_requests().iter().map(|p| p.requests_started).sum::<u64>();
+            let seconds = RunTime(report.at.0 - before.at.0).as_secs();
+            self.top_rate = self.top_rate.max((started(&report) - started(before)) as f64 / seconds);
+        }
+        self.beat = Some(report);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pace_follows_a_clock_that_drifts_through_beats_that_are_late() {
+        let mut pace = None;
+        // a clock that gains 200 ppm for an hour; beats take 1 to 60 ms
+        for beat in 1..18_000_u64 {
+            let at = beat * SECOND / 5;
+            let received = RunTime(at + (1 + beat * 7 % 60) * 1_000_000);
+            pace = Some(Pace::take(pace, RunTime(at + at / 5_000), received));
+        }
+        let Pace { since, ahead, before } = pace.unwrap();
+        let gained = 3_600_000_000_000 / 5_000;
+        let known = ahead.max(before);
+        assert!((gained - 10_000_000..gained).contains(&known), "{known} of {gained}");
+        assert!(since.0 > 3_590 * SECOND);
+    }
+}
