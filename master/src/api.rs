@@ -69,11 +69,12 @@ impl App {
     /// The port is not to be had, or the machine gives no threads.
     pub async fn open(options: ClusterOptions) -> Result<Self, ClusterError> {
         let (_, nobody) = watch::channel(0);
-        Ok(Self::new(Cluster::open(options).await?, Console::silent(), Signals::from_channel(nobody)))
+        Ok(Self::new(Cluster::open(options).await?, Console::silent(), Signals::from_channel(nobody), None))
     }
 
-    /// Says goodbye to workers and ends.
+    /// Lets exporters deliver their last, says goodbye to workers and ends.
     pub async fn close(self) {
+        self.end_exporters().await.finished().await;
         self.cluster.close().await;
     }
 
@@ -199,7 +200,7 @@ impl App {
     /// The seed's `test_record_instance`: kept requests since `LD_clear_records`, successes and failures
     /// apart, in order of their ends.
     pub fn test_records(&self) -> (Vec<Record>, Vec<Record>) {
-        let runs = self.state().since_clear.clone();
+        let runs = self.state().runs.since_clear.clone();
         let records = runs.iter().flat_map(|run| run.measured.records.iter()).cloned();
         records.partition(|record| record.error.is_none())
     }
@@ -225,7 +226,7 @@ impl App {
     /// ```
     pub fn resolve(&self, value: &Value) -> Value {
         let text = value.to_string();
-        let set = |name: &str| Some((name.to_owned(), crate::cli::environment(name)?));
+        let set = |name: &str| Some((name.to_owned(), self.environment(name)?));
         let env = Template::env_names(&text).filter_map(set).collect();
         let plan = Plan { variables: self.state().variables.clone(), env, ..Plan::default() };
         let bindings = Bindings::new(&plan, Vec::new());

@@ -1,34 +1,47 @@
 //! The command line.
 
+mod aside;
 mod bench;
 mod demo;
 mod doctor;
 mod documents;
-mod init;
+pub(crate) mod init;
 mod lint;
+mod mcp;
+mod open;
 mod runs;
+mod serve;
 mod session;
+mod web;
 
-use crate::cluster::{Cluster, ClusterOptions, Security, TlsMode};
+use crate::cluster::{ClusterOptions, Security, TlsMode};
 use crate::command::{Commands, with_causes};
 use crate::console::Console;
 use crate::data_dir::DataDir;
+use crate::exporter::Wanted;
+use crate::remote::{Access, Caps, Policy};
 use crate::run::verdict::exit;
 use crate::schema;
 use crate::script::Strictness;
 use crate::store::history::History;
 use crate::target::{self, TargetArgs};
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use ld_shared::boot::signal::Signals;
 use ld_shared::boot::telemetry::{self, LogFormat};
+use ld_shared::boot::version;
 use ld_shared::handshake::Token;
+use ld_shared::message::PROTOCOL_VERSION;
 use ld_shared::targets::{TargetList, TargetRule};
+use ld_worker::healthcheck::Question;
+use ld_worker::pages::{Completions, ManPages};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 /// Version of the program and of the protocol that it speaks with workers.
-const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), ", worker protocol 2");
+static VERSION: LazyLock<String> =
+    LazyLock::new(|| version::text(env!("CARGO_PKG_VERSION"), &format!("cluster protocol {PROTOCOL_VERSION}")));
 
 const EXAMPLES: &str = "\
 Examples:
@@ -43,7 +56,7 @@ Exit codes: 0 passed, 1 failed, 2 input refused, 3 could not run,
 
 /// Load tests that can be believed: plans, shares out, measures, judges
 #[derive(Debug, Parser)]
-#[command(name = "ld-master", version = VERSION, after_help = EXAMPLES, max_term_width = 100)]
+#[command(name = "ld-master", version = VERSION.as_str(), after_help = EXAMPLES, max_term_width = 100)]
 #[command(args_conflicts_with_subcommands = false)]
 pub struct Cli {
     #[command(flatten)]
@@ -61,9 +74,9 @@ pub(crate) struct Global {
     /// Where workers connect. Without this flag and without --expected-workers no port is bound by a run
     #[arg(long, global = true, value_name = "ADDRESS", env = "LD_MASTER_BIND")]
     bind: Option<SocketAddr>,
-    /// Web surface. It comes with a later version: only `off` is accepted
-    #[arg(long, global = true, value_name = "off", env = "LD_MASTER_WEB")]
-    web: Option<Off>,
+    /// Where the HTTP API is served. Without this flag: 127.0.0.1:8089 if the master stays up, nowhere in a run
+    #[arg(long, global = true, value_name = "ADDRESS|off", value_parser = parse_web, env = "LD_MASTER_WEB")]
+    web: Option<Web>,
     /// Runs on this many workers, and waits for them; 0 runs in this process
     #[arg(long, global = true, value_name = "N", default_value_t = 0, env = "LD_MASTER_EXPECTED_WORKERS")]
     expected_workers: u32,
@@ -86,8 +99,9 @@ pub(crate) struct Global {
     /// The token that workers must know, in a file; else in `LD_TOKEN`
     #[arg(long, global = true, value_name = "FILE", value_parser = ld_worker::cli::token_file, env = "LD_MASTER_TOKEN_FILE")]
     token_file: Option<Token>,
-    /// The worker in this process dials nothing else: HOST[:PORT], a pattern like *.example.com, an address or a
-    /// network like 10.0.0.0/8. May be given several times
+    /// The worker in this process dials nothing else, and callers from outside may name nothing else (without it:
+    /// loopback): HOST[:PORT], a pattern like *.example.com, an address or a network like 10.0.0.0/8. May be given
+    /// several times
     #[arg(
         long = "allow-target",
         global = true,
@@ -96,9 +110,29 @@ pub(crate) struct Global {
         env = "LD_MASTER_ALLOW_TARGET"
     )]
     allow_targets: Vec<TargetRule>,
+    /// Environment variables that ${env.NAME} may read in documents from outside (API, MCP, socket)
+    #[arg(long = "allow-env", global = true, value_name = "NAME", value_delimiter = ',', env = "LD_MASTER_ALLOW_ENV")]
+    allow_env: Vec<String>,
+    /// Most users at once of a test from outside
+    #[arg(long, global = true, value_name = "N", default_value_t = Caps::default().users, env = "LD_MASTER_MAX_USERS")]
+    max_users: u64,
+    /// Most iterations per second of a test from outside
+    #[arg(long, global = true, value_name = "RATE", default_value_t = Caps::default().rate, env = "LD_MASTER_MAX_RATE")]
+    max_rate: f64,
+    /// Longest test from outside
+    #[arg(long, global = true, value_name = "TIME", default_value = "1h", value_parser = parse_duration, env = "LD_MASTER_MAX_TIME")]
+    max_time: Duration,
+    /// Sends metrics elsewhere while tests run: prometheus[=ADDRESS], influx=udp://HOST:PORT, influx=URL, otlp[=URL],
+    /// statsd[=HOST:PORT]. May be given several times
+    #[arg(long = "export", global = true, value_name = "NAME=WHERE", value_delimiter = ',', env = "LD_MASTER_EXPORT")]
+    exports: Vec<Wanted>,
     /// Runs are not kept: this is no test of anybody's.
     #[arg(skip)]
     unsaved: bool,
+    /// What SIGTERM does to a run: `end` lets open requests finish and writes everything; `leave` ends this process on
+    /// the spot, and the same command on the same --data-dir, which it needs, takes the run up
+    #[arg(long, global = true, value_name = "WHAT", default_value = "end", env = "LD_MASTER_ON_TERMINATE")]
+    on_terminate: OnTerminate,
     /// Form of log lines
     #[arg(long, global = true, value_name = "FORM", default_value = "text", env = "LD_MASTER_LOG")]
     log: Form,
@@ -110,9 +144,19 @@ pub(crate) struct Global {
     quiet: bool,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Off {
+/// Where the HTTP API is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Web {
+    /// Nowhere.
     Off,
+    /// There.
+    At(SocketAddr),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum OnTerminate {
+    End,
+    Leave,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -193,10 +237,24 @@ enum Command {
         #[command(subcommand)]
         action: runs::Action,
     },
+    /// Stays up with the control socket, over which documents are run
+    Serve(serve::Serve),
+    /// Serves assistants over stdin and stdout by the Model Context Protocol; this process is the master
+    Mcp(mcp::Mcp),
     /// The embedded target on its own: answers with a stated latency law, logs and counts what arrived
     Target(TargetArgs),
     /// Limits of this machine, its own noise, and its top rate against the embedded target
     Doctor,
+    /// Asks a running master, at --web, how it is: exit code 0 if it is well, else 1 and why
+    Healthcheck(Question),
+    /// Prints the completion script of a shell
+    Completions(Completions),
+    /// Writes the manual as man pages
+    #[command(hide = true)]
+    ManPages(ManPages),
+    /// Makes a folder and gives it to a user: for containers, whose images have no shell
+    #[command(hide = true)]
+    PrepareDir(aside::PrepareDir),
 }
 
 /// Files that show the result.
@@ -251,6 +309,10 @@ pub fn run() -> u8 {
         console.error(&format!("error: {}", with_causes(&error)));
         return exit::REFUSED;
     }
+    if global.tls == TlsMode::Off && global.tls_client_ca.is_some() {
+        console.error("error: --tls off goes with no --tls-client-ca: without TLS nobody shows a certificate");
+        return exit::REFUSED;
+    }
     match cli.command {
         Some(Command::Run { file, outputs }) => documents::run_file(&global, console, &file, &outputs),
         Some(Command::RunStr { json, outputs }) => documents::run_text(&global, console, &json, &outputs),
@@ -264,8 +326,14 @@ pub fn run() -> u8 {
         Some(Command::Bench { bench, outputs }) => bench::run(&global, console, &bench, outputs),
         Some(Command::Demo { outputs }) => demo::run(&global, console, outputs),
         Some(Command::Runs { action }) => runs::run(&global, &console, action),
+        Some(Command::Serve(serve)) => serve::run(&global, console, &serve),
+        Some(Command::Mcp(mcp)) => mcp::run(&global, console, &mcp),
         Some(Command::Target(args)) => run_target(&console, &args),
         Some(Command::Doctor) => doctor::run(&global, &console),
+        Some(Command::Healthcheck(question)) => aside::healthcheck(&global, &console, &question),
+        Some(Command::Completions(completions)) => aside::written(&console, completions.print(Cli::command())),
+        Some(Command::ManPages(pages)) => aside::written(&console, pages.write(Cli::command())),
+        Some(Command::PrepareDir(folder)) => aside::written(&console, folder.prepare()),
         None => seed_flags(&global, &console, &cli.seed),
     }
 }
@@ -287,7 +355,7 @@ fn seed_flags(global: &Global, console: &Console, seed: &SeedFlags) -> u8 {
     if let Some(path) = &seed.project {
         codes.push(init::run(console, path, false));
     }
-    codes.into_iter().reduce(exit::worse).unwrap_or_else(|| stay_up(global, console))
+    codes.into_iter().reduce(exit::worse).unwrap_or_else(|| stay_up(global))
 }
 
 fn run_target(console: &Console, args: &TargetArgs) -> u8 {
@@ -308,25 +376,15 @@ fn run_target(console: &Console, args: &TargetArgs) -> u8 {
     }
 }
 
-/// Coordination only: workers may join; the web port, from which tests are started, is not there yet.
-fn stay_up(global: &Global, console: &Console) -> u8 {
+/// Stays up: workers may join, and tests are started from outside, one document at a time, each on the
+/// workers that are there then: at least as many as are expected, at least one.
+fn stay_up(global: &Global) -> u8 {
     let bind = global.bind.unwrap_or(DEFAULT_BIND);
     let options = ClusterOptions { bind: Some(bind), local_cores: None, ..global.cluster() };
-    session::block_on(console, async |mut signals| {
-        let cluster = match Cluster::open(options).await {
-            Ok(cluster) => cluster,
-            Err(error) => {
-                console.error(&format!("error: {}", with_causes(&error)));
-                return exit::NOT_RUN;
-            }
-        };
-        console.notes(&cluster.notes());
-        console.note(&format!(
-            "listening for workers on {bind}; starting tests from outside (web, API) comes with a later version,\n\
-             until then `ld-master --expected-workers N run FILE` waits for workers and runs. Ctrl-C ends"
-        ));
+    open::with_app(global, options, Console::new(global.quiet), Some(web::DEFAULT), async |app, mut signals| {
+        app.console.note(&format!("listening for workers on {bind}; Ctrl-C ends"));
         signals.beyond(0).await;
-        cluster.close().await;
+        app.end_jobs().await;
         exit::PASSED
     })
 }
@@ -350,6 +408,32 @@ impl Global {
         (self.expected_workers == 0).then(|| self.cores.map_or(all, |cores| cores as usize))
     }
 
+    /// What callers from outside may do: files lie below the working folder.
+    fn policy(&self) -> std::io::Result<Policy> {
+        let mut policy = Policy::narrow(std::env::current_dir()?);
+        if !self.allow_targets.is_empty() {
+            policy.targets = TargetList(self.allow_targets.clone());
+        }
+        policy.env.clone_from(&self.allow_env);
+        policy.caps = Caps { users: self.max_users, rate: self.max_rate, time: self.max_time };
+        Ok(policy)
+    }
+
+    /// The token that every surface wants.
+    fn token(&self) -> Option<Token> {
+        self.token_file.clone().or_else(|| Token::new(&environment("LD_TOKEN")?))
+    }
+
+    /// The token of those who may only look.
+    fn viewer_token() -> Option<Token> {
+        Token::new(&environment("LD_VIEWER_TOKEN")?)
+    }
+
+    /// Who may look at what exporters show, and those that are to be started.
+    fn exports(&self) -> (Access, &[Wanted]) {
+        (Access { token: self.token(), viewer: Self::viewer_token() }, &self.exports)
+    }
+
     /// What the cluster is opened with: a port only if workers are expected or a port was named.
     fn cluster(&self) -> ClusterOptions {
         ClusterOptions {
@@ -360,7 +444,7 @@ impl Global {
             security: Security {
                 tls: self.tls.clone(),
                 client_ca: self.tls_client_ca.clone(),
-                token: self.token_file.clone().or_else(|| Token::new(&environment("LD_TOKEN")?)),
+                token: self.token(),
                 data_dir: self.data_dir(),
                 targets: (!self.allow_targets.is_empty()).then(|| TargetList(self.allow_targets.clone())),
             },
@@ -372,6 +456,15 @@ impl Global {
 #[expect(clippy::disallowed_methods, reason = "the environment is read here, at the edge")]
 pub(crate) fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
+}
+
+/// `off` or an address.
+fn parse_web(text: &str) -> Result<Web, String> {
+    if text == "off" {
+        return Ok(Web::Off);
+    }
+    let address = text.parse().map(Web::At);
+    address.map_err(|_| "an address with a port like 127.0.0.1:8089 is accepted, or `off`".to_owned())
 }
 
 /// `auto`, `off` or `CERT,KEY`.
@@ -406,7 +499,6 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory as _;
 
     #[test]
     fn help_of_everything() {
@@ -443,12 +535,11 @@ mod tests {
     }
 
     #[test]
-    fn flags_of_later_versions_are_refused() {
-        for line in ["--web 127.0.0.1:8089", "serve", "mcp"] {
-            let line = std::iter::once("ld-master").chain(line.split(' '));
-            assert!(Cli::try_parse_from(line).is_err());
-        }
-        assert!(Cli::try_parse_from(["ld-master", "--web", "off", "demo"]).is_ok());
+    fn where_the_api_is_served() {
+        let web = |text: &str| Cli::try_parse_from(["ld-master", "--web", text, "demo"]).map(|cli| cli.global.web);
+        assert_eq!(web("off").unwrap(), Some(Web::Off));
+        assert_eq!(web("[::1]:8089").unwrap(), Some(Web::At("[::1]:8089".parse().unwrap())));
+        assert!(web("8089").is_err());
     }
 
     #[test]

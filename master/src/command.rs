@@ -1,7 +1,7 @@
 //! Commands of action documents: the trait, and the table of them.
 //!
 //! To add one: a file beside this one's children, its `mod` line and its line in [`commands`].
-//! Commands of reports come from [`REPORTS`]. What an app can run, the table and what was added to
+//! Commands of reports come from [`REPORTS`], those of exporters from [`EXPORTERS`]. What an app can run, the table and what was added to
 //! it at run time, are its [`Commands`].
 
 mod add_package;
@@ -19,6 +19,7 @@ mod postman;
 mod registry;
 mod run_test;
 mod sla;
+mod socket_server;
 pub mod start_test;
 mod variables;
 
@@ -27,6 +28,7 @@ pub use registry::{Commands, Found, Outside};
 
 use crate::app::App;
 use crate::command::start_test::StartTest;
+use crate::exporter::{EXPORTERS, Line as Exporter, Start};
 use crate::report::{InMemory, Kept, Line, Part, REPORTS, ReportError};
 use crate::run::verdict::exit;
 use crate::script::CommandSpec;
@@ -45,6 +47,8 @@ pub trait Command: DeserializeOwned + Send + 'static {
     const ABOUT: &'static str;
     /// What becomes of it when a master that was killed takes its document up again.
     const RESUME: Resume = Resume::Once;
+    /// Whether callers from outside may run it: not what runs programs, opens ports or sends elsewhere.
+    const OPEN: bool = true;
     /// Its result.
     type Output: Serialize;
 
@@ -138,6 +142,8 @@ pub struct Entry {
     pub about: &'static str,
     /// What becomes of it when its document is taken up again.
     pub resume: Resume,
+    /// Whether callers from outside may run it.
+    pub open: bool,
     work: Work,
 }
 
@@ -147,17 +153,25 @@ enum Work {
     Report(&'static Line),
     Documents(Nested),
     InMemory(&'static Line, &'static InMemory),
+    StartExporter(&'static Exporter),
+    StopExporter(&'static Exporter),
 }
 
 impl Entry {
     fn of<C: Command>() -> Self {
         let work = Work::Command(|arguments, app| Box::pin(run::<C>(arguments, app)));
-        Self { spec: C::SPEC, about: C::ABOUT, resume: C::RESUME, work }
+        Self { spec: C::SPEC, about: C::ABOUT, resume: C::RESUME, open: C::OPEN, work }
     }
 
     fn documents(nested: Nested) -> Self {
         // what they run says for itself what becomes of it
-        Self { spec: nested.spec(), about: nested.about(), resume: Resume::Replay, work: Work::Documents(nested) }
+        Self {
+            spec: nested.spec(),
+            about: nested.about(),
+            resume: Resume::Replay,
+            open: true,
+            work: Work::Documents(nested),
+        }
     }
 
     /// The commands of a report: the one that writes it, and the one that gives it.
@@ -165,17 +179,31 @@ impl Entry {
         let spec = CommandSpec { name: line.command, parameters: line.parameters, check: None };
         let in_memory = line.in_memory.as_ref().map(|form| {
             let spec = CommandSpec { name: form.command, parameters: &[], check: None };
-            Self { spec, about: form.about, resume: Resume::Once, work: Work::InMemory(line, form) }
+            Self { spec, about: form.about, resume: Resume::Once, open: true, work: Work::InMemory(line, form) }
         });
-        let written = Self { spec, about: line.about, resume: Resume::Once, work: Work::Report(line) };
+        let written = Self { spec, about: line.about, resume: Resume::Once, open: true, work: Work::Report(line) };
         in_memory.into_iter().chain([written])
+    }
+
+    /// The commands of an exporter: callers from outside neither open ports nor send elsewhere.
+    fn exporter(line: &'static Exporter) -> [Self; 2] {
+        let (resume, open) = (Resume::Replay, false);
+        let stopped = "Ends what that command started, after what was measured until now was delivered";
+        [
+            Self { spec: line.start, about: line.about, resume, open, work: Work::StartExporter(line) },
+            Self { spec: line.stop, about: stopped, resume, open, work: Work::StopExporter(line) },
+        ]
     }
 
     /// What it runs documents from, if that is its work: the executor's, which knows how deep it is.
     pub fn nested(&self) -> Option<Nested> {
         match self.work {
             Work::Documents(nested) => Some(nested),
-            Work::Command(_) | Work::Report(_) | Work::InMemory(..) => None,
+            Work::Command(_)
+            | Work::Report(_)
+            | Work::InMemory(..)
+            | Work::StartExporter(_)
+            | Work::StopExporter(_) => None,
         }
     }
 
@@ -188,6 +216,17 @@ impl Entry {
                 Err(CommandError::failed("LoadDensityTestExecuteException", "run by the executor only"))
             }
             Work::InMemory(line, form) => line.value(&app.findings(), form.parts).map_err(|e| no_report(&e)),
+            Work::StartExporter(line) => {
+                let started = app.start_exporter(line, Start::Command(arguments)).await;
+                started.map_err(|error| CommandError {
+                    help: error.help().map(str::to_owned),
+                    ..CommandError::of(error.kind(), &error)
+                })
+            }
+            Work::StopExporter(line) => {
+                app.stop_exporters(line).await;
+                Ok(Value::Null)
+            }
         }
     }
 }
@@ -221,6 +260,7 @@ fn no_report(error: &ReportError) -> CommandError {
 pub fn commands() -> Vec<Entry> {
     let mut commands = vec![
         Entry::of::<StartTest>(),
+        Entry::of::<socket_server::StartSocketServer>(),
         Entry::documents(Nested::Action),
         Entry::documents(Nested::Files),
         Entry::of::<variables::RegisterVariable>(),
@@ -252,6 +292,7 @@ pub fn commands() -> Vec<Entry> {
         Entry::of::<openapi::GenerateFromOpenapi>(),
     ];
     commands.extend(REPORTS.iter().flat_map(Entry::report));
+    commands.extend(EXPORTERS.iter().flat_map(Entry::exporter));
     commands
 }
 

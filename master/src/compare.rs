@@ -25,6 +25,7 @@ pub mod evidence;
 mod interval;
 mod noise;
 mod rate;
+pub mod report;
 pub mod text;
 
 use crate::compare::evidence::{Evidence, NameEvidence};

@@ -7,6 +7,8 @@ mod mask;
 pub mod records;
 mod seed;
 
+pub(crate) use mask::masked;
+
 use crate::app::App;
 use crate::command::{CommandError, Found, Nested, refused};
 use crate::script::{self, Action, Checker, Document, EXECUTE_EXCEPTION, Fault, MOST_DEEP, Strictness};
@@ -105,6 +107,12 @@ impl App {
         let mut action = action.clone();
         if context.strictness == Strictness::Lenient {
             seed::prepare(&mut action, &commands);
+        }
+        if let Some(policy) = &self.caller().policy {
+            let faults = policy.faults_of(&action, &commands);
+            if !faults.is_empty() {
+                return Err(refused("PermissionError", faults));
+            }
         }
         let mut checker = Checker::new(&*commands);
         checker.action(&action);

@@ -110,7 +110,7 @@ pub const REPORTS: &[Line] = &[
         report: &summary::Summary,
         command: "LD_generate_summary_report",
         about: "Writes the result as JSON: totals, percentiles, names, timeline, verdict",
-        parameters: &[Parameter::new("report_name", Kind::Text)],
+        parameters: &[Parameter::new("report_name", Kind::Text).file()],
         default: "loaddensity-summary",
         files: &[(Part::All, ".json")],
         in_memory: Some(InMemory {
@@ -124,7 +124,7 @@ pub const REPORTS: &[Line] = &[
         report: &csv::Csv,
         command: "LD_generate_csv_report",
         about: "Writes the kept requests as CSV, successes first",
-        parameters: &[Parameter::new("csv_name", Kind::Text)],
+        parameters: &[Parameter::new("csv_name", Kind::Text).file()],
         default: "default_name",
         files: &[(Part::All, ".csv")],
         in_memory: None,
@@ -134,7 +134,7 @@ pub const REPORTS: &[Line] = &[
         report: &html::Html,
         command: "LD_generate_html_report",
         about: "Writes one page to look at: verdict, charts, tables",
-        parameters: &[Parameter::new("html_name", Kind::Text)],
+        parameters: &[Parameter::new("html_name", Kind::Text).file()],
         default: "default_name",
         files: &[(Part::All, ".html")],
         in_memory: Some(InMemory {
@@ -148,7 +148,7 @@ pub const REPORTS: &[Line] = &[
         report: &json::Json,
         command: "LD_generate_json_report",
         about: "Writes the kept requests as JSON with their answers: successes and failures apart",
-        parameters: &[Parameter::new("json_file_name", Kind::Text)],
+        parameters: &[Parameter::new("json_file_name", Kind::Text).file()],
         default: "default_name",
         files: &[(Part::Successes, "_success.json"), (Part::Failures, "_failure.json")],
         in_memory: Some(InMemory {
@@ -162,7 +162,7 @@ pub const REPORTS: &[Line] = &[
         report: &xml::Xml,
         command: "LD_generate_xml_report",
         about: "Writes the kept requests as XML with their answers: successes and failures apart",
-        parameters: &[Parameter::new("xml_file_name", Kind::Text)],
+        parameters: &[Parameter::new("xml_file_name", Kind::Text).file()],
         default: "default_name",
         files: &[(Part::Successes, "_success.xml"), (Part::Failures, "_failure.xml")],
         in_memory: Some(InMemory {
@@ -177,7 +177,7 @@ pub const REPORTS: &[Line] = &[
         report: &junit::Junit,
         command: "LD_generate_junit_report",
         about: "Writes the kept requests and the thresholds as JUnit test cases",
-        parameters: &[Parameter::new("report_name", Kind::Text)],
+        parameters: &[Parameter::new("report_name", Kind::Text).file()],
         default: "loaddensity-junit",
         files: &[(Part::All, ".xml")],
         in_memory: None,

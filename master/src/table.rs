@@ -58,10 +58,16 @@ pub fn end_table(result: &RunResult, width: usize) -> String {
     }
     say(&limit(result));
     for loss in &result.losses {
-        say(&format!(
-            "lost: {} at {:.1} s ({}): {} of {} planned starts happened, at most {} requests unknown",
-            loss.worker, loss.from_s, loss.reason, loss.achieved, loss.planned, loss.bound
-        ));
+        // users of a closed model plan no starts
+        let starts = match loss.planned {
+            0 => String::new(),
+            planned => format!("{} of {planned} planned starts happened, ", loss.achieved),
+        };
+        let unknown = match loss.bound {
+            0 => "no request unknown".to_owned(),
+            bound => format!("at most {bound} requests unknown"),
+        };
+        say(&format!("lost: {} at {:.1} s ({}): {starts}{unknown}", loss.worker, loss.from_s, loss.reason));
     }
     out
 }

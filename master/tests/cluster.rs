@@ -160,6 +160,7 @@ fn order(plan: Plan) -> RunOrder {
     let blobs = BTreeMap::from([(Digest::of(&blob), blob), (Digest::of(b""), bytes::Bytes::new())]);
     let (thresholds, lines) = (Vec::new(), None);
     RunOrder {
+        run: ld_shared::id::RunId::random(),
         plan: Arc::new(plan),
         digest,
         blobs,
@@ -200,8 +201,12 @@ fn worker(master: SocketAddr, protocol: u32) -> (mpsc::Sender<()>, std::thread::
     let (signal, signals) = mpsc::channel(2);
     let thread = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let dial = GrpcDial { master: master.to_string(), credentials: Credentials::first_use() };
-        runtime.block_on(link::run::<Double>(options(master.to_string(), protocol), dial, signals))
+        let dial = GrpcDial {
+            master: master.to_string(),
+            credentials: Credentials::first_use(),
+            connect: ld_worker::link::socket::Tcp,
+        };
+        runtime.block_on(link::run::<Double>(options(master.to_string(), protocol), dial, signals, link::unwatched()))
     });
     (signal, thread)
 }

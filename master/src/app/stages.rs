@@ -10,7 +10,7 @@ use crate::command::start_test::Compiled;
 use crate::journal::Unfinished;
 use crate::run::verdict::exit;
 use crate::run::{Ending, Measured};
-use ld_shared::id::Digest;
+use ld_shared::id::{Digest, RunId};
 use ld_shared::load::{Closed, Load, Profile};
 use ld_shared::plan::{Connections, Covers, Mode, Plan, ScenarioPlan, TaskPlan};
 use ld_shared::record::{Bodies, RecordPolicy};
@@ -45,11 +45,12 @@ impl SetUp {
 
 impl App {
     /// Runs the setup of a test, if it has one.
-    pub(super) async fn set_up(&self, cluster: &Cluster, test: &Compiled) -> SetUp {
+    pub(super) async fn set_up(&self, cluster: &Arc<Cluster>, test: &Compiled) -> SetUp {
         let Some(plan) = stage(&test.plan, "setup", &test.plan.setup) else { return SetUp::default() };
         self.console.note(&begins("setup", &test.plan.setup));
-        let known = self.signals.count();
-        let mut measured = match self.run_plan(cluster, order(Plan { collect: true, ..plan }, test), known).await {
+        let known = self.signals_seen();
+        let mut measured = match self.run_plan(cluster, order(Plan { collect: true, ..plan }, test), known, None).await
+        {
             Ok(measured) => measured,
             Err(error) => return SetUp { failure: Some(self.not_run(&error)), ..SetUp::default() },
         };
@@ -78,17 +79,17 @@ impl App {
     /// Runs the teardown of a test, if it has one. The error says why it was not run.
     pub(super) async fn tear_down(
         &self,
-        cluster: &Cluster,
+        cluster: &Arc<Cluster>,
         test: &Compiled,
         set_up: &SetUp,
     ) -> Result<Option<Measured>, String> {
         let plan = with_variables(&test.plan, &set_up.variables);
         let Some(plan) = stage(&plan, "teardown", &test.plan.teardown) else { return Ok(None) };
         self.console.note(&begins("teardown", &test.plan.teardown));
-        let known = self.signals.count();
+        let known = self.signals_seen();
         // the others may have been lost in the test
         let order = RunOrder { any_worker: true, ..order(plan, test) };
-        let measured = self.run_plan(cluster, order, known).await.map_err(|error| error.to_string())?;
+        let measured = self.run_plan(cluster, order, known, None).await.map_err(|error| error.to_string())?;
         match &measured.ending {
             Ending::Failed(why) => Err(why.clone()),
             Ending::Stopped | Ending::Completed | Ending::Breached => Ok(Some(measured)),
@@ -156,6 +157,7 @@ fn stage(plan: &Plan, name: &str, steps: &[TaskPlan]) -> Option<Plan> {
 
 fn order(plan: Plan, test: &Compiled) -> RunOrder {
     RunOrder {
+        run: RunId::random(),
         digest: Digest::of(&plan.to_json()),
         plan: Arc::new(plan),
         blobs: test.blobs.clone(),

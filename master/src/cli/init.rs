@@ -51,6 +51,14 @@ pub(super) fn run(console: &Console, path: &Path, force: bool) -> u8 {
     }
 }
 
+/// The same for callers who are told otherwise: gives the files, or why there are none.
+pub(crate) fn create(path: &Path) -> Result<Vec<PathBuf>, String> {
+    if let Some(name) = paths().find(|name| path.join(name).exists()) {
+        return Err(format!("{name} is there already in {}; nothing was written", path.display()));
+    }
+    write(path).map_err(|(file, error)| format!("cannot write {}: {error}", file.display()))
+}
+
 /// The files that are a project's own.
 fn paths() -> impl Iterator<Item = &'static str> {
     FILES.iter().map(|(name, _)| *name).chain([SCHEMA])

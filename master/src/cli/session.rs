@@ -1,7 +1,7 @@
 //! What every run does around its documents: check all of them, open the cluster, run action after
 //! action, write results, say how it went.
 
-use super::{Global, Outputs};
+use super::{Global, OnTerminate, Outputs, open, web};
 use crate::app::App;
 use crate::cluster::Cluster;
 use crate::command::{CommandError, Commands, with_causes};
@@ -14,10 +14,12 @@ use crate::script::{self, Document, Strictness};
 use crate::secrets::{self, SecretStore};
 use crate::store::StoreError;
 use crate::store::history::History;
-use ld_shared::boot::signal::Signals;
+use crate::web::Server;
+use ld_shared::boot::signal::{Signals, leave_on_terminate};
 use ld_shared::fault::Fault;
 use std::fmt::Write as _;
 use std::path::Path;
+use std::sync::Arc;
 
 /// A document that has been read, but not checked.
 pub(super) struct Source {
@@ -71,26 +73,39 @@ pub(super) fn run(global: &Global, console: Console, sources: Vec<Source>, outpu
     };
     let console =
         if outputs.results.as_deref() == Some(Path::new("-")) { console.with_lines_on_stdout() } else { console };
+    if global.on_terminate == OnTerminate::Leave && global.data_dir.is_none() {
+        console.error("error: --on-terminate leave needs --data-dir: there lies what a successor takes up");
+        return exit::REFUSED;
+    }
     block_on(&Console::new(global.quiet), async |signals| {
-        let history = match history(global, &console).await {
-            Ok(history) => history,
-            Err(error) => {
-                console.error(&format!("error: {error}"));
-                return exit::NOT_RUN;
+        if global.on_terminate == OnTerminate::Leave
+            && let Err(error) = leave_on_terminate()
+        {
+            console.error(&format!("error: cannot listen for signals: {error}"));
+            return exit::NOT_RUN;
+        }
+        let app = match open::app(global, global.cluster(), console, signals).await {
+            Ok(app) => app,
+            Err(code) => return code,
+        };
+        {
+            let mut state = app.state();
+            state.secrets = secrets;
+            state.policy = global.policy().ok().map(Arc::new);
+            state.token = global.token();
+        }
+        if let Err(code) = start_exporters(global, &app).await {
+            app.close().await;
+            return code;
+        }
+        let server = match web::serve(global, &app, None, Some(web::BUSY)) {
+            Ok(server) => server,
+            Err(code) => {
+                app.close().await;
+                return code;
             }
         };
-        let cluster = match Cluster::open(global.cluster()).await {
-            Ok(cluster) => cluster,
-            Err(error) => {
-                let help = error.help().map(|help| format!("\n help: {help}")).unwrap_or_default();
-                console.error(&format!("error: {}{help}", with_causes(&error)));
-                return exit::NOT_RUN;
-            }
-        };
-        console.notes(&cluster.notes());
-        let app = App::new(cluster, console, signals).with_history(history);
-        app.state().secrets = secrets;
-        let mut session = Session { app, failures: Vec::new(), code: exit::PASSED, lines: String::new() };
+        let mut session = Session { app, server, failures: Vec::new(), code: exit::PASSED, lines: String::new() };
         // stdout is for people or for programs
         let prints = outputs.results.as_deref() != Some(Path::new("-"));
         for Checked { label, document, shown } in documents {
@@ -101,8 +116,19 @@ pub(super) fn run(global: &Global, console: Console, sources: Vec<Source>, outpu
     })
 }
 
+/// Starts the exporters that flags ask for. `Err`: one cannot be, which has been told; the exit code.
+pub(super) async fn start_exporters(global: &Global, app: &App) -> Result<(), u8> {
+    let (access, wanted) = global.exports();
+    app.exporters().protect(access);
+    app.start_exporters(wanted).await.map_err(|error| {
+        let help = error.help().map(|help| format!("\n help: {help}")).unwrap_or_default();
+        app.console.error(&format!("error: {}{help}", with_causes(&error)));
+        exit::NOT_RUN
+    })
+}
+
 /// Where runs are kept. A folder that was asked for must be there before anything runs.
-async fn history(global: &Global, console: &Console) -> Result<Option<History>, StoreError> {
+pub(super) async fn history(global: &Global, console: &Console) -> Result<Option<History>, StoreError> {
     if global.unsaved {
         return Ok(None);
     }
@@ -129,8 +155,8 @@ pub(super) fn measure(global: &Global, document: &[u8]) -> Result<RunResult, Str
                 return exit::NOT_RUN;
             }
         };
-        let app = App::new(cluster, Console::silent(), signals);
-        let mut session = Session { app, failures: Vec::new(), code: exit::PASSED, lines: String::new() };
+        let app = App::new(cluster, Console::silent(), signals, None);
+        let mut session = Session { app, server: None, failures: Vec::new(), code: exit::PASSED, lines: String::new() };
         session.run(&document, false).await;
         let code = session.verdict().exit_code;
         outcome = if session.failures.is_empty() {
@@ -204,6 +230,8 @@ struct Refused;
 /// Documents under way.
 struct Session {
     app: App,
+    /// Where it is looked at while it goes on.
+    server: Option<Server>,
     /// What went wrong beside the runs' own verdicts.
     failures: Vec<String>,
     code: u8,
@@ -248,7 +276,12 @@ impl Session {
             }
         }
         let code = self.verdict().exit_code;
-        self.app.cluster.close().await;
+        let exporters = self.app.end_exporters().await;
+        if let Some(server) = self.server.take() {
+            server.close().await;
+        }
+        // workers need not wait for whoever scrapes
+        tokio::join!(exporters.finished(), self.app.cluster.close());
         code
     }
 
@@ -267,9 +300,9 @@ impl Session {
     /// On everything: each run's verdict, and failed actions.
     fn verdict(&self) -> Verdict {
         let state = self.app.state();
-        let code = state.all.iter().map(|run| run.verdict.exit_code).fold(self.code, exit::worse);
-        let reasons = state.all.iter().flat_map(|run| run.verdict.reasons.clone());
-        let thresholds = state.all.iter().flat_map(|run| run.verdict.thresholds.clone()).collect();
+        let code = state.runs.own.iter().map(|run| run.verdict.exit_code).fold(self.code, exit::worse);
+        let reasons = state.runs.own.iter().flat_map(|run| run.verdict.reasons.clone());
+        let thresholds = state.runs.own.iter().flat_map(|run| run.verdict.thresholds.clone()).collect();
         Verdict::new(code, self.failures.iter().cloned().chain(reasons).collect(), thresholds)
     }
 }

@@ -35,6 +35,7 @@ impl Command for AddPackage {
     const ABOUT: &'static str =
         "Adds the commands of a package: an executable that speaks JSON lines, or an importable Python package";
     const RESUME: Resume = Resume::Replay;
+    const OPEN: bool = false;
     type Output = ();
 
     async fn run(self, app: &App) -> Result<(), CommandError> {

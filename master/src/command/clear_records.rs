@@ -17,7 +17,7 @@ impl Command for ClearRecords {
     type Output = Cleared;
 
     async fn run(self, app: &App) -> Result<Cleared, CommandError> {
-        app.state().since_clear.clear();
+        app.state().runs.since_clear.clear();
         Ok(Cleared::DONE)
     }
 }

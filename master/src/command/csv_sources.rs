@@ -7,7 +7,6 @@ use crate::script::{CommandSpec, Kind, Parameter};
 use ld_shared::fault::Fault;
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use std::path::Path;
 
 /// Registers one data source. The file is read at once; registering again starts at its first row.
 #[derive(Deserialize)]
@@ -19,7 +18,7 @@ impl Command for RegisterCsvSource {
         name: "LD_register_csv_source",
         parameters: &[
             Parameter::new("name", Kind::Text).required(),
-            Parameter::new("file_path", Kind::Text).required(),
+            Parameter::new("file_path", Kind::Text).required().file(),
             Parameter::new("cycle", Kind::Boolean),
             Parameter::new("unique", Kind::Boolean).keyword(),
             Parameter::new("at_end", Kind::Text).keyword(),
@@ -67,7 +66,7 @@ impl Command for RegisterCsvSources {
 fn register(source: &Value, pointer: &str, app: &App) -> Result<(), CommandError> {
     let mut faults: Vec<Fault> = Vec::new();
     let order = CsvOrder::read(source, pointer, &mut faults).ok_or_else(|| refused("ValueError", faults))?;
-    let source = order.load(Path::new("")).map_err(|fault| refused("FileNotFoundError", vec![fault]))?;
+    let source = order.load(&app.files()).map_err(|fault| refused("FileNotFoundError", vec![fault]))?;
     app.state().sources.insert(source.name.to_string(), source);
     Ok(())
 }

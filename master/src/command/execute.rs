@@ -20,7 +20,7 @@ const FILES: &str = "execute_files_list";
 impl Nested {
     pub(super) const fn spec(self) -> CommandSpec {
         const DOCUMENT: &[Parameter] = &[Parameter::new(ACTION, Kind::Document).required()];
-        const PATHS: &[Parameter] = &[Parameter::new(FILES, Kind::List).required()];
+        const PATHS: &[Parameter] = &[Parameter::new(FILES, Kind::List).required().file()];
         match self {
             Self::Action => CommandSpec { name: "LD_execute_action", parameters: DOCUMENT, check: None },
             Self::Files => CommandSpec { name: "LD_execute_files", parameters: PATHS, check: None },

@@ -30,7 +30,7 @@ pub(super) struct LoadHar {
 impl Command for LoadHar {
     const SPEC: CommandSpec = CommandSpec {
         name: "LD_load_har",
-        parameters: &[Parameter::new("file_path", Kind::Text).required().about("The file: UTF-8 JSON")],
+        parameters: &[Parameter::new("file_path", Kind::Text).required().file().about("The file: UTF-8 JSON")],
         check: None,
     };
     const ABOUT: &'static str = "Reads a HAR recording and gives it as it is";

@@ -46,7 +46,7 @@ pub(super) struct LintActionFile {
 impl Command for LintActionFile {
     const SPEC: CommandSpec = CommandSpec {
         name: "LD_lint_action_file",
-        parameters: &[Parameter::new("path", Kind::Text).required().about("The document's file"), KNOWN],
+        parameters: &[Parameter::new("path", Kind::Text).required().file().about("The document's file"), KNOWN],
         check: None,
     };
     const ABOUT: &'static str = "Gives findings about the document of a file";
@@ -68,7 +68,7 @@ impl Command for ExportSchema {
     const SPEC: CommandSpec = CommandSpec {
         name: "LD_export_schema",
         parameters: &[
-            Parameter::new("path", Kind::Text).required().about("The file to write"),
+            Parameter::new("path", Kind::Text).required().file().about("The file to write"),
             Parameter::new("known_commands", Kind::OrNull(&Kind::List))
                 .about("Not needed: packages' commands are allowed"),
         ],

@@ -23,7 +23,7 @@ pub(super) struct LoadOpenapi {
 impl Command for LoadOpenapi {
     const SPEC: CommandSpec = CommandSpec {
         name: "LD_load_openapi",
-        parameters: &[Parameter::new("file_path", Kind::Text).required().about("The file: JSON or YAML")],
+        parameters: &[Parameter::new("file_path", Kind::Text).required().file().about("The file: JSON or YAML")],
         check: None,
     };
     const ABOUT: &'static str = "Reads an OpenAPI description and gives it as it is";
@@ -92,7 +92,7 @@ impl Command for GenerateFromOpenapi {
     const SPEC: CommandSpec = CommandSpec {
         name: "LD_generate_from_openapi",
         parameters: &[
-            Parameter::new("openapi_path", Kind::Text).required().about("The file: JSON or YAML"),
+            Parameter::new("openapi_path", Kind::Text).required().file().about("The file: JSON or YAML"),
             USER,
             USER_COUNT,
             SPAWN_RATE,

@@ -10,7 +10,7 @@ use serde_json::ser::Formatter;
 use serde_json::{Map, Value};
 use std::io;
 
-const DATABASE: Parameter = Parameter::new("database_path", Kind::Text).required();
+const DATABASE: Parameter = Parameter::new("database_path", Kind::Text).required().file();
 
 /// Keeps everything since `LD_clear_records`.
 #[derive(Deserialize)]

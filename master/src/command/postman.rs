@@ -22,7 +22,7 @@ pub(super) struct LoadPostmanCollection {
 impl Command for LoadPostmanCollection {
     const SPEC: CommandSpec = CommandSpec {
         name: "LD_load_postman_collection",
-        parameters: &[Parameter::new("file_path", Kind::Text).required().about("The file: UTF-8 JSON")],
+        parameters: &[Parameter::new("file_path", Kind::Text).required().file().about("The file: UTF-8 JSON")],
         check: None,
     };
     const ABOUT: &'static str = "Reads a Postman collection and gives it as it is";

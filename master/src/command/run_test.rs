@@ -6,10 +6,12 @@ use crate::cluster::{Cluster, ClusterError, ClusterOptions, join};
 use crate::command::start_test::{self, CompileContext, Compiled, Runner, StartTest};
 use crate::run::verdict::exit;
 use crate::script::CommandSpec;
+use crate::web::Server;
 use ld_worker::membership::Exit;
 use serde_json::Value;
 use std::io;
-use std::path::Path;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
 
 impl Command for StartTest {
     const SPEC: CommandSpec = start_test::SPEC;
@@ -20,6 +22,20 @@ impl Command for StartTest {
 
     async fn run(self, app: &App) -> Result<Value, CommandError> {
         let outcome = self.outcome();
+        let page = match self.web() {
+            Some((host, port)) => served(host, *port, app).await?,
+            None => None,
+        };
+        let ran = Box::pin(self.run_where_it_says(app)).await;
+        if let Some(page) = page {
+            page.close().await;
+        }
+        ran.map(|()| outcome)
+    }
+}
+
+impl StartTest {
+    async fn run_where_it_says(self, app: &App) -> Result<(), CommandError> {
         match self.runner().clone() {
             Runner::Local => {
                 app.run_test(compiled(self, app)?).await?;
@@ -30,8 +46,32 @@ impl Command for StartTest {
             }
             Runner::Worker { master } => run_as_worker(&self, master, app).await?,
         }
-        Ok(outcome)
+        Ok(())
     }
+}
+
+/// The HTTP API for the time of a test.
+async fn served(host: &str, port: u16, app: &App) -> Result<Option<Server>, CommandError> {
+    let Some(mut options) = app.state().web_of_tests.clone() else {
+        app.console
+            .note("warning: `web_ui_dict` has no effect: how this process was started says where the API is served");
+        return Ok(None);
+    };
+    options.names.push(host.to_owned());
+    let address = address_of(host, port).await;
+    let started =
+        address.and_then(TcpListener::bind).and_then(|listener| Server::start(listener, app.clone(), options));
+    let server = started.map_err(|error| {
+        let message = format!("cannot serve the HTTP API at {host}:{port}, as `web_ui_dict` says: {error}");
+        CommandError { exit_code: exit::NOT_RUN, ..CommandError::failed("OSError", message) }
+    })?;
+    app.console.notes(&server.notes());
+    Ok(Some(server))
+}
+
+async fn address_of(host: &str, port: u16) -> io::Result<SocketAddr> {
+    let mut found = tokio::net::lookup_host((host, port)).await?;
+    found.next().ok_or_else(|| io::Error::other("it has no address"))
 }
 
 /// The test with its files read.
@@ -44,9 +84,9 @@ fn compiled(test: StartTest, app: &App) -> Result<Compiled, CommandError> {
         pointer: "",
         variables: &variables,
         sources: &sources,
-        env: &crate::cli::environment,
+        env: &|name| app.environment(name),
         secrets: &secrets,
-        base_dir: Path::new(""),
+        files: &app.files(),
         seed: rand::random(),
     };
     // faults that show only now, like a file that is missing: the action fails, later ones run
@@ -66,9 +106,7 @@ async fn run_as_master(
         app.run_test(test).await?;
         return Ok(());
     }
-    let found = tokio::net::lookup_host((host.as_str(), port)).await;
-    let address = found.and_then(|mut all| all.next().ok_or_else(|| io::Error::other("it has no address")));
-    let address = address.map_err(|error| {
+    let address = address_of(&host, port).await.map_err(|error| {
         let message = format!("cannot listen for workers on {host}:{port}: {error}");
         CommandError { exit_code: exit::NOT_RUN, ..CommandError::failed("OSError", message) }
     })?;
@@ -78,7 +116,7 @@ async fn run_as_master(
         expected_workers: workers,
         ..app.cluster.options().clone()
     };
-    let cluster = Cluster::open(options).await.map_err(|error| not_opened(&error))?;
+    let cluster = Arc::new(Cluster::open(options).await.map_err(|error| not_opened(&error))?);
     app.console.note(&format!("listening for workers on {address}"));
     app.console.notes(&cluster.notes());
     let outcome = Box::pin(app.run_test_on(&cluster, test)).await;

@@ -8,6 +8,7 @@ mod compile;
 mod csv_source;
 mod descriptors;
 mod driver;
+mod files;
 mod load;
 mod retry;
 mod runner;
@@ -20,6 +21,7 @@ mod throttle;
 
 pub use compile::{CompileContext, Compiled, TEMPLATES, compile};
 pub use csv_source::{CsvOrder, CsvSource};
+pub use files::Files;
 pub use runner::Runner;
 pub(crate) use tasks::{COMMON, each_text};
 
@@ -64,6 +66,7 @@ pub struct StartTest {
     allow_targets: Option<TargetList>,
     allow_missing_workers: bool,
     runner: Runner,
+    web: Option<(String, u16)>,
     warnings: Vec<String>,
 }
 
@@ -132,7 +135,8 @@ impl StartTest {
     pub fn read(arguments: &Map<String, Value>, pointer: &str, faults: &mut Vec<Fault>) -> Option<Self> {
         let before = faults.len();
         let mut warnings = Vec::new();
-        let runner = runner::read(&mut Reader::new(arguments, pointer, faults), &mut warnings);
+        let mut of_runner = Reader::new(arguments, pointer, faults);
+        let (runner, web) = (runner::read(&mut of_runner, &mut warnings), runner::web_ui(&mut of_runner));
         let arguments = &with_tasks(arguments, &runner);
         let mut reader = Reader::new(arguments, pointer, faults);
         if arguments.get("user_detail_dict").is_none_or(Value::is_null) && reader.value("scenarios").is_none() {
@@ -150,6 +154,7 @@ impl StartTest {
         let test = Self {
             arguments: arguments.clone().into_owned(),
             runner,
+            web,
             setup: stage.hook(&mut reader, "setup"),
             teardown: stage.hook(&mut reader, "teardown"),
             test_time,
@@ -207,6 +212,11 @@ impl StartTest {
     /// Where it runs.
     pub fn runner(&self) -> &Runner {
         &self.runner
+    }
+
+    /// Host and port at which the HTTP API is served while it runs.
+    pub fn web(&self) -> Option<&(String, u16)> {
+        self.web.as_ref()
     }
 
     /// What the user should know before it starts, one sentence each.

@@ -19,7 +19,7 @@ static WITHIN: LazyLock<Regex> = LazyLock::new(|| {
 });
 
 /// The value without its secrets.
-pub(super) fn masked(value: &Value) -> Value {
+pub(crate) fn masked(value: &Value) -> Value {
     match value {
         Value::Object(map) => Value::Object(map.iter().map(|(key, value)| (key.clone(), under(key, value))).collect()),
         Value::Array(items) => pair(items).unwrap_or_else(|| Value::Array(items.iter().map(masked).collect())),

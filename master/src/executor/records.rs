@@ -54,6 +54,15 @@ pub fn text(outcomes: &[Outcome]) -> String {
     records.iter().map(line).collect()
 }
 
+/// The values of the records of a document, in the order of [`map`]: as people read them, but whole.
+pub fn values(outcomes: &[Outcome]) -> Vec<String> {
+    let mut records = Map::new();
+    for outcome in outcomes {
+        records.insert(key(&outcome.source), shown(outcome).into());
+    }
+    records.values().map(|value| Str(value).to_string()).collect()
+}
+
 /// A result as people read it.
 fn shown(outcome: &Outcome) -> String {
     match &outcome.result {

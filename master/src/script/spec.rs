@@ -30,6 +30,8 @@ pub struct Parameter {
     pub required: bool,
     /// Whether it may be given by position.
     pub positional: bool,
+    /// Whether it names a file, or several.
+    pub file: bool,
     /// What it is for: help, schema and README say it. Empty: its name says it.
     pub about: &'static str,
 }
@@ -37,7 +39,7 @@ pub struct Parameter {
 impl Parameter {
     /// An optional parameter, by name or position.
     pub const fn new(name: &'static str, kind: Kind) -> Self {
-        Self { name, kind, required: false, positional: true, about: "" }
+        Self { name, kind, required: false, positional: true, file: false, about: "" }
     }
 
     /// The same, saying what it is for.
@@ -52,10 +54,23 @@ impl Parameter {
         Self { required: true, ..self }
     }
 
+    /// The same, and it names a file: callers from outside have those of one folder only.
+    #[must_use]
+    pub const fn file(self) -> Self {
+        Self { file: true, ..self }
+    }
+
     /// The same, but by name only.
     #[must_use]
     pub const fn keyword(self) -> Self {
         Self { positional: false, ..self }
+    }
+}
+
+impl CommandSpec {
+    /// Keys of parameters that name files.
+    pub fn files(&self) -> impl Iterator<Item = &'static str> + use<> {
+        self.parameters.iter().filter(|parameter| parameter.file).map(|parameter| parameter.name)
     }
 }
 

@@ -4,7 +4,7 @@ use super::descriptors;
 use super::scenarios::Draft;
 use super::tasks::each_text;
 use super::thresholds::unknown_scenarios;
-use super::{CsvSource, StartTest};
+use super::{CsvSource, Files, StartTest};
 use crate::record_file;
 use crate::script::Fault;
 use crate::secrets::SecretStore;
@@ -17,7 +17,7 @@ use ld_shared::template::Template;
 use ld_shared::threshold::{Selector, Threshold};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Keys of a test under which placeholders may stand.
@@ -37,8 +37,8 @@ pub struct CompileContext<'a> {
     pub env: &'a dyn Fn(&str) -> Option<String>,
     /// The secrets of the master.
     pub secrets: &'a SecretStore,
-    /// Relative paths start here.
-    pub base_dir: &'a Path,
+    /// The files that it may name.
+    pub files: &'a Files<'a>,
     /// Seed of tests that give none.
     pub seed: u64,
 }
@@ -87,7 +87,7 @@ pub fn compile(test: StartTest, context: &CompileContext<'_>) -> Result<Compiled
     let mut known: BTreeMap<&str, CsvSource> =
         context.sources.iter().map(|source| (&*source.name, source.clone())).collect();
     for (i, order) in test.csv_sources.iter().enumerate() {
-        match order.load(context.base_dir) {
+        match order.load(context.files) {
             Ok(source) => {
                 known.insert(&order.name, source);
             }
@@ -95,8 +95,11 @@ pub fn compile(test: StartTest, context: &CompileContext<'_>) -> Result<Compiled
         }
     }
 
-    let records_file = test.records.file.as_ref().map(|file| context.base_dir.join(file));
-    if let Some(Err(why)) = records_file.as_deref().map(record_file::check) {
+    let records_file = test.records.file.as_deref().map(|file| context.files.place(file)).transpose();
+    let checked = records_file.as_ref().map_err(Clone::clone);
+    let checked = checked.and_then(|file| file.as_deref().map_or(Ok(()), record_file::check));
+    let records_file = records_file.ok().flatten();
+    if let Err(why) = checked {
         let message = format!("cannot write `{}`: {why}", test.records.file.as_deref().unwrap_or_default());
         faults.push(Fault::new(format!("{}/records/all", context.pointer), message));
     }
@@ -231,7 +234,13 @@ fn certificates(
         let mut fault = |message: String, help: String| {
             faults.push(Fault::new(format!("{}{}/{key}", context.pointer, draft.tls_at), message).help(help));
         };
-        let full = context.base_dir.join(path);
+        let full = match context.files.place(path) {
+            Ok(full) => full,
+            Err(why) => {
+                fault(why, "put it into the working folder".into());
+                return None;
+            }
+        };
         let bytes = match std::fs::read(&full) {
             Ok(bytes) => bytes,
             Err(error) => {

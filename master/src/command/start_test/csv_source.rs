@@ -1,11 +1,11 @@
 //! Data rows from CSV files, read as Python's `csv.DictReader` reads them.
 
+use super::Files;
 use crate::script::Fault;
 use crate::script::reader::Reader;
 use crate::script::spec::shown;
 use ld_shared::plan::{AtEnd, Dealing, SourceRows};
 use serde_json::{Map, Value};
-use std::path::Path;
 use std::sync::Arc;
 
 /// A source as documents order it.
@@ -68,14 +68,14 @@ impl CsvOrder {
         Self { name, file_path, dealing }
     }
 
-    /// Reads the file; a relative path starts at `base`.
+    /// Reads the file.
     ///
     /// # Errors
     ///
     /// A file that is missing, unreadable or not UTF-8. The pointer starts at the order.
-    pub fn load(&self, base: &Path) -> Result<CsvSource, Fault> {
-        let path = base.join(&self.file_path);
+    pub fn load(&self, files: &Files<'_>) -> Result<CsvSource, Fault> {
         let fault = |message: String| Fault::new("/file_path", message);
+        let path = files.place(&self.file_path).map_err(fault)?;
         let bytes = std::fs::read(&path).map_err(|error| {
             let help = format!("it was looked for at {}", path.display());
             let message = format!("cannot read `{}` of the data source `{}`: {error}", self.file_path, self.name);
@@ -156,5 +156,23 @@ mod tests {
         assert_eq!(rows, expected);
         assert_eq!(parse(b"").unwrap(), (vec![], vec![]));
         assert_eq!(parse(b"a\nb\n\xff\n").unwrap_err(), "line 3 is not UTF-8");
+    }
+
+    #[test]
+    fn spoiled_files_are_rows_or_refused() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/corpus/csv");
+        let (mut read, mut refused) = (0, 0);
+        ld_shared::noise::fuzz(3, 20_000, &ld_shared::noise::corpus(&folder, None), |bytes| match parse(bytes) {
+            Ok((columns, rows)) => {
+                let cells: usize = rows.iter().map(Vec::len).sum();
+                assert!(cells <= bytes.len() + 1 && rows.iter().all(|row| row.len() <= columns.len()));
+                read += 1;
+            }
+            Err(why) => {
+                assert!(!why.is_empty() && std::str::from_utf8(bytes).is_err(), "{why}: {}", bytes.escape_ascii());
+                refused += 1;
+            }
+        });
+        assert!(read > 2_000 && refused > 2_000, "{read} read, {refused} refused");
     }
 }

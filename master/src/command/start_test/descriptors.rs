@@ -3,7 +3,7 @@
 //! The checker of documents reads them too, as far as it can, so that it sees what of a task does
 //! not fit its service; what is wrong with a file shows when the test is compiled.
 
-use super::CompileContext;
+use super::{CompileContext, Files};
 use crate::command::with_causes;
 use crate::script::Fault;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
@@ -13,11 +13,12 @@ use ld_worker::protocol::grpc::{DESCRIPTORS, DESCRIPTORS_BLOB, check_descriptors
 use protox::Compiler;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// Adds the descriptors to options that name files of them, for the checks of tasks.
 pub(super) fn attach(options: &mut Map<String, Value>) {
-    if let Ok(Some(set)) = read(options, Path::new("")) {
+    if let Ok(Some(set)) = read(options, &Files::of_the_user(Path::new(""))) {
         options.insert(DESCRIPTORS.into(), BASE64_STANDARD.encode(set).into());
     }
 }
@@ -31,7 +32,7 @@ pub(super) fn ship(
     blobs: &mut BTreeMap<Digest, Bytes>,
     faults: &mut Vec<Fault>,
 ) {
-    let set = match read(options, context.base_dir) {
+    let set = match read(options, context.files) {
         Ok(set) => set,
         Err(fault) => return faults.push(fault.under(&format!("{}{at}", context.pointer))),
     };
@@ -46,16 +47,16 @@ pub(super) fn ship(
 }
 
 /// The descriptors that the options name, as an encoded `FileDescriptorSet`; `None`: they name none.
-fn read(options: &Map<String, Value>, base_dir: &Path) -> Result<Option<Vec<u8>>, Fault> {
+fn read(options: &Map<String, Value>, files: &Files<'_>) -> Result<Option<Vec<u8>>, Fault> {
     let mut set = Vec::new();
     let protos = paths(options, "proto");
     if !protos.is_empty() {
-        set = compile(&protos, &paths(options, "import_paths"), base_dir)?;
+        set = compile(&protos, &paths(options, "import_paths"), files)?;
     }
     let file = options.get("descriptor_set").and_then(Value::as_str);
     if let Some(path) = file {
-        let full = base_dir.join(path);
-        let bytes = std::fs::read(&full).map_err(|error| {
+        let full = files.place(path).map_err(|why| Fault::new("/descriptor_set", why))?;
+        let bytes = read_file(&full).map_err(|error| {
             let fault = Fault::new("/descriptor_set", format!("cannot read `{path}`: {error}"));
             fault.help(format!("it was looked for at {}", full.display()))
         })?;
@@ -69,11 +70,19 @@ fn read(options: &Map<String, Value>, base_dir: &Path) -> Result<Option<Vec<u8>>
     Ok((!protos.is_empty() || file.is_some()).then_some(set))
 }
 
+/// Descriptors are a regular file: anything else might have no end.
+fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    if !path.metadata()?.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
+    std::fs::read(path)
+}
+
 /// Compiles `.proto` files.
-fn compile(protos: &[(String, &str)], imports: &[(String, &str)], base_dir: &Path) -> Result<Vec<u8>, Fault> {
+fn compile(protos: &[(String, &str)], imports: &[(String, &str)], allowed: &Files<'_>) -> Result<Vec<u8>, Fault> {
     let mut folders: Vec<PathBuf> = Vec::new();
     for (pointer, path) in imports {
-        let full = base_dir.join(path);
+        let full = allowed.place(path).map_err(|why| Fault::new(pointer, why))?;
         if !full.is_dir() {
             let fault = Fault::new(pointer, format!("`{path}` is no folder"));
             return Err(fault.help(format!("it was looked for at {}", full.display())));
@@ -82,7 +91,7 @@ fn compile(protos: &[(String, &str)], imports: &[(String, &str)], base_dir: &Pat
     }
     let mut files = Vec::new();
     for (pointer, path) in protos {
-        let full = base_dir.join(path);
+        let full = allowed.place(path).map_err(|why| Fault::new(pointer, why))?;
         let inside = folders.iter().any(|folder| folder.join(path).is_file());
         if full.is_file() {
             if !folders.iter().any(|folder| full.starts_with(folder)) {

@@ -2,12 +2,14 @@
 
 use crate::script::reader::Reader;
 use ld_shared::fault::Seed;
-use serde_json::Value;
 
 /// Where workers join a master, unless the document says otherwise.
 const PORT: u16 = 5557;
 const BIND: &str = "*";
 const MASTER: &str = "127.0.0.1";
+
+/// Where the HTTP API is served, unless `web_ui_dict` says.
+const WEB: (&str, u16) = ("127.0.0.1", 8089);
 
 /// Where a test runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -51,7 +53,6 @@ pub(super) fn read(reader: &mut Reader<'_>, warnings: &mut Vec<String>) -> Runne
     if mode != Some("worker") {
         idle(&OF_WORKER, "worker");
     }
-    web_ui(reader, warnings);
     match mode {
         Some("master") => {
             let (host, port) = bind;
@@ -79,13 +80,12 @@ fn port_of(reader: &mut Reader<'_>, key: &str) -> Option<u16> {
     port.ok()
 }
 
-/// The page that the seed serves while a test runs: known, checked, and not there yet.
-fn web_ui(reader: &mut Reader<'_>, warnings: &mut Vec<String>) {
-    let Some(Value::Object(_)) = reader.value("web_ui_dict") else { return };
-    if let Some(mut page) = reader.object("web_ui_dict") {
-        page.only(&["host", "port"], &[]);
-        page.text("host");
-        port_of(&mut page, "port");
-    }
-    warnings.push("`web_ui_dict`: the web page comes with a later version, the test runs without it".into());
+/// Where the HTTP API is served while the test runs.
+pub(super) fn web_ui(reader: &mut Reader<'_>) -> Option<(String, u16)> {
+    // the checker refuses whatever is no object
+    reader.value("web_ui_dict").filter(|value| value.is_object())?;
+    let mut page = reader.object("web_ui_dict")?;
+    page.only(&["host", "port"], &[]);
+    let host = page.text("host").unwrap_or(WEB.0).to_owned();
+    Some((host, port_of(&mut page, "port").unwrap_or(WEB.1)))
 }

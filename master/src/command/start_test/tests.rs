@@ -51,7 +51,7 @@ fn compiled_with(
         sources,
         env: &env,
         secrets: &secrets,
-        base_dir: &base_dir,
+        files: &Files::of_the_user(&base_dir),
         seed: 42,
     };
     compile(test, &context)
@@ -135,7 +135,7 @@ fn registered_sources_reach_the_plan() {
             None => Value::Object(arguments.clone()),
         };
         let order = CsvOrder::read(&order, "", &mut vec![]).unwrap();
-        sources.push(order.load(&folder()).unwrap());
+        sources.push(order.load(&Files::of_the_user(&folder())).unwrap());
     }
     let compiled = compiled_with(&tests_of(&document)[0], &json!({}), &sources).unwrap();
     let seen: Vec<_> =

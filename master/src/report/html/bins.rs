@@ -68,12 +68,14 @@ pub(super) fn of(measured: &Measured) -> Vec<Bin> {
         }
         let bin = bins.last_mut().expect("one was pushed if there was none");
         let part = 1.0 / f64::from(width);
+        // counts are of all its seconds, averages of each
+        let each = part * f64::from(second.seconds);
         let add =
-            |sum: &mut Option<f64>, value: Option<f64>| *sum = value.map(|v| sum.unwrap_or(0.0) + v * part).or(*sum);
+            |sum: &mut Option<f64>, value: Option<f64>| *sum = value.map(|v| sum.unwrap_or(0.0) + v * each).or(*sum);
         bin.started += second.started as f64 * part;
         bin.succeeded += second.succeeded as f64 * part;
         bin.failed += second.failed as f64 * part;
-        bin.users += second.users * part;
+        bin.users += second.users * each;
         add(&mut bin.planned_users, second.planned_users);
         add(&mut bin.planned_rate, second.planned_rate);
         bin.marked |= second.generator_bound;
