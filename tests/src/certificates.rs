@@ -19,6 +19,8 @@ pub struct Certificates {
     pub client_cert: PathBuf,
     /// Its key.
     pub client_key: PathBuf,
+    /// A certificate of that client, with the same key, whose time is over.
+    pub expired_cert: PathBuf,
 }
 
 impl Certificates {
@@ -44,11 +46,16 @@ impl Certificates {
             (certificate.pem(), key.serialize_pem())
         };
         let (server, client) = (leaf(), leaf());
+        let mut old = CertificateParams::new(["localhost".to_owned()]).expect("this is a valid name");
+        (old.not_before, old.not_after) = (rcgen::date_time_ymd(2020, 1, 1), rcgen::date_time_ymd(2020, 2, 1));
+        let old_key = KeyPair::from_pem(&client.1).expect("it was just written");
+        let old = old.signed_by(&old_key, &authority).expect("the authority can sign");
         Self {
             ca: write("ca.pem", authority.pem()),
             cert: write("cert.pem", server.0),
             key: write("key.pem", server.1),
             client_cert: write("client.pem", client.0),
+            expired_cert: write("expired.pem", old.pem()),
             client_key: write("client-key.pem", client.1),
             _folder: folder,
         }

@@ -11,21 +11,26 @@
 
 #![expect(clippy::missing_panics_doc, reason = "a harness panics: that is how a test fails, and it says with what")]
 
+pub mod api;
 pub mod binaries;
 pub mod certificates;
 pub mod cgroup;
 pub mod cluster;
+pub mod control;
 pub mod document;
 pub mod grpc;
+pub mod metrics;
 pub mod mosquitto;
 pub mod netns;
 pub mod nginx;
 pub mod peer;
+pub mod plan;
 pub mod postgres;
 pub mod process;
 pub mod relay;
 pub mod scripted;
 pub mod seed;
+pub mod sessions;
 pub mod sim;
 pub mod summary;
 pub mod wait;

@@ -2,7 +2,12 @@
 
 use crate::binaries::{python, test_file};
 use crate::process::{Process, output_of};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use std::fs::File;
+use std::net::TcpListener;
+use std::os::fd::AsFd as _;
 use std::process::Command;
+use std::thread;
 
 /// A namespace `hub` with the bridge, where master and target run, and one namespace a worker.
 ///
@@ -57,6 +62,17 @@ impl Hosts {
     /// Address of worker `n` on the bridge.
     pub fn address(n: usize) -> String {
         format!("10.231.20.{n}")
+    }
+
+    /// A listener on a port of the hub, for a server in this process: a socket stays in the namespace in
+    /// which it was made.
+    pub fn listen(&self, port: u16) -> TcpListener {
+        let namespace = File::open(format!("/run/netns/{}", self.hub())).expect("it was made");
+        let bind = move || {
+            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).expect("we are root");
+            TcpListener::bind((HUB, port)).expect("nobody else is there")
+        };
+        thread::spawn(bind).join().expect("a thread of its own, which nobody else has to leave")
     }
 
     /// Cuts worker `n` off from a port: packets vanish in both directions, as on a broken path.

@@ -2,7 +2,8 @@
 //!
 //! Each decoder gets the corpus (`tests/fixtures/corpus`), noise, and mutations of what is right. The
 //! seed is fixed, so a failure comes again; `PROPTEST_CASES=100000` makes a long run. What brokers and
-//! servers send to users (HTTP, MQTT, SSE, sockets, gRPC) is fuzzed beside its decoders in `worker`.
+//! servers send to users (HTTP, MQTT, SSE, sockets, gRPC) is fuzzed beside its decoders in `worker`, rows of
+//! data sources and of journals in `master`, with the same corpus; here whole runs meet such servers.
 
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
 #![expect(clippy::disallowed_methods, reason = "the number of cases is given by the environment")]
@@ -14,67 +15,37 @@ use ld_shared::frame::{Frame, FrameBody, FrameKey};
 use ld_shared::id::{Digest, RunId, SessionId};
 use ld_shared::latency::Latency;
 use ld_shared::message::{Beat, Hello, PROTOCOL_VERSION, ToMaster};
+use ld_shared::noise;
 use ld_shared::record::{RecordBatch, RecordBody};
 use ld_shared::rng::KeyedRng;
 use ld_shared::sample::{Phase, SeriesKey};
 use ld_shared::threshold::Threshold;
 use ld_shared::time::{Mono, RunTime};
 use ld_shared::wire::{self, Lines, v1};
+use ld_tests::cluster::run;
 use prost::Message;
-use serde_json::Value;
+use serde_json::{Value, json};
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::thread;
+use tokio_tungstenite::tungstenite;
 
 fn cases() -> u64 {
     std::env::var("PROPTEST_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(8_000)
 }
 
 fn corpus(ending: &str) -> Vec<Vec<u8>> {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/corpus");
-    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    files.sort();
-    files.retain(|path| path.extension().is_some_and(|is| is == ending));
-    assert!(!files.is_empty(), "no {ending} in {folder}");
-    files.into_iter().map(|path| std::fs::read(path).unwrap()).collect()
+    noise::corpus(&folder(""), Some(ending))
 }
 
-/// Some of `right`, spoiled in one to four places; now and then only noise.
-fn mutated(rng: &mut KeyedRng, right: &[Vec<u8>]) -> Vec<u8> {
-    if rng.below(10) == 0 {
-        return (0..rng.below(300)).map(|_| rng.next_u64() as u8).collect();
-    }
-    let mut bytes = right[rng.below(right.len() as u64) as usize].clone();
-    for _ in 0..=rng.below(4) {
-        let at = rng.below(bytes.len() as u64 + 1) as usize;
-        let to = (at + rng.below(40) as usize).min(bytes.len());
-        match rng.below(7) {
-            0 => bytes.truncate(at),
-            1 => drop(bytes.drain(at..to)),
-            2 => bytes.insert(at, rng.next_u64() as u8),
-            3 => {
-                let piece = bytes[at..to].to_vec();
-                let place = rng.below(bytes.len() as u64 + 1) as usize;
-                bytes.splice(place..place, piece);
-            }
-            4 => drop(bytes.splice(at..at, [0xff; 9])),
-            5 => drop(bytes.splice(at..at, *b"18446744073709551616")),
-            _ => {
-                if let Some(byte) = bytes.get_mut(at) {
-                    *byte ^= 1 << rng.below(8);
-                }
-            }
-        }
-    }
-    bytes
+/// A folder of the corpus.
+fn folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/corpus").join(name)
 }
 
-/// Gives `decode` every file, then as many spoiled ones as are asked for.
-fn fuzz(seed: u64, right: &[Vec<u8>], mut decode: impl FnMut(&[u8])) {
-    for bytes in right {
-        decode(bytes);
-    }
-    let mut rng = KeyedRng::new(seed, 0, 0);
-    for _ in 0..cases() {
-        decode(&mutated(&mut rng, right));
-    }
+fn fuzz(seed: u64, right: &[Vec<u8>], decode: impl FnMut(&[u8])) {
+    noise::fuzz(seed, cases(), right, decode);
 }
 
 fn frame() -> Frame {
@@ -216,4 +187,88 @@ fn imports() {
     fuzz(9, &corpus("txt"), |bytes| {
         curl_task(&String::from_utf8_lossy(bytes)).ok();
     });
+}
+
+/// Says something spoiled to each of `connections` in turn, after what `begin` does first.
+fn server(
+    seed: u64,
+    right: Vec<Vec<u8>>,
+    begin: impl Fn(TcpStream) -> Option<TcpStream> + Clone + Send + 'static,
+) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    thread::spawn(move || {
+        let mut rng = KeyedRng::new(seed, 0, 0);
+        for stream in listener.incoming().flatten() {
+            let (bytes, begin) = (noise::mutated(&mut rng, &right), begin.clone());
+            thread::spawn(move || {
+                if let Some(mut stream) = begin(stream) {
+                    // whoever has had enough hangs up
+                    stream.write_all(&bytes).ok();
+                }
+            });
+        }
+    });
+    address
+}
+
+/// Reads what comes first.
+fn asked(mut stream: TcpStream) -> Option<TcpStream> {
+    let read = stream.read(&mut [0; 4096]).ok()?;
+    (read > 0).then_some(stream)
+}
+
+/// Users of every kind meet servers that say anything: each request ends and is counted, no user ends
+/// by a panic, and the answers that are right are not all failures.
+#[test]
+fn servers_that_say_anything() {
+    let http = server(20, noise::corpus(&folder("http"), None), asked);
+    let events: Vec<Vec<u8>> = noise::corpus(&folder("sse"), None)
+        .into_iter()
+        .map(|body| [b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n".to_vec(), body].concat())
+        .collect();
+    let sse = server(21, events, asked);
+    let frames = server(22, noise::corpus(&folder("frames"), None), asked);
+    let websocket = server(23, noise::corpus(&folder("websocket"), None), |stream| {
+        tungstenite::accept(stream).ok().map(tungstenite::WebSocket::into_inner)
+    });
+    let tests = [
+        (
+            "fast_http_user",
+            vec![json!({"method": "get", "request_url": format!("http://{http}/"), "name": "t",
+            "assertions": [{"type": "contains", "value": "o"}, {"type": "json_path", "path": "token", "value": "abc"}],
+            "extract": [{"from": "json_path", "path": "token", "var": "token"}]})],
+        ),
+        ("sse_user", vec![json!({"request_url": format!("http://{sse}/"), "name": "t", "events": 2})]),
+        (
+            "socket_user",
+            vec![
+                json!({"protocol": "tcp", "target": frames, "payload": "x", "name": "t", "framing": {"delimiter": "\n"}}),
+                json!({"protocol": "tcp", "target": frames, "payload": "x", "name": "t", "framing": {"length_prefix": 4}}),
+            ],
+        ),
+        (
+            "websocket_user",
+            vec![
+                json!({"method": "connect", "request_url": format!("ws://{websocket}/"), "name": "t"}),
+                json!({"method": "recv", "name": "t"}),
+                json!({"method": "recv", "name": "t"}),
+                json!({"method": "close", "name": "t"}),
+            ],
+        ),
+    ];
+    for (user, tasks) in tests {
+        let document = json!({"load_density": [["LD_start_test", {
+            "user_detail_dict": {"user": user}, "tasks": tasks, "user_count": 20, "spawn_rate": 10_000,
+            "iterations": (cases() / 20).clamp(100, 5_000), "test_time": 60, "timeouts": {"request": 0.5},
+            "connections": "per_iteration",
+        }]]});
+        let folder = tempfile::tempdir().unwrap();
+        let (finished, summary) = run(folder.path(), &document, 0);
+        assert!(!finished.stderr.contains("panic"), "{user}: {}", finished.stderr);
+        let (good, bad) = (summary.count("/conservation/succeeded"), summary.count("/conservation/failed"));
+        assert!(good > 0 && bad > 0, "{user}: {good} good, {bad} bad: {:#}", summary.0["failures"]);
+        assert_eq!(summary.count("/conservation/in_flight"), 0, "{user}");
+        assert!(summary.list("/failures").len() <= 201, "{user}: reasons are normalised");
+    }
 }

@@ -106,7 +106,7 @@ fn a_worker_that_is_cut_off_comes_back_with_what_it_measured() {
     nothing_is_lost(&summary, seen);
     let taken_over = second_of(&summary, "w2's share goes to w");
     let back = second_of(&summary, "worker w2 is back");
-    let shares = second_of(&summary, "w2 take a share");
+    let shares = second_of(&summary, "w2 takes a share");
     assert!(taken_over < back && back <= shares, "{taken_over} {back} {shares}");
     is_back_at_plan(&summary, 600, taken_over as u64 + 2, 24);
     let w2 = summary.list("/workers").iter().find(|w| w["name"] == "w2").expect("w2 took part");
@@ -262,4 +262,87 @@ fn a_master_that_is_killed_and_started_again_takes_its_run_up() {
     assert!(dropped <= 600 * 16 / 50, "{dropped} dropped: {}", summary.0["conservation"]);
     second_of(&summary, "another master takes the run up");
     assert!(summary.list("/workers").iter().all(|worker| worker["state"] != "lost"), "{said}");
+}
+
+/// Four workers on hosts of their own. One is killed (if `kills`), one frozen for 10 s, one cut off from
+/// the master for 15 s; then the master is killed and started again. `rate` a second for a minute.
+fn everything_at_once(rate: f64, kills: bool) {
+    let seconds = 60_u32;
+    let hosts = Hosts::new("story", 4);
+    let folder = tempfile::tempdir().expect("the temporary folder is writable");
+    let mut command = command_in(&hosts.hub(), "ld-master", folder.path());
+    command.args(["target", "--listen", &format!("{HUB}:8080"), "--latency", "fixed:20ms"]);
+    let mut target = Process::start("ld-master target", command);
+    target.line_with("listening");
+    let document = test(&format!("http://{HUB}:8080/"), &open(rate, f64::from(seconds)));
+    let address = format!("{HUB}:5557");
+    let mut cluster = Cluster::launch(
+        &document,
+        4,
+        &address,
+        &[],
+        |state| command_in(&hosts.hub(), "ld-master", state),
+        |n, state| command_in(&hosts.worker(n), "ld-worker", state),
+    );
+    cluster.master.line_with("running");
+    pause(Duration::from_secs(3));
+    if kills {
+        cluster.workers[0].signal(Signal::KILL);
+    }
+    pause(Duration::from_secs(6));
+    cluster.workers[1].signal(Signal::STOP);
+    pause(Duration::from_secs(10));
+    cluster.workers[1].signal(Signal::CONT);
+    pause(Duration::from_secs(2));
+    hosts.cut(3, 5557);
+    pause(Duration::from_secs(15));
+    hosts.heal(3);
+    pause(Duration::from_secs(4));
+    cluster.master.signal(Signal::KILL);
+    cluster.master.wait(LIMIT);
+    pause(Duration::from_secs(2));
+    let mut again = command_in(&hosts.hub(), "ld-master", cluster.folder.path());
+    again.args(["--bind", &address, "--expected-workers", "4", "run", "test.json", "--summary", "summary.json"]);
+    cluster.master = Process::start("ld-master", again);
+    let (_, summary) = cluster.finish(LIMIT);
+    target.signal(Signal::INT);
+    let out = target.wait(PATIENCE).expect_code(0).stdout.clone();
+    let counts: Value = serde_json::from_str(out.lines().last().unwrap_or_default()).expect("counts in JSON");
+    let seen = counts["total"].as_u64().expect("a count");
+    let share = rate / 4.0;
+    assert_eq!(summary.count("/conservation/due"), rate as u64 * u64::from(seconds));
+    if kills {
+        summary.check_bounds(seen);
+        let lost = summary.count("/conservation/lost");
+        assert!(lost as f64 <= share * 1.1 + share * 0.2, "{lost} lost of a share of {share}");
+        second_of(&summary, "w1's share goes to w");
+    } else {
+        nothing_is_lost(&summary, seen);
+    }
+    for worker in ["w2", "w3"] {
+        let taken_over = second_of(&summary, &format!("{worker}'s share goes to w"));
+        let back = second_of(&summary, &format!("worker {worker} is back"));
+        assert!(taken_over < back, "{worker}: {taken_over} {back}");
+    }
+    second_of(&summary, "another master takes the run up");
+    // five faults: at most five seconds each to be back at the plan, and never again away from it
+    let starts = starts(&summary);
+    let away = (0..seconds as usize).filter(|second| (starts[*second] as f64) < rate * 0.97).count();
+    assert!(away <= 15, "{away} seconds below the plan: {starts:?}");
+}
+
+#[test]
+fn killed_frozen_cut_off_and_without_a_master_for_a_while() {
+    if ld_tests::root_or_skip() {
+        everything_at_once(600.0, true);
+    }
+}
+
+#[test]
+#[ignore = "two minutes, and more load than an unoptimized build makes: tests/run --long"]
+fn the_same_at_4000_a_second_with_and_without_a_killed_worker() {
+    if ld_tests::root_or_skip() {
+        everything_at_once(4_000.0, true);
+        everything_at_once(4_000.0, false);
+    }
 }

@@ -194,14 +194,55 @@ fn own_certificates_and_those_of_workers() {
     let flags = ["--tls", own.as_str(), "--tls-client-ca", &ca];
     let mut master = master(folder.path(), &address, 1, &document, &flags, None);
     let pin = fingerprint(&mut master);
-    worker(folder.path(), &address, &[], None).wait(LIMIT).expect_code(3).expect_said("it wants a certificate");
     let stranger = Certificates::make();
-    let other = pair(&stranger.client_cert, &stranger.client_key);
-    let mut refused = worker(folder.path(), &address, &["--tls-cert", &other, "--master-timeout", "2s"], None);
-    refused.wait(LIMIT).expect_code(3);
+    let strange = pair(&stranger.client_cert, &stranger.client_key);
+    let expired = pair(&files.expired_cert, &files.client_key);
+    let foreign_key = pair(&files.client_cert, &stranger.client_key);
+    let cases: [(&[&str], i32, &str); 4] = [
+        (&[], 3, "it wants a certificate"),
+        (&["--tls-cert", &strange], 3, "did not sign the certificate of this worker's"),
+        (&["--tls-cert", &expired], 3, "has expired or is not valid yet"),
+        (&["--tls-cert", &foreign_key], 2, "the key is not that of the certificate"),
+    ];
+    for (flags, code, says) in cases {
+        // trying again cannot help: it does not take its minute
+        let mut refused = worker(folder.path(), &address, flags, None);
+        refused.wait(Duration::from_secs(20)).expect_code(code).expect_said(says);
+    }
+    assert!(master.runs(), "nobody has joined: {}", master.stderr());
     let mut right = worker(folder.path(), &address, &["--ca-fingerprint", &pin, "--tls-cert", &of_worker], None);
     master.wait(LIMIT).expect_code(0);
     right.wait(LIMIT).expect_code(0);
+    target.stop().unwrap();
+}
+
+#[test]
+fn a_master_whose_certificate_changes_is_a_stranger_to_who_has_pinned_it() {
+    let (target, url) = target();
+    let (files, folder, address) = (Certificates::make(), tempfile::tempdir().unwrap(), address());
+    let pair = |certificate: &Path, key: &Path| format!("{},{}", certificate.display(), key.display());
+    let (one, two) = (pair(&files.cert, &files.key), pair(&files.client_cert, &files.client_key));
+    let document = test(&url, &open(100.0, 1.0));
+    let mut first = master(folder.path(), &address, 1, &document, &["--tls", &one], None);
+    let pin = fingerprint(&mut first);
+    let mut pinned = worker(folder.path(), &address, &["--ca-fingerprint", &pin, "--stay"], None);
+    first.wait(LIMIT).expect_code(0);
+    let mut second = master(folder.path(), &address, 1, &document, &["--tls", &two], None);
+    pinned.wait(LIMIT).expect_code(3).expect_said(&format!("--ca-fingerprint names {pin}"));
+    assert!(second.runs(), "nobody has joined: {}", second.stderr());
+    second.signal(Signal::TERM);
+    second.wait(LIMIT);
+    // files of which nothing can be made, and what contradicts itself
+    let ca = files.ca.display().to_string();
+    let mixed = pair(&files.cert, &files.client_key);
+    let cases: [(&[&str], i32, &str); 3] = [
+        (&["--tls", &mixed], 3, "the key is not that of the certificate"),
+        (&["--tls", "none.pem,none.key"], 3, "cannot read the certificate `none.pem`"),
+        (&["--tls", "off", "--tls-client-ca", &ca], 2, "--tls off goes with no --tls-client-ca"),
+    ];
+    for (flags, code, says) in cases {
+        master(folder.path(), &address, 1, &document, flags, None).wait(LIMIT).expect_code(code).expect_said(says);
+    }
     target.stop().unwrap();
 }
 
@@ -344,18 +385,27 @@ fn no_protocol_dials_what_is_not_allowed() {
         ("sse", one("sse_user", json!({"request_url": format!("http://{no}/"), "name": "sse"}))),
     ];
     // by the document, by the flag of the process, and by a worker's own
-    let run = |name: &str, test: &Value, by_document: bool| {
+    let run = |name: &str, test: &Value, way: usize| {
         let folder = tempfile::tempdir().unwrap();
-        let mut master = command("ld-master", folder.path());
         let mut test = test.clone();
-        if by_document {
+        if way == 0 {
             test["allow_targets"] = json!([allowed]);
-        } else {
-            master.args(["--allow-target", &allowed]);
         }
         let document = json!({"load_density": [["LD_start_test", test]]});
-        master.args(["--cores", "1", "run-str", &document.to_string(), "--summary", "summary.json"]);
-        let finished = Process::start("ld-master", master).wait(LIMIT);
+        let finished = if way == 2 {
+            let address = address();
+            let mut master = master(folder.path(), &address, 1, &document, &[], None);
+            let mut worker = worker(folder.path(), &address, &["--allow-target", &allowed], None);
+            worker.wait(LIMIT).expect_code(0);
+            master.wait(LIMIT)
+        } else {
+            let mut master = command("ld-master", folder.path());
+            if way == 1 {
+                master.args(["--allow-target", &allowed]);
+            }
+            master.args(["--cores", "1", "run-str", &document.to_string(), "--summary", "summary.json"]);
+            Process::start("ld-master", master).wait(LIMIT)
+        };
         let summary = Summary::read(&folder.path().join("summary.json"))
             .unwrap_or_else(|why| panic!("{name}: {why}\n{}\n{}", finished.stdout, finished.stderr));
         let reasons: Vec<&str> = summary.list("/failures").iter().filter_map(|row| row["reason"].as_str()).collect();
@@ -366,7 +416,8 @@ fn no_protocol_dials_what_is_not_allowed() {
         assert!(!forbidden.was_reached(), "{name} reached what is forbidden");
     };
     for (i, (name, test)) in tests.iter().enumerate() {
-        run(name, test, i % 2 == 0);
+        run(name, test, i % 2);
+        run(name, test, 2);
     }
     assert!(server.requests() >= 1, "what is allowed is reached");
 }

@@ -27,6 +27,14 @@ fn thousands_of_seeds() {
     seeds(250..5_000);
 }
 
+/// Seeds beyond the first hundreds that broke something once.
+#[test]
+fn seeds_with_a_history() {
+    for seed in [788, 803, 2296, 2302, 2370, 2619, 4147, 5994, 23_353, 52_086] {
+        seeds(seed..seed + 1);
+    }
+}
+
 #[test]
 fn one_seed() {
     let Ok(seed) = std::env::var("LD_SIM_SEED") else { return };

@@ -239,7 +239,9 @@ fn frames_are_written_and_read() {
     assert_eq!(seen["prefix_frames"], counts(&["prefix", "prefix new"]));
     assert_eq!(seen["prefix_connections"], 5 + counts(&["prefix new"]));
     assert_eq!(seen["once_frames"], counts(&["once"]));
-    assert_eq!(counts(&["once"]), counts(&["rest"]));
+    // the end of the test may come between the two, once for each user
+    let unread = counts(&["once"]) - counts(&["rest"]);
+    assert!(unread <= 5, "{unread}");
 }
 
 #[test]

@@ -193,14 +193,27 @@ impl Engine {
             .collect();
         let parts: Vec<u32> = shard.throttles.iter().map(|share| share.parts).collect();
         self.set_limits(&parts, truth);
-        self.assign(now, shard, truth);
+        self.own(now, shard, truth);
         self.at(self.end, Act::Over);
         self.at(t0.0 + (u64::from(self.second) + 1) * SECOND, Act::Roll);
     }
 
     /// Owns other lanes from `shard.from` on.
     pub(crate) fn assign(&mut self, now: u64, shard: &Shard, truth: &mut Truth) {
-        let Some(t0) = self.t0 else { return };
+        self.own(now, shard, truth);
+        self.at(now, Act::Over);
+    }
+
+    /// Whether at the end it is known what was this worker's: not without a lease, unless there is
+    /// nothing left that a new one could change.
+    fn is_decided(&self, now: u64) -> bool {
+        let t0 = self.t0.unwrap_or(0);
+        let comes = |scenario| self.next_due(scenario).is_some_and(|due| t0 + due.0 < self.end);
+        !self.lease_over(now) || !(0..self.arrivals.len()).any(comes)
+    }
+
+    fn own(&mut self, now: u64, shard: &Shard, truth: &mut Truth) {
+        let Some(t0) = self.t0.filter(|_| !self.finished) else { return };
         let plan = Arc::clone(&self.plan);
         let mut added = shard.lanes.clone();
         self.lanes.iter().for_each(|lane| added.remove(lane));
@@ -226,9 +239,6 @@ impl Engine {
         self.next_caps = Some((at, shard.max_in_flight.clone()));
         self.at(at.max(now), Act::Caps);
         self.resume(now);
-        if now >= self.end {
-            self.begin_drain(now);
-        }
     }
 
     /// A lease, which may end a gap: what was due in it is nobody's.
@@ -253,6 +263,9 @@ impl Engine {
     }
 
     pub(crate) fn set_limits(&mut self, parts: &[u32], truth: &mut Truth) {
+        if self.finished {
+            return;
+        }
         self.parts = parts.to_vec();
         truth.limits(self.who, parts);
     }
@@ -308,11 +321,14 @@ impl Engine {
             let act = entry.remove();
             self.roll(now);
             // without a lease it waits for one, or for word of its lanes
-            if now >= self.end && (self.ordered || !self.lease_over(now)) {
+            if now >= self.end && (self.ordered || self.is_decided(now)) {
                 self.begin_drain(now);
             }
             self.act(now, act, truth);
             self.settle(now);
+        }
+        if self.finished {
+            truth.dropped(self.who);
         }
         std::mem::take(&mut self.said)
     }

@@ -1,13 +1,14 @@
-//! What the master's shell journals, and what it holds back until that is committed: the rules of
-//! `ld_master`'s driver over its real journal, whose disk is a model.
+//! What the master's shell journals, and what it holds back until that is committed: the real
+//! [`Promises`] over the real journal, whose disk is a model.
 
 use super::Sabotage;
 use chrono::DateTime;
 use ld_master::cluster::coordinator::{Coordinator, Effect, Event};
 use ld_master::cluster::membership::Registry;
+use ld_master::cluster::promises::{Joined, Promise, Promises};
 use ld_master::journal::{Control, Entry, Gate, Journal, MemoryJournal, Order, Recovered, Started};
 use ld_shared::id::{Digest, SessionId};
-use ld_shared::message::{ToMaster, ToWorker};
+use ld_shared::message::ToWorker;
 use ld_shared::time::{Mono, RunTime};
 
 /// The journal of a run, and what waits for it.
@@ -17,9 +18,7 @@ pub(crate) struct Log {
     pub(crate) disk: MemoryJournal,
     gate: Gate<Effect>,
     newest: u64,
-    events: usize,
-    started: bool,
-    stopping: Option<bool>,
+    promises: Promises,
     sabotage: Sabotage,
 }
 
@@ -31,8 +30,7 @@ pub(crate) fn secret(session: SessionId) -> Vec<u8> {
 impl Log {
     pub(crate) fn new(order: Order, sabotage: Sabotage) -> Self {
         let disk = MemoryJournal::new(&order);
-        let mut log =
-            Self { disk, gate: Gate::default(), newest: 0, events: 0, started: false, stopping: None, sabotage };
+        let mut log = Self { disk, gate: Gate::default(), newest: 0, promises: Promises::default(), sabotage };
         log.append(Entry::Order(Box::new(order), std::collections::BTreeMap::new()));
         log.control(Control::Term(1));
         log
@@ -40,15 +38,8 @@ impl Log {
 
     /// Over what another master left.
     pub(crate) fn resume(disk: MemoryJournal, recovered: &Recovered, sabotage: Sabotage) -> Self {
-        let mut log = Self {
-            newest: disk.committed(),
-            disk,
-            gate: Gate::default(),
-            events: recovered.events.len(),
-            started: true,
-            stopping: recovered.stopping.map(|(_, abort)| abort),
-            sabotage,
-        };
+        let mut log =
+            Self { newest: disk.committed(), disk, gate: Gate::default(), promises: Promises::of(recovered), sabotage };
         log.control(Control::Term(recovered.term + 1));
         log
     }
@@ -68,18 +59,15 @@ impl Log {
 
     /// Journals what an effect depends on. Gives it back if it may be carried out now.
     pub(crate) fn pass(&mut self, now: Mono, ran: RunTime, effect: Effect, registry: &Registry) -> Option<Effect> {
-        let waits = match &effect {
-            Effect::Journal(entry) => {
-                self.append((**entry).clone());
-                return None;
-            }
-            Effect::Closed => {
-                self.control(Control::Closed);
-                true
-            }
-            Effect::Send(session, message) => self.promise(*session, message, ran, registry),
-            Effect::SendBlobs(..) | Effect::WriteLines(..) | Effect::Hangup(..) => false,
-        };
+        if let Effect::Journal(entry) = effect {
+            self.append(*entry);
+            return None;
+        }
+        let joined = |session| Joined::of(registry, session, secret(session));
+        let Promise { entries, waits } = self.promises.of_effect(&effect, ran, joined);
+        for entry in entries {
+            self.append(entry);
+        }
         // planted faults: said before it is on the disk
         let early = match &effect {
             Effect::Send(_, ToWorker::FrameAck { .. }) => self.sabotage == Sabotage::AcknowledgeEarly,
@@ -89,79 +77,19 @@ impl Log {
         if waits && !early { self.gate.hold(now, self.newest, effect) } else { Some(effect) }
     }
 
-    fn promise(&mut self, session: SessionId, message: &ToWorker, ran: RunTime, registry: &Registry) -> bool {
-        match message {
-            ToWorker::Prepare { .. } => {
-                let member = registry.member(session);
-                self.control(Control::Joined {
-                    session,
-                    name: member.map(|member| member.name.0.clone()).unwrap_or_default(),
-                    cores: member.map_or(1, |member| member.cores),
-                    secret: secret(session),
-                });
-                false
-            }
-            ToWorker::Arm { shard, .. } | ToWorker::Assign { shard, .. } => {
-                self.control(Control::assigned(session, shard));
-                true
-            }
-            ToWorker::Tickets { pool, tickets, .. } => {
-                if !tickets.is_empty() {
-                    self.append(Entry::Granted { pool: *pool, session, tickets: tickets.clone() });
-                }
-                true
-            }
-            ToWorker::Stop { .. } => self.stopping(ran, false),
-            ToWorker::Abort { .. } => self.stopping(ran, true),
-            // shares: an assignment that waits, and was made before, must not undo them afterwards
-            ToWorker::FrameAck { .. }
-            | ToWorker::RecordAck { .. }
-            | ToWorker::Throttles { .. }
-            | ToWorker::RunClosed { .. } => true,
-            ToWorker::Program { .. }
-            | ToWorker::Welcome { .. }
-            | ToWorker::Refused(_)
-            | ToWorker::Blob { .. }
-            | ToWorker::BeatReply(_)
-            | ToWorker::Goodbye { .. } => false,
-        }
-    }
-
-    fn stopping(&mut self, at: RunTime, abort: bool) -> bool {
-        if self.stopping.is_none_or(|known| abort && !known) {
-            self.stopping = Some(abort);
-            self.control(Control::Stopping { at, abort });
-        }
-        false
-    }
-
     /// Journals what an event tells before the coordinator acts on it.
     pub(crate) fn hear(&mut self, event: &Event, t0: Mono, now: Mono) {
-        let at = now.since(t0).into();
-        match event {
-            Event::Lost { session, until, silent, how } => {
-                let until = until.since(t0).into();
-                self.control(Control::Lost { session: *session, at, until, silent: *silent, how: how.clone() });
-            }
-            Event::Returned(session) => self.control(Control::Returned { session: *session, at }),
-            Event::Message(session, ToMaster::Goodbye { text }) => {
-                self.control(Control::Left { session: *session, at, text: text.clone() });
-            }
-            Event::Message(..) | Event::Change(..) | Event::Joined | Event::Stop | Event::Abort | Event::Tick => {}
+        if let Some(control) = Promises::of_event(event, t0, now) {
+            self.control(control);
         }
     }
 
     /// Journals what came of it.
     pub(crate) fn note(&mut self, coordinator: &Coordinator) {
-        if let Some(mono) = coordinator.t0().filter(|_| !self.started) {
-            self.started = true;
-            self.control(Control::Started(Started { boot: "sim".into(), mono, wall: DateTime::UNIX_EPOCH }));
+        let started = |mono| Started { boot: "sim".into(), mono, wall: DateTime::UNIX_EPOCH };
+        for control in self.promises.of_outcome(coordinator, coordinator.t0().map(started)) {
+            self.control(control);
         }
-        let events = coordinator.events();
-        for event in events.iter().skip(self.events) {
-            self.append(Entry::Control(Control::event(event)));
-        }
-        self.events = events.len();
     }
 
     /// What may be carried out now.

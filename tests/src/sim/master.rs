@@ -37,6 +37,8 @@ pub(crate) struct Master {
     log: Log,
     effects: Vec<Effect>,
     turned: Mono,
+    /// It last looked at its deadlines.
+    looked: Mono,
     /// What the run came to.
     pub(crate) result: Option<Result<Box<Measured>, RunError>>,
     /// Granted before: what a planted fault goes by.
@@ -79,6 +81,7 @@ impl Master {
             log,
             effects: Vec::new(),
             turned: now,
+            looked: now,
             result: None,
             granted: BTreeMap::new(),
         }
@@ -218,6 +221,7 @@ impl Master {
     pub(crate) fn wake(&mut self, context: &mut Context) {
         self.turn(context);
         let now = self.now(context);
+        self.looked = now;
         // a planted fault: gone after 2.4 s instead of 3
         let early =
             if context.sabotage == Sabotage::GiveAwayEarly { Duration::from_millis(600) } else { Duration::ZERO };
@@ -241,7 +245,7 @@ impl Master {
     pub(crate) fn deadline(&self, context: &Context) -> Option<u64> {
         let run = self.coordinator.deadline();
         let next = [self.registry.deadline(), run].into_iter().flatten().min();
-        let turn = self.turned.after(TURN);
+        let turn = self.looked.after(TURN);
         context.clock(self.index).when(next.map_or(turn, |next| next.min(turn)))
     }
 
@@ -286,9 +290,13 @@ impl Master {
                 }
             }
             Effect::WriteLines(..) | Effect::Journal(_) => {}
-            // every worker of the model keeps the contract
+            // every worker of the model keeps the contract; one that did not hear that its start instant
+            // was replaced starts at the old one, and nothing begins
             Effect::Hangup(session, why) => {
-                context.truth.check(false, || format!("B2: session {session} is hung up on: {why}"));
+                let began = self.coordinator.t0().is_some();
+                context.truth.check(!began, || format!("B2: session {session} is hung up on: {why}"));
+                let now = self.now(context);
+                self.lose(context, session, (now, true), why);
             }
             Effect::Closed => self.finish(context),
         }

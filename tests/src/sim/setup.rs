@@ -3,16 +3,13 @@
 use super::clock::Clock;
 use super::engine::Service;
 use super::net::MS;
+use crate::plan::{scenario, task};
 use ld_shared::id::Digest;
 use ld_shared::load::{Arrivals, Closed, Load, Open, Profile};
-use ld_shared::plan::{
-    AtEnd, Connections, Covers, Dealing, HttpVersion, MasterLoss, Mode, Plan, ScenarioPlan, SourcePlan, StatusCheck,
-    TaskPlan, ThrottlePlan, TlsPlan, WorkerLoss,
-};
+use ld_shared::plan::{AtEnd, Covers, Dealing, MasterLoss, Plan, ScenarioPlan, SourcePlan, ThrottlePlan, WorkerLoss};
 use ld_shared::record::RecordPolicy;
 use ld_shared::rng::KeyedRng;
 use ld_shared::time::{RunTime, SECOND};
-use serde_json::Map;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -186,7 +183,14 @@ fn plan(seed: u64, seconds: u64, rng: &mut KeyedRng) -> Plan {
         let tasks = vec![task(); if rng.below(3) == 0 { 2 } else { 1 }];
         let on_start = if closed && rng.below(2) == 0 { vec![task()] } else { Vec::new() };
         let wait = 0.01 + rng.next_f64() / 4.0;
-        scenarios.push(scenario(index, load, tasks, on_start, closed.then_some((wait, 2.0 * wait))));
+        scenarios.push(ScenarioPlan {
+            name: format!("s{index}").into(),
+            first_number: 17 * index,
+            tasks,
+            on_start,
+            wait_time: closed.then_some((wait, 2.0 * wait)),
+            ..scenario(load)
+        });
     }
     let limit =
         |index: u64| ThrottlePlan { key: format!("k{index}").into(), rate: 50.0, burst: 1, covers: Covers::Test };
@@ -212,51 +216,5 @@ fn plan(seed: u64, seconds: u64, rng: &mut KeyedRng) -> Plan {
             [[0, 0, 0, 1, 2][rng.below(5) as usize]],
         on_master_loss: if rng.below(2) == 0 { MasterLoss::Stop } else { MasterLoss::Finish },
         ..Plan::default()
-    }
-}
-
-fn scenario(
-    index: u64,
-    load: Load,
-    tasks: Vec<TaskPlan>,
-    on_start: Vec<TaskPlan>,
-    wait_time: Option<(f64, f64)>,
-) -> ScenarioPlan {
-    ScenarioPlan {
-        name: format!("s{index}").into(),
-        user: "fast_http_user".into(),
-        load,
-        first_number: 17 * index,
-        mode: Mode::Sequence,
-        tasks,
-        on_start,
-        on_stop: Vec::new(),
-        wait_time,
-        host: None,
-        connections: Connections::PerUser,
-        connect_timeout: 60.0,
-        request_timeout: 60.0,
-        tls: TlsPlan::default(),
-        http_version: HttpVersion::Auto,
-        options: Map::new(),
-        status_check: StatusCheck::Always,
-    }
-}
-
-fn task() -> TaskPlan {
-    TaskPlan {
-        name: None,
-        user: None,
-        weight: 1,
-        run_if: None,
-        skip_if: None,
-        assertions: Vec::new(),
-        extract: Vec::new(),
-        think_time: None,
-        status_check: None,
-        throttle: None,
-        retry: None,
-        refused: None,
-        fields: Map::new(),
     }
 }

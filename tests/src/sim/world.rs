@@ -347,6 +347,8 @@ impl World {
             Happening::Arrival(arrival) => self.arrive(arrival),
             Happening::Dialed { worker, life, result } => {
                 if workers[worker].life == life {
+                    // the master may have ended while it was dialled
+                    let result = if context.master_lives { result } else { result.and(Err(REFUSED)) };
                     workers[worker].dialed(setup, context, result);
                 }
             }
@@ -402,7 +404,7 @@ impl World {
         let Arrival { connection, packet, .. } = arrival;
         match arrival.to {
             Side::Master => {
-                if let Some(master) = &mut self.master {
+                if let Some(master) = self.master.as_mut().filter(|_| self.context.master_lives) {
                     master.receive(&mut self.context, connection, packet);
                 }
                 self.after_master();
@@ -522,7 +524,6 @@ impl World {
                 }
             }
             Fault::Signal { worker } => {
-                context.truth.signalled = true;
                 if self.nodes[worker].frozen.is_none() {
                     workers[worker].signal(setup, context);
                     self.set_alarm(worker);
@@ -539,7 +540,6 @@ impl World {
         let Some(master) = Master::resume(setup, context, image, context.master_life) else { return };
         context.note(|| "a master takes the run up".into());
         context.master_lives = true;
-        context.truth.taken_up = true;
         self.master = Some(master);
         let node = self.setup.workers;
         self.nodes[node] = Node::default();
