@@ -3,7 +3,8 @@
 //! What decides is pure: [`membership`] (who is there), [`coordinator`] (one run), [`assign`] (who
 //! makes what), [`handover`] (how parts change hands), [`ledger`] (what was measured), [`loss`] (what
 //! nobody will know), [`promises`] (what waits for the journal). The shell is thin:
-//! `driver` (one thread that owns them), `service` (gRPC), `local` (the worker in this process).
+//! `driver` (one thread that owns them), `port` and `service` (gRPC, on other threads), `local` (the worker in this
+//! process).
 
 pub mod assign;
 pub mod coordinator;
@@ -16,6 +17,7 @@ pub mod ledger;
 mod local;
 pub mod loss;
 pub mod membership;
+mod port;
 pub mod promises;
 pub mod rule_watch;
 pub mod security;
@@ -30,7 +32,7 @@ use crate::journal::{JournalOrder, Unfinished};
 use crate::record_file::LineSink;
 use crate::run::{Measured, Progress};
 use bytes::Bytes;
-use driver::{Driver, Input, RunRequest};
+use driver::{Driver, Input, Received, RunRequest};
 use ld_shared::handshake::Fingerprint;
 use ld_shared::id::{Digest, RunId};
 use ld_shared::load::What;
@@ -39,6 +41,7 @@ use ld_shared::threshold::Threshold;
 use ld_worker::engine::Engine;
 use ld_worker::link::LoadMaker;
 use ld_worker::link::socket::Listen;
+use port::Port;
 use security::Credentials;
 use std::collections::BTreeMap;
 use std::io;
@@ -46,12 +49,10 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use view::{Look, View};
-
-/// Inputs that may wait for the driver; whoever has more waits itself.
-const INPUTS: usize = 1_024;
 
 /// What a cluster is made from.
 #[derive(Clone, Debug)]
@@ -154,7 +155,8 @@ impl Cluster {
     /// [`Self::open`] with another maker of load in this process.
     #[expect(clippy::unused_async, reason = "opening is I/O; callers must not depend on it being quick")]
     pub async fn open_with<L: LoadMaker>(options: ClusterOptions) -> Result<Self, ClusterError> {
-        let (inputs, received) = mpsc::channel(INPUTS);
+        let (ways, received) = driver::inputs();
+        let inputs = ways.first.clone();
         let kept = options.clone();
         // before the port: nobody finds it open and unprotected
         let credentials = match options.bind {
@@ -166,12 +168,12 @@ impl Cluster {
         let bound = |address| {
             let listener = std::net::TcpListener::bind(address)?;
             listener.set_nonblocking(true)?;
-            Ok((listener.local_addr()?, listener))
+            Ok((listener.local_addr()?, Port::open(listener, credentials, ways)?))
         };
-        let listener = options
+        let port = options
             .bind
             .map(|address| bound(address).map_err(|source: io::Error| ClusterError::Bind { address, source }));
-        let (bound, listener) = listener.transpose()?.unzip();
+        let (bound, port) = port.transpose()?.unzip();
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ClusterError::Thread)?;
         let mut threads = Vec::new();
@@ -185,15 +187,9 @@ impl Cluster {
             let worker = worker.map_err(ClusterError::Thread)?;
             threads.push(std::thread::spawn(move || drop(worker.join())));
         }
-        let (to_service, own) = (inputs.clone(), inputs.downgrade());
-        let coordinator = std::thread::Builder::new().name("ld-coordinator".into()).spawn(move || {
-            runtime.block_on(async move {
-                let listener = listener.map(tokio::net::TcpListener::from_std).transpose();
-                let listener = listener.inspect_err(|e| tracing::error!("cannot use the port: {e}")).ok().flatten();
-                let port = listener.map(|listener| (listener, credentials, to_service));
-                Box::pin(drive(Driver::new(options, key, own), received, port)).await;
-            });
-        });
+        let driver = Driver::new(options, key, inputs.downgrade());
+        let coordinator = std::thread::Builder::new().name("ld-coordinator".into());
+        let coordinator = coordinator.spawn(move || runtime.block_on(Box::pin(drive(driver, received, port))));
         threads.push(coordinator.map_err(ClusterError::Thread)?);
         Ok(Self { inputs, options: kept, bound, fingerprint, threads: Mutex::new(threads) })
     }
@@ -204,11 +200,15 @@ impl Cluster {
         options: ClusterOptions,
         listener: impl Listen,
     ) -> Result<(Self, impl Future<Output = ()>), ClusterError> {
-        let (inputs, received) = mpsc::channel(INPUTS);
+        let (ways, received) = driver::inputs();
+        let inputs = ways.first.clone();
         let credentials = Credentials::load(&options.security)?;
         let fingerprint = credentials.acceptor.as_ref().map(|_| credentials.fingerprint);
         let driver = Driver::new(options.clone(), credentials.key.clone(), inputs.downgrade());
-        let driving = drive(driver, received, Some((listener, credentials, inputs.clone())));
+        let driving = async move {
+            let port = Port::open_on(&Handle::current(), listener, credentials, ways);
+            drive(driver, received, Some(port)).await;
+        };
         let cluster = Self { inputs, bound: options.bind, options, fingerprint, threads: Mutex::default() };
         Ok((cluster, driving))
     }
@@ -312,26 +312,10 @@ impl Cluster {
     }
 }
 
-/// Runs the driver, with workers let in by the port if there is one, until the driver is done.
-async fn drive<L: Listen>(
-    driver: Driver,
-    received: mpsc::Receiver<Input>,
-    port: Option<(L, Credentials, mpsc::Sender<Input>)>,
-) {
-    let stop = CancellationToken::new();
-    let service = port.map(|(listener, credentials, inputs)| {
-        let stop = stop.clone();
-        tokio::spawn(async move {
-            let served = service::serve(listener, credentials, inputs, stop.cancelled()).await;
-            if let Err(error) = served {
-                tracing::error!("serving workers ended: {error}");
-            }
-        })
-    });
+/// Runs the driver, then closes the port by which workers reached it.
+async fn drive(driver: Driver, received: Received, port: Option<Port>) {
     driver.run(received).await;
-    stop.cancel();
-    if let Some(service) = service {
-        // streams of workers that do not go are cut
-        drop(tokio::time::timeout(Duration::from_millis(500), service).await);
+    if let Some(port) = port {
+        port.close().await;
     }
 }

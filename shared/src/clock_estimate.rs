@@ -48,6 +48,7 @@ impl ClockEstimate {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::BEAT_EVERY;
     use proptest::prelude::*;
 
     proptest! {
@@ -65,6 +66,7 @@ mod tests {
                     sent_at: Mono(own),
                     received_at: there(own + out),
                     replied_at: there(own + out + held),
+                    every: BEAT_EVERY,
                 };
                 own += out + held + back;
                 estimate.add(&reply, Mono(own));
@@ -78,7 +80,8 @@ mod tests {
     #[test]
     fn replies_that_cannot_be_are_ignored() {
         let mut estimate = ClockEstimate::default();
-        let reply = BeatReply { number: 1, sent_at: Mono(100), received_at: Mono(50), replied_at: Mono(20) };
+        let (sent_at, received_at, replied_at) = (Mono(100), Mono(50), Mono(20));
+        let reply = BeatReply { number: 1, sent_at, received_at, replied_at, every: BEAT_EVERY };
         estimate.add(&reply, Mono(200));
         estimate.add(&BeatReply { received_at: Mono(0), replied_at: Mono(500), ..reply }, Mono(200));
         assert_eq!(estimate.report(), None);

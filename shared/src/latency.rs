@@ -214,7 +214,7 @@ impl Latency {
         let min = take_varint(&mut bytes)?;
         let max = take_varint(&mut bytes)?;
         let pairs = bytes;
-        let (mut seen, mut bucket, mut first) = (0_u64, 0_u64, None);
+        let (mut seen, mut bucket, mut first, mut different) = (0_u64, 0_u64, None, 0);
         let (mut low, mut high) = (0_u64, 0_u64);
         while !bytes.is_empty() {
             let delta = take_varint(&mut bytes)?;
@@ -224,6 +224,7 @@ impl Latency {
             }
             bucket = bucket.checked_add(delta).filter(|b| *b < BUCKETS as u64).ok_or(DecodeError::Bucket)?;
             first.get_or_insert(bucket);
+            different += 1;
             seen = seen.checked_add(n).filter(|_| n > 0).ok_or(DecodeError::Count)?;
             low = low.saturating_add(bucket_low(bucket as usize).saturating_mul(n));
             high = high.saturating_add(bucket_high(bucket as usize).saturating_mul(n));
@@ -243,6 +244,7 @@ impl Latency {
             return Err(DecodeError::Bounds);
         }
         self.bounds(count, sum, min, max);
+        self.counts.expect(different);
         let (mut bytes, mut bucket) = (pairs, 0);
         while !bytes.is_empty() {
             bucket += take_varint(&mut bytes)? as usize;

@@ -19,8 +19,10 @@ use std::time::Duration;
 pub const PROTOCOL_VERSION: u32 = 2;
 /// Most bytes of a blob in one message.
 pub const BLOB_CHUNK: usize = 256 * 1024;
-/// Heartbeats are this far apart.
+/// Heartbeats are this far apart, unless the master asks for fewer.
 pub const BEAT_EVERY: Duration = Duration::from_millis(200);
+/// The furthest apart that a master may ask for: a late beat alone makes no worker late.
+pub const SLOWEST_BEAT: Duration = Duration::from_millis(500);
 /// A worker may start requests until it sent its newest answered beat plus this.
 pub const LEASE: Duration = Duration::from_millis(2_500);
 /// A worker whose newest answered beat is older than this is shown as late.
@@ -329,6 +331,8 @@ pub struct BeatReply {
     pub received_at: Mono,
     /// When it was answered: master's clock.
     pub replied_at: Mono,
+    /// How far apart heartbeats should be, [`BEAT_EVERY`] to [`SLOWEST_BEAT`].
+    pub every: Duration,
 }
 
 /// Why a worker is not let in, and what to do.

@@ -107,8 +107,9 @@ fn control_of_workers() {
 /// What a master says: a worker believes it no more than the master believes the worker.
 #[test]
 fn control_of_masters() {
-    use ld_shared::message::{BeatReply, ToWorker};
-    let reply = BeatReply { number: 1, sent_at: Mono(1), received_at: Mono(2), replied_at: Mono(3) };
+    use ld_shared::message::{BEAT_EVERY, BeatReply, ToWorker};
+    let (sent_at, received_at, replied_at) = (Mono(1), Mono(2), Mono(3));
+    let reply = BeatReply { number: 1, sent_at, received_at, replied_at, every: BEAT_EVERY };
     let said = [
         ToWorker::Prepare { run: RunId("r".into()), plan: Digest::of(b"p"), blobs: vec![Digest::of(b"p")] },
         ToWorker::BeatReply(reply),

@@ -20,8 +20,8 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
 use tokio::sync::mpsc::UnboundedSender;
 
-/// Chunk buffers kept for reuse.
-const POOLED: usize = 16;
+/// Chunk buffers kept for reuse, per core: one is filled while another is counted. A burst's are given back.
+const POOLED: usize = 2;
 
 /// The aggregator of one engine.
 pub(crate) struct Aggregator {
@@ -206,7 +206,7 @@ impl Aggregator {
             }
         }
         if let Ok(mut pool) = self.pool.lock()
-            && pool.len() < POOLED
+            && pool.len() < POOLED * self.cores.len()
         {
             entries.clear();
             pool.push(entries);

@@ -12,7 +12,7 @@ use ld_shared::clock_estimate::ClockEstimate;
 use ld_shared::frame::FrameBody;
 use ld_shared::id::{Digest, RunId};
 use ld_shared::load::Program;
-use ld_shared::message::{Hello, Returning, ToMaster, ToWorker};
+use ld_shared::message::{BEAT_EVERY, Hello, Returning, ToMaster, ToWorker};
 use ld_shared::plan::{MasterLoss, Pool};
 use ld_shared::record::RecordBody;
 use ld_shared::shard::Shard;
@@ -185,6 +185,8 @@ pub struct Membership {
     lease: Option<Mono>,
     beats: u64,
     next_beat: Mono,
+    /// As far apart as the master asks for.
+    beat_every: Duration,
     run: Option<Run>,
     ending: Ending,
     /// Why the newest connection ended or did not come about.
@@ -226,6 +228,7 @@ impl Membership {
             lease: None,
             beats: 0,
             next_beat: now,
+            beat_every: BEAT_EVERY,
             run: None,
             ending: Ending::Not,
             seen: String::new(),

@@ -227,7 +227,8 @@ impl Coordinator {
         if self.is_closed() {
             return;
         }
-        let only_measures = only_measures(&event);
+        // of a large cluster messages come thousands of times a second, and what follows looks at every worker
+        let has_time = matches!(event, Event::Message(..));
         match event {
             Event::Message(session, message) => self.on_message(now, session, message, effects),
             Event::Lost { session, until, silent, how } => self.on_lost(now, session, (until, silent, how), effects),
@@ -237,7 +238,7 @@ impl Coordinator {
             Event::Abort => self.on_abort(now, effects),
             Event::Joined | Event::Tick => {}
         }
-        if only_measures {
+        if has_time {
             return;
         }
         self.watch_late(now, registry);
@@ -538,16 +539,5 @@ impl Coordinator {
     pub fn lanes_of(&self, session: SessionId) -> Option<&LaneSet> {
         let participant = self.participants.get(&session).filter(|participant| participant.makes_load())?;
         participant.tenures.newest().map(|tenure| &tenure.part.lanes)
-    }
-}
-
-/// Beats and measurements come thousands of times a second from a large cluster; what follows from them
-/// looks at every worker, and has time until the next [`Event::Tick`]. The last of a worker's has not.
-fn only_measures(event: &Event) -> bool {
-    match event {
-        Event::Message(_, ToMaster::Beat(_)) => true,
-        Event::Message(_, ToMaster::Frame { frame, .. }) => !frame.body.last,
-        Event::Message(_, ToMaster::Records(batch)) => !batch.body.last,
-        _ => false,
     }
 }

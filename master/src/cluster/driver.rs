@@ -8,7 +8,7 @@ mod journaling;
 use super::coordinator::{ChangeError, Coordinator, Effect, Event, RunError, Spec, present};
 use super::membership::Registry;
 use super::view::{Look, RunView, View};
-use super::{ClusterOptions, INPUTS, RunControl, RunOrder};
+use super::{ClusterOptions, RunControl, RunOrder};
 use crate::journal::{self, JournalOrder, Unfinished};
 use crate::record_file::LineBatch;
 use crate::run::{Measured, Progress};
@@ -59,6 +59,49 @@ pub(super) enum Input {
     Close(oneshot::Sender<()>),
 }
 
+/// Where inputs go. A sender that is full makes its own peer wait.
+#[derive(Clone, Debug)]
+pub(super) struct Inputs {
+    /// What is taken first: above all beats.
+    pub(super) first: mpsc::Sender<Input>,
+    /// Measurements of workers at the port, and the end of a connection, which must not overtake them.
+    pub(super) measured: mpsc::Sender<Input>,
+}
+
+/// Where they come from.
+pub(super) struct Received {
+    inputs: mpsc::Receiver<Input>,
+    measured: mpsc::Receiver<Input>,
+}
+
+impl Received {
+    /// The next one; `None`: nobody is left who could send one. Cancel safe.
+    async fn next(&mut self) -> Option<Input> {
+        tokio::select! {
+            biased;
+            input = self.inputs.recv() => input,
+            Some(input) = self.measured.recv() => Some(input),
+        }
+    }
+
+    /// The next one that is there.
+    fn take(&mut self) -> Option<Input> {
+        self.inputs.try_recv().or_else(|_| self.measured.try_recv()).ok()
+    }
+
+    /// How many are there.
+    fn waiting(&self) -> usize {
+        self.inputs.len() + self.measured.len()
+    }
+}
+
+/// The ways of inputs to a driver.
+pub(super) fn inputs() -> (Inputs, Received) {
+    let (first, inputs) = mpsc::channel(INPUTS);
+    let (measures, measured) = mpsc::channel(MEASURED);
+    (Inputs { first, measured: measures }, Received { inputs, measured })
+}
+
 pub(super) struct RunRequest {
     pub(super) order: RunOrder,
     pub(super) control: RunControl,
@@ -97,9 +140,14 @@ impl Active {
 
 /// The live line is renewed so often; the loop turns at least that often.
 const TURN: Duration = Duration::from_millis(200);
-/// Whatever came in is followed by a look at deadlines and at every worker, so far apart at least: of a thousand
-/// workers something comes in all the time.
+/// Inputs that may wait for the driver; whoever has more waits itself.
+const INPUTS: usize = 1_024;
+/// The same of measurements, which are large.
+const MEASURED: usize = 64;
+/// Whatever came in is followed by a look at deadlines and at every worker, so far apart at least, and further the
+/// more there are: of a thousand workers something comes in all the time.
 const LOOK_APART: Duration = Duration::from_millis(20);
+const LOOK_AT_ONE: Duration = Duration::from_micros(50);
 /// A turn that is so much late means that the master itself slept.
 const OVERSLEPT: Duration = Duration::from_millis(250);
 /// A master that was started anew knows after so long whether there is a run to take up.
@@ -145,15 +193,16 @@ impl Driver {
     }
 
     /// Runs until the cluster is closed or its handle is gone.
-    pub(super) async fn run(mut self, mut inputs: mpsc::Receiver<Input>) {
+    pub(super) async fn run(mut self, mut received: Received) {
         let mut turned = clock::mono();
-        let (mut looked, mut silence) = (turned, None);
+        let (mut looked, mut silence, mut unseen) = (turned, None, false);
         loop {
             let now = clock::mono();
-            let due = self.run_deadline().into_iter().chain(silence).fold(looked.after(TURN), Mono::min);
+            let rest = looked.after(if unseen { self.look_apart() } else { TURN });
+            let due = self.run_deadline().into_iter().chain(silence).fold(rest, Mono::min);
             let mut next = tokio::select! {
                 biased;
-                input = inputs.recv() => match input {
+                input = received.next() => match input {
                     Some(input) => Some(input),
                     None => return,
                 },
@@ -169,17 +218,20 @@ impl Driver {
                 }
             }
             turned = now;
-            // whatever has arrived counts before a deadline does
-            let idle = next.is_none();
+            // whatever has arrived counts before a deadline does; what goes on arriving does not hold it up
+            let (idle, mut arrived) = (next.is_none(), received.waiting());
             while let Some(input) = next.take() {
                 if let Input::Close(done) = input {
-                    self.close(&mut inputs).await;
+                    self.close(&mut received).await;
                     // nobody waits: the handle was dropped
                     done.send(()).ok();
                     return;
                 }
                 self.take(input);
-                next = inputs.try_recv().ok();
+                if arrived > 0 {
+                    arrived -= 1;
+                    next = received.take();
+                }
             }
             if self.active.is_none() && !self.early.is_empty() && now >= self.opened.after(KNOWS_ITS_RUN_WITHIN) {
                 // there is none
@@ -187,12 +239,17 @@ impl Driver {
                 self.carry_out();
             }
             let now = clock::mono();
-            if idle || now >= looked.after(LOOK_APART) {
+            unseen |= !idle;
+            if idle || now >= looked.after(self.look_apart()) {
                 self.tick(now);
                 // beats only move it away
-                (looked, silence) = (now, self.registry.deadline());
+                (looked, silence, unseen) = (now, self.registry.deadline(), false);
             }
         }
+    }
+
+    fn look_apart(&self) -> Duration {
+        LOOK_APART.max(LOOK_AT_ONE * self.registry.len() as u32)
     }
 
     fn run_deadline(&self) -> Option<Mono> {
@@ -262,8 +319,8 @@ impl Driver {
             (ToMaster::Beat(beat), Some(session)) => {
                 self.registry.beat(session, at, beat.clock);
                 let (number, sent_at) = (beat.number, beat.sent_at);
-                let replied_at = clock::mono();
-                let reply = BeatReply { number, sent_at, received_at: at, replied_at };
+                let (replied_at, every) = (clock::mono(), self.registry.beat_every());
+                let reply = BeatReply { number, sent_at, received_at: at, replied_at, every };
                 self.send(session, ToWorker::BeatReply(reply));
                 self.tell(Event::Message(session, ToMaster::Beat(beat)));
             }
@@ -587,7 +644,7 @@ impl Driver {
     }
 
     /// Says goodbye to everybody and waits, a moment, for them to go.
-    async fn close(&mut self, inputs: &mut mpsc::Receiver<Input>) {
+    async fn close(&mut self, received: &mut Received) {
         if self.active.is_some() {
             self.tell(Event::Abort);
             self.carry_out();
@@ -601,7 +658,7 @@ impl Driver {
         }
         let gone = async {
             while self.connections.values().any(|c| c.session.is_some()) {
-                match inputs.recv().await {
+                match received.next().await {
                     Some(
                         Input::Closed { connection, .. }
                         | Input::Message { connection, message: ToMaster::Goodbye { .. }, .. },

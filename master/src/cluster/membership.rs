@@ -1,13 +1,17 @@
 //! Who is there: every worker from its welcome until it leaves or falls silent. Pure: no clock.
 
 use ld_shared::id::{SessionId, WorkerName};
-use ld_shared::message::{ClockReport, GONE_AFTER, Hello, LATE_AFTER, LEASE, PROTOCOL_VERSION, Refusal, RefusalCode};
+use ld_shared::message::{
+    BEAT_EVERY, ClockReport, GONE_AFTER, Hello, LATE_AFTER, LEASE, PROTOCOL_VERSION, Refusal, RefusalCode, SLOWEST_BEAT,
+};
 use ld_shared::time::Mono;
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 /// Most workers that a master takes.
 pub const MOST_WORKERS: usize = 10_000;
+/// Beats a second of all workers together that a master asks for, as far as [`SLOWEST_BEAT`] allows.
+const BEATS_A_SECOND: u32 = 2_500;
 
 /// The workers that are there.
 #[derive(Clone, Debug, Default)]
@@ -160,6 +164,12 @@ impl Registry {
         for member in self.members.values_mut() {
             member.answered = member.answered.after(lag);
         }
+    }
+
+    /// How far apart beats should be.
+    pub fn beat_every(&self) -> Duration {
+        let members = u32::try_from(self.members.len()).unwrap_or(u32::MAX);
+        (Duration::from_secs(1) * members / BEATS_A_SECOND).clamp(BEAT_EVERY, SLOWEST_BEAT)
     }
 
     /// Everybody, in the order of joining.

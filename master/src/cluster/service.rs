@@ -1,7 +1,7 @@
 //! The gRPC side of the cluster: two streams a worker, turned into inputs of the driver.
 
 use super::door::{self, Peer};
-use super::driver::{ConnectionId, Input};
+use super::driver::{ConnectionId, Input, Inputs};
 use super::greeter::{FIRST_WITHIN, Greeter};
 use super::security::Credentials;
 use bytes::Bytes;
@@ -31,7 +31,7 @@ const FIRST_CONNECTION: ConnectionId = 1_000;
 type Outgoing<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 struct Service {
-    inputs: mpsc::Sender<Input>,
+    inputs: Inputs,
     next: AtomicU64,
     credentials: Arc<Credentials>,
 }
@@ -40,7 +40,7 @@ struct Service {
 pub(super) async fn serve(
     listener: impl Listen,
     credentials: Credentials,
-    inputs: mpsc::Sender<Input>,
+    inputs: Inputs,
     stop: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error> {
     let incoming = door::connections(listener, credentials.acceptor.clone());
@@ -70,7 +70,7 @@ impl Cluster for Service {
         let mut stream = request.into_inner();
         let (greetings, greeted) = mpsc::channel::<v1::FromMaster>(2);
         let (out, outgoing) = mpsc::channel::<ToWorker>(LINK_QUEUE);
-        let (inputs, credentials) = (self.inputs.clone(), Arc::clone(&self.credentials));
+        let (Inputs { first: inputs, measured }, credentials) = (self.inputs.clone(), Arc::clone(&self.credentials));
         let proof = Arc::new(OnceLock::new());
         let proven = Arc::clone(&proof);
         tokio::spawn(async move {
@@ -114,7 +114,7 @@ impl Cluster for Service {
                 }
             };
             peer.close_soon();
-            drop(inputs.send(Input::Closed { connection, seen }).await);
+            drop(measured.send(Input::Closed { connection, seen }).await);
         });
         let outgoing = ReceiverStream::new(outgoing).filter_map(|message| wire::control_to_worker(&message));
         let outgoing = outgoing.map(move |message| wire::with_proof(message, proof.get().unwrap_or(&Bytes::new())));
@@ -146,7 +146,7 @@ impl Cluster for Service {
         }
         let (out, outgoing) = mpsc::channel::<ToWorker>(2 * (FRAME_WINDOW + RECORD_WINDOW));
         let (reply, answer) = oneshot::channel();
-        let inputs = self.inputs.clone();
+        let Inputs { first: inputs, measured } = self.inputs.clone();
         let closing = || Status::unavailable("the master is ending");
         inputs.send(Input::Attach { session, secret, out, reply }).await.map_err(|_| closing())?;
         let connection = answer.await.map_err(|_| closing())?;
@@ -162,7 +162,7 @@ impl Cluster for Service {
                 let at = clock::mono();
                 match wire::results_from_worker(message) {
                     Ok(Err(message)) => {
-                        if inputs.send(Input::Message { connection, at, message }).await.is_err() {
+                        if measured.send(Input::Message { connection, at, message }).await.is_err() {
                             return;
                         }
                     }
@@ -173,7 +173,7 @@ impl Cluster for Service {
                     }
                 }
             };
-            drop(inputs.send(Input::Closed { connection, seen }).await);
+            drop(measured.send(Input::Closed { connection, seen }).await);
         });
         let outgoing = ReceiverStream::new(outgoing).filter_map(|message| wire::results_to_worker(&message).map(Ok));
         Ok(Response::new(Box::pin(outgoing)))

@@ -2,8 +2,9 @@
 
 use super::PAGE;
 
-/// So many different buckets are kept as pairs; a page takes as much memory as 512 pairs.
-const FEW: usize = 64;
+/// So many different buckets are kept as pairs; a page takes as much memory as 512 pairs, and most histograms have
+/// several.
+const FEW: usize = 256;
 
 /// How often each bucket was met.
 ///
@@ -37,6 +38,16 @@ impl Counts {
             }
         }
         add_to(self.pages(), bucket, n);
+    }
+
+    /// So many different buckets are about to be added.
+    pub(super) fn expect(&mut self, different: usize) {
+        if let Self::Few(few) = self
+            && few.is_empty()
+            && different <= FEW
+        {
+            few.reserve_exact(different);
+        }
     }
 
     /// Pages from now on.

@@ -5,12 +5,15 @@ use super::{WireError, batch_from_wire, batch_to_wire, frame_from_wire, frame_to
 use crate::id::{Digest, Epoch, RunId, SessionId};
 use crate::lanes::LaneSet;
 use crate::load::{Intervention, Program, What};
-use crate::message::{Beat, BeatReply, ClockReport, Refusal, RefusalCode, RunBeat, ToMaster, ToWorker};
+use crate::message::{
+    BEAT_EVERY, Beat, BeatReply, ClockReport, Refusal, RefusalCode, RunBeat, SLOWEST_BEAT, ToMaster, ToWorker,
+};
 use crate::plan::Pool;
 use crate::shard::Shard;
 use crate::throttle::{PARTS, ThrottleShare, ThrottleUse};
 use crate::time::{Mono, RunTime};
 use bytes::Bytes;
+use std::time::Duration;
 use v1::{from_master, from_worker, results_from_master as results_down, results_from_worker as results_up};
 
 /// A worker's message as `Control` carries it; `None` if it travels on `Results`, or is the hello,
@@ -163,6 +166,7 @@ pub fn control_to_worker(message: &ToWorker) -> Option<v1::FromMaster> {
             sent_at_ns: reply.sent_at.0,
             received_at_ns: reply.received_at.0,
             replied_at_ns: reply.replied_at.0,
+            every_ms: reply.every.as_millis() as u32,
         }),
         ToWorker::Tickets { run, pool, tickets, exhausted } => M::TicketGrant(v1::TicketGrant {
             run: run.to_string(),
@@ -236,6 +240,7 @@ pub fn control_from_master(message: v1::FromMaster) -> Result<ToWorker, WireErro
             sent_at: Mono(reply.sent_at_ns),
             received_at: Mono(reply.received_at_ns),
             replied_at: Mono(reply.replied_at_ns),
+            every: Duration::from_millis(reply.every_ms.into()).clamp(BEAT_EVERY, SLOWEST_BEAT),
         }),
         M::TicketGrant(grant) => {
             if grant.from > grant.to {
@@ -467,7 +472,8 @@ mod tests {
         program.push(RunTime(3), What::Pause);
         program.push(RunTime(4), What::Resume);
         let refused = |code| ToWorker::Refused(Refusal { code, text: "t".into(), retry: true });
-        let reply = BeatReply { number: 1, sent_at: Mono(2), received_at: Mono(3), replied_at: Mono(4) };
+        let (sent_at, received_at, replied_at) = (Mono(2), Mono(3), Mono(4));
+        let reply = BeatReply { number: 1, sent_at, received_at, replied_at, every: Duration::from_millis(300) };
         let messages = [
             ToWorker::Welcome { session: SessionId(1), secret: Bytes::from_static(b"s"), name: "w".into() },
             refused(RefusalCode::Version),

@@ -23,6 +23,7 @@ use std::time::Duration;
 
 /// The driver's loop turns at least so often.
 const TURN: Duration = Duration::from_millis(200);
+const LOOK_APART: Duration = Duration::from_millis(20);
 /// A turn that is so much late means that the master itself slept.
 const OVERSLEPT: Duration = Duration::from_millis(250);
 
@@ -39,6 +40,8 @@ pub(crate) struct Master {
     turned: Mono,
     /// It last looked at its deadlines.
     looked: Mono,
+    /// Something came since.
+    unseen: bool,
     /// What the run came to.
     pub(crate) result: Option<Result<Box<Measured>, RunError>>,
     /// Granted before: what a planted fault goes by.
@@ -82,6 +85,7 @@ impl Master {
             effects: Vec::new(),
             turned: now,
             looked: now,
+            unseen: false,
             result: None,
             granted: BTreeMap::new(),
         }
@@ -106,6 +110,7 @@ impl Master {
     /// Something came over a connection.
     pub(crate) fn receive(&mut self, context: &mut Context, connection: ConnectionId, packet: Packet) {
         self.turn(context);
+        self.unseen = true;
         match packet {
             Packet::Up(message) => {
                 self.connections.entry(connection).or_default();
@@ -148,7 +153,8 @@ impl Master {
             (ToMaster::Beat(beat), Some(session)) => {
                 self.registry.beat(session, at, beat.clock);
                 let (number, sent_at) = (beat.number, beat.sent_at);
-                let reply = BeatReply { number, sent_at, received_at: at, replied_at: at };
+                let every = self.registry.beat_every();
+                let reply = BeatReply { number, sent_at, received_at: at, replied_at: at, every };
                 self.send(context, session, ToWorker::BeatReply(reply));
                 self.tell(context, Event::Message(session, ToMaster::Beat(beat)));
             }
@@ -221,7 +227,7 @@ impl Master {
     pub(crate) fn wake(&mut self, context: &mut Context) {
         self.turn(context);
         let now = self.now(context);
-        self.looked = now;
+        (self.looked, self.unseen) = (now, false);
         // a planted fault: gone after 2.4 s instead of 3
         let early =
             if context.sabotage == Sabotage::GiveAwayEarly { Duration::from_millis(600) } else { Duration::ZERO };
@@ -245,7 +251,7 @@ impl Master {
     pub(crate) fn deadline(&self, context: &Context) -> Option<u64> {
         let run = self.coordinator.deadline();
         let next = [self.registry.deadline(), run].into_iter().flatten().min();
-        let turn = self.looked.after(TURN);
+        let turn = self.looked.after(if self.unseen { LOOK_APART } else { TURN });
         context.clock(self.index).when(next.map_or(turn, |next| next.min(turn)))
     }
 

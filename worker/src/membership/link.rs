@@ -5,7 +5,7 @@ use super::{Effect, Ending, Exit, Membership, Unreached};
 use bytes::Bytes;
 use ld_shared::clock_estimate::ClockEstimate;
 use ld_shared::id::SessionId;
-use ld_shared::message::{BEAT_EVERY, BeatReply, GONE_AFTER, Hello, LEASE, Refusal, Returning, ToMaster};
+use ld_shared::message::{BeatReply, GONE_AFTER, Hello, LEASE, Refusal, Returning, ToMaster};
 use ld_shared::plan::MasterLoss;
 use ld_shared::time::Mono;
 use std::time::Duration;
@@ -198,6 +198,7 @@ impl Membership {
 
     pub(super) fn on_beat_reply(&mut self, now: Mono, reply: &BeatReply, effects: &mut Vec<Effect>) {
         self.clock.add(reply, now);
+        self.beat_every = reply.every;
         // what still drains of a run whose master is lost has no part in this one's leases
         if self.attached && self.run.as_ref().is_none_or(|run| !run.orphaned) {
             self.extend_lease(reply.sent_at.after(LEASE), effects);
@@ -244,7 +245,7 @@ impl Membership {
             }
             Link::Joined { .. } if now >= self.next_beat => {
                 self.beats += 1;
-                let every = if self.beats < QUICK_BEATS { QUICK_BEAT_EVERY } else { BEAT_EVERY };
+                let every = if self.beats < QUICK_BEATS { QUICK_BEAT_EVERY } else { self.beat_every };
                 self.next_beat = now.after(every);
                 let run = self.run.as_ref().filter(|run| !run.orphaned);
                 let run = run.and_then(|run| Some((run.run.clone(), run.t0()?)));

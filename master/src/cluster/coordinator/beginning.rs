@@ -12,6 +12,8 @@ use std::time::Duration;
 
 /// Attempts to start everybody at one instant.
 pub(super) const ARM_ATTEMPTS: u32 = 3;
+/// What one worker of many adds to the time that they need to confirm a start instant.
+const ARM_ONE: Duration = Duration::from_micros(500);
 
 impl Coordinator {
     pub(super) fn gather(&mut self, now: Mono, until: Mono, registry: &Registry, effects: &mut Vec<Effect>) {
@@ -75,7 +77,8 @@ impl Coordinator {
             let t0 = now.after(Duration::from_millis(2 * 10_u64.pow(attempt)));
             (t0, t0.after(Duration::from_secs(1)))
         } else {
-            let t0 = now.after((round_trip * 4 + Duration::from_millis(250)).max(Duration::from_secs(1)));
+            let all = ARM_ONE * self.participants.len() as u32;
+            let t0 = now.after((round_trip * 4 + Duration::from_millis(250)).max(Duration::from_secs(1)).max(all));
             // a new instant must reach everybody before the old one comes
             let margin = (round_trip * 2 + Duration::from_millis(100)).as_nanos();
             (t0, Mono(t0.0 - margin.min(u128::from(t0.0)) as u64))

@@ -55,6 +55,8 @@ impl World {
 
     fn say(&mut self, session: u64, message: ToMaster) {
         self.tell(Event::Message(SessionId(session), message));
+        // what follows from what workers say follows when the loop turns
+        self.tell(Event::Tick);
     }
 
     fn join(&mut self) {
@@ -108,8 +110,6 @@ impl World {
         body.odometers = Self::odometers(*started, *started);
         let sealed_at = RunTime(u64::from(second + 1) * SECOND);
         self.say(session, ToMaster::Frame { frame: Box::new(Frame { key, body }), sealed_at });
-        // what follows from measurements follows when the loop turns
-        self.tell(Event::Tick);
     }
 
     fn beat(&mut self, session: u64, more: u64) {
