@@ -207,7 +207,7 @@ impl Cluster {
         let driver = Driver::new(options.clone(), credentials.key.clone(), inputs.downgrade());
         let driving = async move {
             let port = Port::open_on(&Handle::current(), listener, credentials, ways);
-            drive(driver, received, Some(port)).await;
+            Box::pin(drive(driver, received, Some(port))).await;
         };
         let cluster = Self { inputs, bound: options.bind, options, fingerprint, threads: Mutex::default() };
         Ok((cluster, driving))

@@ -128,7 +128,9 @@ fn message(parts: &[&[u8]]) -> Bytes {
     let mut bytes = BytesMut::with_capacity(5 + length);
     bytes.put_u8(0);
     bytes.put_u32(length as u32);
-    parts.iter().for_each(|part| bytes.extend_from_slice(part));
+    for part in parts {
+        bytes.extend_from_slice(part);
+    }
     bytes.freeze()
 }
 
