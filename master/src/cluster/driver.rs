@@ -3,22 +3,23 @@
 //! Everything that decides is in [`Registry`] and [`Coordinator`]; what comes in over gRPC
 //! ([`super::service`]) or from the worker in this process ([`super::local`]) is an [`Input`].
 
+mod inputs;
 mod journaling;
 
+use super::ClusterOptions;
 use super::coordinator::{ChangeError, Coordinator, Effect, Event, RunError, Spec, present};
 use super::membership::Registry;
 use super::view::{Look, RunView, View};
-use super::{ClusterOptions, RunControl, RunOrder};
 use crate::journal::{self, JournalOrder, Unfinished};
 use crate::record_file::LineBatch;
-use crate::run::{Measured, Progress};
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
+use inputs::INPUTS;
+pub(super) use inputs::{ConnectionId, Input, Inputs, Received, RunRequest, inputs};
 use journaling::{Beginning, Journaling};
 use ld_shared::boot::clock;
 use ld_shared::handshake::SessionKey;
 use ld_shared::id::{Digest, SessionId};
-use ld_shared::load::What;
 use ld_shared::message::{
     BLOB_CHUNK, BeatReply, GONE_AFTER, Hello, Refusal, RefusalCode, Returning, ToMaster, ToWorker,
 };
@@ -26,88 +27,7 @@ use ld_shared::time::Mono;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot, watch};
-
-/// Names a connection.
-pub(super) type ConnectionId = u64;
-
-/// What comes in.
-#[expect(clippy::large_enum_variant, reason = "beats pass through by value; nothing is kept")]
-pub(super) enum Input {
-    /// A connection stands; what is sent to it goes to `out`.
-    Opened { connection: ConnectionId, out: mpsc::Sender<ToWorker> },
-    /// A second stream wants to belong to a session.
-    Attach {
-        session: SessionId,
-        secret: Bytes,
-        out: mpsc::Sender<ToWorker>,
-        reply: oneshot::Sender<Option<ConnectionId>>,
-    },
-    /// A worker said something, read at this instant.
-    Message { connection: ConnectionId, at: Mono, message: ToMaster },
-    /// A connection ended: what was seen.
-    Closed { connection: ConnectionId, seen: String },
-    /// Change the load of the run.
-    Change { what: What, by: String, reply: oneshot::Sender<Result<(), ChangeError>> },
-    /// Somebody wants to see how things stand.
-    Look { look: Look, reply: oneshot::Sender<View> },
-    /// The journal has more on the disk, or failed.
-    Committed,
-    /// Start a run.
-    Run(Box<RunRequest>),
-    /// End the cluster.
-    Close(oneshot::Sender<()>),
-}
-
-/// Where inputs go. A sender that is full makes its own peer wait.
-#[derive(Clone, Debug)]
-pub(super) struct Inputs {
-    /// What is taken first: above all beats.
-    pub(super) first: mpsc::Sender<Input>,
-    /// Measurements of workers at the port, and the end of a connection, which must not overtake them.
-    pub(super) measured: mpsc::Sender<Input>,
-}
-
-/// Where they come from.
-pub(super) struct Received {
-    inputs: mpsc::Receiver<Input>,
-    measured: mpsc::Receiver<Input>,
-}
-
-impl Received {
-    /// The next one; `None`: nobody is left who could send one. Cancel safe.
-    async fn next(&mut self) -> Option<Input> {
-        tokio::select! {
-            biased;
-            input = self.inputs.recv() => input,
-            Some(input) = self.measured.recv() => Some(input),
-        }
-    }
-
-    /// The next one that is there.
-    fn take(&mut self) -> Option<Input> {
-        self.inputs.try_recv().or_else(|_| self.measured.try_recv()).ok()
-    }
-
-    /// How many are there.
-    fn waiting(&self) -> usize {
-        self.inputs.len() + self.measured.len()
-    }
-}
-
-/// The ways of inputs to a driver.
-pub(super) fn inputs() -> (Inputs, Received) {
-    let (first, inputs) = mpsc::channel(INPUTS);
-    let (measures, measured) = mpsc::channel(MEASURED);
-    (Inputs { first, measured: measures }, Received { inputs, measured })
-}
-
-pub(super) struct RunRequest {
-    pub(super) order: RunOrder,
-    pub(super) control: RunControl,
-    pub(super) progress: watch::Sender<Arc<Progress>>,
-    pub(super) reply: oneshot::Sender<Result<Measured, RunError>>,
-}
+use tokio::sync::mpsc;
 
 /// What a worker may be behind before it counts as stuck: see [`ld_shared::message::LINK_QUEUE`].
 struct Connection {
@@ -140,10 +60,6 @@ impl Active {
 
 /// The live line is renewed so often; the loop turns at least that often.
 const TURN: Duration = Duration::from_millis(200);
-/// Inputs that may wait for the driver; whoever has more waits itself.
-const INPUTS: usize = 1_024;
-/// The same of measurements, which are large.
-const MEASURED: usize = 64;
 /// Whatever came in is followed by a look at deadlines and at every worker, so far apart at least, and further the
 /// more there are: of a thousand workers something comes in all the time.
 const LOOK_APART: Duration = Duration::from_millis(20);
