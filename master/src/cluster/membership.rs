@@ -221,6 +221,17 @@ mod tests {
     }
 
     #[test]
+    fn the_more_there_are_the_further_apart_they_beat() {
+        let mut registry = Registry::default();
+        let mut every = Vec::new();
+        for number in 1..=2_000 {
+            registry.join(Mono(0), &hello(&format!("w{number}"))).unwrap();
+            every.push(registry.beat_every().as_millis());
+        }
+        assert_eq!([every[0], every[499], every[999], every[1_999]], [200, 200, 400, 500]);
+    }
+
+    #[test]
     fn silence_makes_late_then_gone() {
         let second = |s: f64| Mono((s * 1e9) as u64);
         let mut registry = Registry::default();

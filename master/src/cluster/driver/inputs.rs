@@ -97,3 +97,31 @@ pub(in crate::cluster) fn inputs() -> (Inputs, Received) {
     let (measures, measured) = mpsc::channel(MEASURED);
     (Inputs { first, measured: measures }, Received { inputs, measured })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn closed(connection: ConnectionId) -> Input {
+        Input::Closed { connection, seen: String::new() }
+    }
+
+    #[tokio::test]
+    async fn measurements_wait_and_beats_do_not() {
+        let (Inputs { first, measured }, mut received) = inputs();
+        for number in [1, 2] {
+            measured.send(closed(number)).await.unwrap();
+        }
+        first.send(Input::Committed).await.unwrap();
+        assert_eq!(received.waiting(), 3);
+        assert!(matches!(received.next().await, Some(Input::Committed)));
+        assert!(matches!(received.take(), Some(Input::Closed { connection: 1, .. })));
+        // without a port there are no measurements, and that is no end
+        drop(measured);
+        assert!(matches!(received.next().await, Some(Input::Closed { connection: 2, .. })));
+        first.send(Input::Committed).await.unwrap();
+        assert!(matches!(received.next().await, Some(Input::Committed)));
+        drop(first);
+        assert!(received.next().await.is_none());
+    }
+}
