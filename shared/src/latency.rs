@@ -46,7 +46,7 @@ pub fn bucket_high(bucket: usize) -> u64 {
 ///
 /// Unit: microseconds, 1 µs to 1 h (0 is kept as 0). Precision: 3 significant digits; count, sum,
 /// min and max are exact. Two values always merge: unit, range and precision are the type's.
-/// Memory: pairs of bucket and count; beyond 64 of them pages of 1,024 counts, allocated on first touch.
+/// Memory: pairs of bucket and count; beyond some hundreds of them pages of 1,024 counts, allocated on first touch.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Latency {
     counts: Counts,
@@ -213,18 +213,17 @@ impl Latency {
         let sum = take_varint(&mut bytes)?;
         let min = take_varint(&mut bytes)?;
         let max = take_varint(&mut bytes)?;
-        let pairs = bytes;
-        let (mut seen, mut bucket, mut first, mut different) = (0_u64, 0_u64, None, 0);
-        let (mut low, mut high) = (0_u64, 0_u64);
+        // two bytes a pair at least
+        let mut pairs: Vec<(u16, u64)> = Vec::with_capacity((bytes.len() / 2).min(BUCKETS));
+        let (mut seen, mut bucket, mut low, mut high) = (0_u64, 0_u64, 0_u64, 0_u64);
         while !bytes.is_empty() {
             let delta = take_varint(&mut bytes)?;
             let n = take_varint(&mut bytes)?;
-            if first.is_some() && delta == 0 {
+            if !pairs.is_empty() && delta == 0 {
                 return Err(DecodeError::Bucket);
             }
             bucket = bucket.checked_add(delta).filter(|b| *b < BUCKETS as u64).ok_or(DecodeError::Bucket)?;
-            first.get_or_insert(bucket);
-            different += 1;
+            pairs.push((bucket as u16, n));
             seen = seen.checked_add(n).filter(|_| n > 0).ok_or(DecodeError::Count)?;
             low = low.saturating_add(bucket_low(bucket as usize).saturating_mul(n));
             high = high.saturating_add(bucket_high(bucket as usize).saturating_mul(n));
@@ -232,7 +231,7 @@ impl Latency {
         if seen != count || self.count.checked_add(count).is_none() {
             return Err(DecodeError::Count);
         }
-        let first = first.ok_or(DecodeError::Count)?;
+        let first = u64::from(pairs.first().ok_or(DecodeError::Count)?.0);
         // values beyond the range sit in the last bucket, with a sum that may exceed its bounds
         let clamped = max > HIGHEST;
         let fits = bucket_of(min) as u64 == first
@@ -244,13 +243,7 @@ impl Latency {
             return Err(DecodeError::Bounds);
         }
         self.bounds(count, sum, min, max);
-        self.counts.expect(different);
-        let (mut bytes, mut bucket) = (pairs, 0);
-        while !bytes.is_empty() {
-            bucket += take_varint(&mut bytes)? as usize;
-            let n = take_varint(&mut bytes)?;
-            self.counts.add(bucket, n);
-        }
+        self.counts.add_in_order(pairs);
         Ok(())
     }
 
@@ -294,6 +287,11 @@ pub fn put_varint(out: &mut Vec<u8>, mut value: u64) {
 
 /// Takes a LEB128 varint of at most 64 bits off the front.
 pub fn take_varint(bytes: &mut &[u8]) -> Result<u64, DecodeError> {
+    // most are short
+    if let Some((first @ 0..=0x7f, rest)) = bytes.split_first() {
+        *bytes = rest;
+        return Ok(u64::from(*first));
+    }
     let mut value = 0_u64;
     for shift in (0..64).step_by(7) {
         let (first, rest) = bytes.split_first().ok_or(DecodeError::Truncated)?;
