@@ -12,8 +12,26 @@ const WORDS: usize = LANES / 64;
 
 /// A set of lanes.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Words")]
 pub struct LaneSet {
     words: Vec<u64>,
+    /// How many: a master of thousands of workers asks all the time.
+    #[serde(skip)]
+    len: usize,
+}
+
+/// A set as it is stored.
+#[derive(Deserialize)]
+struct Words {
+    words: Vec<u64>,
+}
+
+impl TryFrom<Words> for LaneSet {
+    type Error = &'static str;
+
+    fn try_from(Words { words }: Words) -> Result<Self, Self::Error> {
+        if words.len() == WORDS { Ok(Self::of(words)) } else { Err("a set of lanes of another length") }
+    }
 }
 
 impl std::fmt::Debug for LaneSet {
@@ -29,14 +47,19 @@ impl Default for LaneSet {
 }
 
 impl LaneSet {
+    fn of(words: Vec<u64>) -> Self {
+        let len = words.iter().map(|word| word.count_ones() as usize).sum();
+        Self { words, len }
+    }
+
     /// No lane.
     pub fn empty() -> Self {
-        Self { words: vec![0; WORDS] }
+        Self { words: vec![0; WORDS], len: 0 }
     }
 
     /// Every lane.
     pub fn full() -> Self {
-        Self { words: vec![u64::MAX; WORDS] }
+        Self { words: vec![u64::MAX; WORDS], len: LANES }
     }
 
     /// From the little-endian bitmap of the wire: bit `l % 8` of byte `l / 8` is lane `l`.
@@ -46,7 +69,7 @@ impl LaneSet {
             return None;
         }
         let words = bytes.chunks_exact(8).map(|c| u64::from_le_bytes(c.try_into().expect("chunks of 8"))).collect();
-        Some(Self { words })
+        Some(Self::of(words))
     }
 
     /// The little-endian bitmap of the wire, `LANES / 8` bytes.
@@ -56,11 +79,13 @@ impl LaneSet {
 
     /// Adds a lane.
     pub fn insert(&mut self, lane: u16) {
+        self.len += usize::from(!self.contains(lane));
         self.words[usize::from(lane) / 64] |= 1 << (lane % 64);
     }
 
     /// Takes a lane out.
     pub fn remove(&mut self, lane: u16) {
+        self.len -= usize::from(self.contains(lane));
         self.words[usize::from(lane) / 64] &= !(1 << (lane % 64));
     }
 
@@ -71,12 +96,12 @@ impl LaneSet {
 
     /// How many lanes are in.
     pub fn len(&self) -> usize {
-        self.words.iter().map(|w| w.count_ones() as usize).sum()
+        self.len
     }
 
     /// Whether no lane is in.
     pub fn is_empty(&self) -> bool {
-        self.words.iter().all(|w| *w == 0)
+        self.len == 0
     }
 
     /// Whether no lane is in both.
@@ -87,6 +112,7 @@ impl LaneSet {
     /// Adds all lanes of `other`.
     pub fn extend(&mut self, other: &Self) {
         for (a, b) in self.words.iter_mut().zip(&other.words) {
+            self.len += (b & !*a).count_ones() as usize;
             *a |= b;
         }
     }
@@ -199,13 +225,29 @@ mod tests {
         }
 
         #[test]
-        fn bitmaps_round_trip(lanes in prop::collection::vec(0u16..LANES as u16, 0..200)) {
-            let mut set = LaneSet::empty();
-            for lane in lanes {
-                set.insert(lane);
+        fn sets_know_how_many_they_hold_and_round_trip(
+            lanes in prop::collection::vec((0u16..300, any::<bool>()), 0..200),
+            more in prop::collection::vec(0u16..LANES as u16, 0..200),
+        ) {
+            let (mut set, mut other) = (LaneSet::empty(), LaneSet::empty());
+            for (lane, keep) in lanes {
+                if keep { set.insert(lane) } else { set.remove(lane) }
+                prop_assert_eq!(set.len(), set.iter().count());
             }
+            for lane in more {
+                other.insert(lane);
+            }
+            set.extend(&other);
+            prop_assert_eq!((set.len(), set.is_empty()), (set.iter().count(), set.iter().next().is_none()));
+            let stored = serde_json::to_string(&set).unwrap();
+            prop_assert_eq!(&serde_json::from_str::<LaneSet>(&stored).unwrap(), &set);
             prop_assert_eq!(LaneSet::from_bitmap(&set.to_bitmap()), Some(set));
         }
+    }
+
+    #[test]
+    fn a_stored_set_of_another_length_is_refused() {
+        assert!(serde_json::from_str::<LaneSet>(r#"{"words":[1,2]}"#).is_err());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use ld_shared::id::Epoch;
 use ld_shared::lanes::{LaneSet, deal_first};
 use ld_shared::time::RunTime;
+use std::collections::BTreeMap;
 
 /// What has one owner: lanes, and a share of the cap on open iterations for each scenario.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,28 +27,25 @@ impl Part {
         self.caps.iter_mut().zip(&other.caps).for_each(|(have, more)| *have += more);
     }
 
-    /// Cuts the part by weights: every lane and every unit of a cap goes to exactly one of them.
-    /// Weights of zero get nothing, unless all are zero. Of no weights there are no parts.
-    pub fn cut(&self, weights: &[u32]) -> Vec<Self> {
-        let mut parts: Vec<Self> = weights.iter().map(|_| Self::default()).collect();
-        if weights.is_empty() {
-            return parts;
-        }
+    /// Cuts the part by weights: every lane and every unit of a cap goes to exactly one of them. Gives which weight
+    /// gets what, without those that get no lane. Weights of zero get nothing, unless all are zero.
+    pub fn cut(&self, weights: &[u32]) -> Vec<(usize, Self)> {
         let takers: Vec<usize> = (0..weights.len()).filter(|i| weights[*i] > 0).collect();
         let takers = if takers.is_empty() { (0..weights.len()).collect() } else { takers };
         let owners = deal_first(self.lanes.len(), &takers.iter().map(|i| weights[*i]).collect::<Vec<_>>());
+        let mut parts: BTreeMap<usize, Self> = BTreeMap::new();
         for (lane, owner) in self.lanes.iter().zip(owners) {
-            parts[takers[owner]].lanes.insert(lane);
+            parts.entry(takers[owner]).or_default().lanes.insert(lane);
         }
         let all = self.lanes.len() as u64;
         let mut before = 0;
-        for part in &mut parts {
+        for part in parts.values_mut() {
             let until = before + part.lanes.len() as u64;
             let up_to = |cap: u64, lanes: u64| (u128::from(cap) * u128::from(lanes) / u128::from(all.max(1))) as u64;
             part.caps = self.caps.iter().map(|cap| up_to(*cap, until) - up_to(*cap, before)).collect();
             before = until;
         }
-        parts
+        parts.into_iter().collect()
     }
 
     /// Takes `count` of the lanes out, spread evenly, and their share of the caps.
@@ -214,9 +212,9 @@ mod tests {
             }
             let cuts = part.cut(&weights);
             let mut sum = Part { caps: vec![0; part.caps.len()], ..Part::default() };
-            for (cut, weight) in cuts.iter().zip(&weights) {
+            for (index, cut) in &cuts {
                 prop_assert!(sum.lanes.is_disjoint(&cut.lanes));
-                prop_assert!(*weight > 0 || cut.is_empty() || weights.iter().all(|w| *w == 0));
+                prop_assert!(weights[*index] > 0 || weights.iter().all(|w| *w == 0));
                 sum.add(cut);
             }
             prop_assert_eq!(&sum, &part);

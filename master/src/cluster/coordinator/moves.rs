@@ -167,27 +167,24 @@ impl Coordinator {
         let plan = Arc::clone(&self.load);
         // a ready one makes load from its first part on
         let takes = |p: &Participant| p.makes_load() || p.stage == Stage::Ready;
-        let sessions: Vec<SessionId> = self.participants.iter().filter(|(_, p)| takes(p)).map(|(s, _)| *s).collect();
         let mut owed = part;
         let mut takers = Vec::new();
         // by cores; what does not fit goes to those that have room
         for round in 0..2 {
-            let weight = |session: &SessionId| {
-                let Some(p) = self.participants.get(session) else { return 0 };
+            let room = |p: &Participant| {
                 let part = p.tenures.part();
                 let used = fixed_need(&plan, &part.lanes) + part.caps.iter().sum::<u64>();
-                let room = p.strength.capacity.saturating_sub(used);
-                if round == 0 { p.cores } else { (room / 16).min(u64::from(u32::MAX)) as u32 }
+                (p.strength.capacity.saturating_sub(used) / 16).min(u64::from(u32::MAX)) as u32
             };
-            let weights: Vec<u32> = sessions.iter().map(weight).collect();
+            let weight = |p: &Participant| if round == 0 { p.cores } else { room(p) };
+            let all = self.participants.iter().filter(|(_, p)| takes(p));
+            let (sessions, weights): (Vec<SessionId>, Vec<u32>) = all.map(|(s, p)| (*s, weight(p))).unzip();
             if owed.is_empty() || weights.iter().all(|weight| *weight == 0) {
                 break;
             }
             let mut rest = Part::default();
-            for (session, more) in sessions.iter().zip(owed.cut(&weights)) {
-                if more.is_empty() {
-                    continue;
-                }
+            for (index, more) in owed.cut(&weights) {
+                let session = &sessions[index];
                 let Some(participant) = self.participants.get(session) else { continue };
                 let mut part = participant.tenures.part();
                 part.add(&more);
@@ -328,8 +325,9 @@ impl Coordinator {
         let Some(t0) = self.t0() else { return };
         let mut names = Vec::new();
         let mut rest = if sessions.is_empty() { handover.free.clone() } else { Part::default() };
-        for (session, more) in sessions.iter().zip(handover.free.cut(&lacks)) {
-            let Some(participant) = self.participants.get(session).filter(|_| !more.is_empty()) else { continue };
+        for (index, more) in handover.free.cut(&lacks) {
+            let session = &sessions[index];
+            let Some(participant) = self.participants.get(session) else { continue };
             let mut part = participant.tenures.part();
             part.add(&more);
             let needed = fixed_need(&self.load, &part.lanes);
