@@ -1,10 +1,15 @@
 //! The journal's file: SQLite in WAL mode, every commit synced, no other process in it.
+//!
+//! Behind every row's bytes stands their checksum: SQLite does not see when a disk gives back other bytes than it got,
+//! and counts that are read wrong would be believed.
 
 use super::book::{Image, RecordKey, Write};
 use super::folder::{Locked, NAME};
 use super::recovered::RecoverError;
 use ld_shared::id::Digest;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteLockingMode, SqliteSynchronous};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteLockingMode, SqliteRow, SqliteSynchronous,
+};
 use sqlx::{ConnectOptions as _, Connection as _, QueryBuilder, Row as _};
 use std::path::Path;
 
@@ -19,10 +24,10 @@ const TABLES: &str = "
     CREATE TABLE record (kind INTEGER, priority INTEGER, ended_at INTEGER, response_us INTEGER, bytes BLOB NOT NULL,
         PRIMARY KEY (kind, priority, ended_at, response_us)) WITHOUT ROWID;
     CREATE TABLE part (key TEXT PRIMARY KEY, bytes BLOB NOT NULL) WITHOUT ROWID;
-    INSERT INTO state VALUES (1, 2, 0, 0, 9223372036854775807, 9223372036854775807);";
+    INSERT INTO state VALUES (1, 3, 0, 0, 9223372036854775807, 9223372036854775807);";
 
 /// Version of the tables and of what is in them.
-const FORM: i64 = 2;
+const FORM: i64 = 3;
 
 /// Groups of frames that are not needed any more and go with one write: a large delete would hold up
 /// the commits after it.
@@ -52,6 +57,9 @@ pub enum FileError {
     /// It was written by another version.
     #[error("it is of form {0}, this version reads form {FORM}")]
     Form(i64),
+    /// Bytes are not those that were written.
+    #[error("a row of its table `{0}` is damaged")]
+    Damaged(&'static str),
     /// Its content is no run.
     #[error(transparent)]
     Recover(RecoverError),
@@ -80,13 +88,8 @@ impl JournalFile {
 
     /// Opens and reads a file that is there.
     pub(super) async fn open(locked: Locked) -> Result<(Self, Image), FileError> {
-        let failed = |source| FileError::Sqlite { what: "cannot read it", source };
-        let mut connection = connect(&locked, false).await.map_err(failed)?;
-        let image = read(&mut connection).await.map_err(failed)?;
-        let (form, image) = image;
-        if form != FORM {
-            return Err(FileError::Form(form));
-        }
+        let mut connection = connect(&locked, false).await.map_err(unreadable)?;
+        let image = read(&mut connection).await?;
         Ok((Self { connection, ledger_at: image.ledger_at.cast_signed(), locked }, image))
     }
 
@@ -100,15 +103,15 @@ impl JournalFile {
         let to = &mut *transaction;
         for (number, bytes) in &write.entries {
             let sql = sqlx::query("INSERT INTO entry VALUES (?, ?)").bind(number.cast_signed());
-            sql.bind(bytes.as_slice()).execute(&mut *to).await?;
+            sql.bind(checked(bytes)).execute(&mut *to).await?;
         }
         for (digest, bytes) in &write.blobs {
             let sql = sqlx::query("INSERT INTO blob VALUES (?, ?)").bind(&*digest.0);
-            sql.bind(&bytes[..]).execute(&mut *to).await?;
+            sql.bind(checked(bytes)).execute(&mut *to).await?;
         }
         if let Some(bytes) = &write.frames {
             let sql = sqlx::query("INSERT INTO frames VALUES (?, ?)").bind(write.number.cast_signed());
-            sql.bind(bytes.as_slice()).execute(&mut *to).await?;
+            sql.bind(checked(bytes)).execute(&mut *to).await?;
         }
         for ((pool, session), (granted, next)) in &write.tickets {
             let sql = sqlx::query("INSERT OR REPLACE INTO ticket VALUES (?, ?, ?, ?)");
@@ -120,7 +123,7 @@ impl JournalFile {
             let mut sql = QueryBuilder::new("INSERT OR REPLACE INTO record ");
             sql.push_values(rows, |mut row, ((kind, priority, ended_at, response), bytes)| {
                 row.push_bind(i64::from(*kind)).push_bind(ordered(*priority)).push_bind(ended_at.cast_signed());
-                row.push_bind(response.cast_signed()).push_bind(bytes.as_slice());
+                row.push_bind(response.cast_signed()).push_bind(checked(bytes));
             });
             sql.build().execute(&mut *to).await?;
         }
@@ -135,7 +138,7 @@ impl JournalFile {
             }
             for (key, bytes) in changed {
                 let sql = sqlx::query("INSERT OR REPLACE INTO part VALUES (?, ?)").bind(key.as_str());
-                sql.bind(bytes.as_slice()).execute(&mut *to).await?;
+                sql.bind(checked(bytes)).execute(&mut *to).await?;
             }
             ledger_at = write.number.cast_signed();
         } else if self.ledger_at > 0 {
@@ -177,44 +180,68 @@ async fn connect(locked: &Locked, create: bool) -> Result<SqliteConnection, sqlx
         .await
 }
 
-async fn read(from: &mut SqliteConnection) -> Result<(i64, Image), sqlx::Error> {
+async fn read(from: &mut SqliteConnection) -> Result<Image, FileError> {
     let mut image = Image::default();
     let state = "SELECT form, number, ledger_at, cut_success, cut_failure FROM state";
-    let state = sqlx::query(state).fetch_one(&mut *from).await?;
-    let form: i64 = state.try_get(0)?;
-    if form != FORM {
-        return Ok((form, image));
+    let state = sqlx::query(state).fetch_one(&mut *from).await.map_err(unreadable)?;
+    let of_state = |column| state.try_get::<i64, _>(column).map_err(unreadable);
+    if of_state(0)? != FORM {
+        return Err(FileError::Form(of_state(0)?));
     }
-    image.number = state.try_get::<i64, _>(1)?.cast_unsigned();
-    image.ledger_at = state.try_get::<i64, _>(2)?.cast_unsigned();
-    image.cuts = [unordered(state.try_get(3)?), unordered(state.try_get(4)?)];
-    for row in sqlx::query("SELECT number, bytes FROM entry").fetch_all(&mut *from).await? {
-        image.entries.insert(row.try_get::<i64, _>(0)?.cast_unsigned(), row.try_get(1)?);
+    image.number = of_state(1)?.cast_unsigned();
+    image.ledger_at = of_state(2)?.cast_unsigned();
+    image.cuts = [unordered(of_state(3)?), unordered(of_state(4)?)];
+    for row in rows(from, "SELECT number, bytes FROM entry").await? {
+        image.entries.insert(number(&row, 0)?, bytes(&row, "entry")?);
     }
-    for row in sqlx::query("SELECT digest, bytes FROM blob").fetch_all(&mut *from).await? {
-        let digest = Digest(row.try_get::<String, _>(0)?.into());
-        image.blobs.insert(digest, row.try_get::<Vec<u8>, _>(1)?.into());
+    for row in rows(from, "SELECT digest, bytes FROM blob").await? {
+        let digest: String = row.try_get(0).map_err(unreadable)?;
+        image.blobs.insert(Digest(digest.into()), bytes(&row, "blob")?.into());
     }
-    let newer = sqlx::query("SELECT number, bytes FROM frames WHERE number > ?").bind(image.ledger_at.cast_signed());
-    for row in newer.fetch_all(&mut *from).await? {
-        image.frames.insert(row.try_get::<i64, _>(0)?.cast_unsigned(), row.try_get(1)?);
+    for row in rows(from, "SELECT number, bytes FROM frames WHERE number > (SELECT ledger_at FROM state)").await? {
+        image.frames.insert(number(&row, 0)?, bytes(&row, "frames")?);
     }
-    for row in sqlx::query("SELECT pool, session, granted, next FROM ticket").fetch_all(&mut *from).await? {
-        let number = |column| row.try_get::<i64, _>(column).map(i64::cast_unsigned);
-        image.tickets.insert((row.try_get(0)?, number(1)?), (number(2)?, number(3)?));
+    for row in rows(from, "SELECT pool, session, granted, next FROM ticket").await? {
+        let pool = number(&row, 0)?.cast_signed();
+        image.tickets.insert((pool, number(&row, 1)?), (number(&row, 2)?, number(&row, 3)?));
     }
-    for row in
-        sqlx::query("SELECT kind, priority, ended_at, response_us, bytes FROM record").fetch_all(&mut *from).await?
-    {
-        let number = |column| row.try_get::<i64, _>(column).map(i64::cast_unsigned);
-        let key: RecordKey =
-            (u8::from(row.try_get::<i64, _>(0)? != 0), unordered(row.try_get(1)?), number(2)?, number(3)?);
-        image.records.insert(key, row.try_get(4)?);
+    for row in rows(from, "SELECT kind, priority, ended_at, response_us, bytes FROM record").await? {
+        let priority = unordered(number(&row, 1)?.cast_signed());
+        let key: RecordKey = (u8::from(number(&row, 0)? != 0), priority, number(&row, 2)?, number(&row, 3)?);
+        image.records.insert(key, bytes(&row, "record")?);
     }
-    for row in sqlx::query("SELECT key, bytes FROM part").fetch_all(&mut *from).await? {
-        image.ledger.insert(row.try_get(0)?, row.try_get(1)?);
+    for row in rows(from, "SELECT key, bytes FROM part").await? {
+        image.ledger.insert(row.try_get(0).map_err(unreadable)?, bytes(&row, "part")?);
     }
-    Ok((form, image))
+    Ok(image)
+}
+
+fn unreadable(source: sqlx::Error) -> FileError {
+    FileError::Sqlite { what: "cannot read it", source }
+}
+
+async fn rows(from: &mut SqliteConnection, sql: &'static str) -> Result<Vec<SqliteRow>, FileError> {
+    sqlx::query(sql).fetch_all(from).await.map_err(unreadable)
+}
+
+fn number(row: &SqliteRow, column: usize) -> Result<u64, FileError> {
+    row.try_get::<i64, _>(column).map(i64::cast_unsigned).map_err(unreadable)
+}
+
+/// The bytes in a row's last column, without their checksum.
+fn bytes(row: &SqliteRow, table: &'static str) -> Result<Vec<u8>, FileError> {
+    let mut bytes: Vec<u8> = row.try_get(row.len() - 1).map_err(unreadable)?;
+    let (content, checksum) = bytes.split_last_chunk().ok_or(FileError::Damaged(table))?;
+    if crc32fast::hash(content).to_le_bytes() != *checksum {
+        return Err(FileError::Damaged(table));
+    }
+    bytes.truncate(bytes.len() - 4);
+    Ok(bytes)
+}
+
+/// Bytes with their checksum.
+fn checked(bytes: &[u8]) -> Vec<u8> {
+    [bytes, &crc32fast::hash(bytes).to_le_bytes()].concat()
 }
 
 /// A number as one that SQLite orders alike: it knows only signed ones.
