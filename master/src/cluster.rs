@@ -206,7 +206,7 @@ impl Cluster {
         let fingerprint = credentials.acceptor.as_ref().map(|_| credentials.fingerprint);
         let driver = Driver::new(options.clone(), credentials.key.clone(), inputs.downgrade());
         let driving = async move {
-            let port = Port::open_on(&Handle::current(), listener, credentials, ways);
+            let port = Port::open_on(&Handle::current(), listener, credentials, (ways, 1));
             Box::pin(drive(driver, received, Some(port))).await;
         };
         let cluster = Self { inputs, bound: options.bind, options, fingerprint, threads: Mutex::default() };

@@ -39,27 +39,34 @@ impl Drop for Threads {
 impl Port {
     /// Lets workers in by `listener`, on threads of its own.
     pub(super) fn open(listener: std::net::TcpListener, credentials: Credentials, inputs: Inputs) -> io::Result<Self> {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_THREADS);
         let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(cores.min(MOST_THREADS))
+            .worker_threads(threads)
             .thread_name("ld-port")
             .enable_all()
             .build()?;
         let handle = runtime.handle().clone();
-        let threads = Threads(Some(runtime));
+        let runtime = Threads(Some(runtime));
         let listener = {
             let _within = handle.enter();
             tokio::net::TcpListener::from_std(listener)?
         };
-        Ok(Self { _threads: threads, ..Self::open_on(&handle, listener, credentials, inputs) })
+        // one thread is left for beats
+        let decoding = (threads - 1).max(1);
+        Ok(Self { _threads: runtime, ..Self::open_on(&handle, listener, credentials, (inputs, decoding)) })
     }
 
-    /// Lets workers in by `listener`, on the threads of `runtime`.
-    pub(super) fn open_on(runtime: &Handle, listener: impl Listen, credentials: Credentials, inputs: Inputs) -> Self {
+    /// Lets workers in by `listener`, on the threads of `runtime`; so many of their measurements are decoded at once.
+    pub(super) fn open_on(
+        runtime: &Handle,
+        listener: impl Listen,
+        credentials: Credentials,
+        (inputs, decoding): (Inputs, usize),
+    ) -> Self {
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         let serving = runtime.spawn(async move {
-            if let Err(error) = service::serve(listener, credentials, inputs, stopped.cancelled()).await {
+            if let Err(error) = service::serve(listener, credentials, (inputs, decoding), stopped.cancelled()).await {
                 tracing::error!("serving workers ended: {error}");
             }
         });

@@ -9,16 +9,19 @@ use futures_util::Stream;
 use ld_proto::v1;
 use ld_proto::v1::cluster_server::{Cluster, ClusterServer};
 use ld_shared::boot::{cause, clock};
+use ld_shared::id::SessionId;
 use ld_shared::message::{FRAME_WINDOW, LINK_QUEUE, RECORD_WINDOW, ToMaster, ToWorker};
-use ld_shared::wire::{self, MAX_MESSAGE};
+use ld_shared::wire::{self, MAX_MESSAGE, WireError};
 use ld_worker::link::socket::Listen;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use tokio::sync::{mpsc, oneshot};
+use std::task::{Context, Poll};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::PollSemaphore;
 use tonic::{Request, Response, Status, Streaming};
 
 /// A worker has two streams; a third serves one that attaches again while the old one ends.
@@ -28,23 +31,52 @@ const MOST_HEADERS: u32 = 8 * 1024;
 /// Connections of one master; numbers below are the local workers'.
 const FIRST_CONNECTION: ConnectionId = 1_000;
 
+/// A message on `Results`: an attach, or what is measured.
+type FromResults = Result<(SessionId, Bytes), ToMaster>;
+
 type Outgoing<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 struct Service {
     inputs: Inputs,
     next: AtomicU64,
     credentials: Arc<Credentials>,
+    /// To decode measurements.
+    turns: PollSemaphore,
 }
 
-/// Serves workers on `listener` until `stop` is done.
+/// What workers measured, decoded a few at a time: everything else that their connections bring, above all beats, would
+/// else wait behind all of them.
+struct InTurn {
+    stream: Streaming<v1::ResultsFromWorker>,
+    turns: PollSemaphore,
+}
+
+impl InTurn {
+    /// The next message; `None`: there is none any more. Cancel safe.
+    async fn next(&mut self) -> Option<Result<Result<FromResults, WireError>, Status>> {
+        let poll = |context: &mut Context<'_>| {
+            let _turn = std::task::ready!(self.turns.poll_acquire(context));
+            let message = std::task::ready!(Pin::new(&mut self.stream).poll_next(context));
+            Poll::Ready(message.map(|message| message.map(wire::results_from_worker)))
+        };
+        std::future::poll_fn(poll).await
+    }
+}
+
+/// Serves workers on `listener` until `stop` is done; so many of their measurements are decoded at once.
 pub(super) async fn serve(
     listener: impl Listen,
     credentials: Credentials,
-    inputs: Inputs,
+    (inputs, decoding): (Inputs, usize),
     stop: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error> {
     let incoming = door::connections(listener, credentials.acceptor.clone());
-    let service = Service { inputs, next: AtomicU64::new(FIRST_CONNECTION), credentials: Arc::new(credentials) };
+    let service = Service {
+        inputs,
+        next: AtomicU64::new(FIRST_CONNECTION),
+        credentials: Arc::new(credentials),
+        turns: PollSemaphore::new(Arc::new(Semaphore::new(decoding))),
+    };
     let service =
         ClusterServer::new(service).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE);
     tonic::transport::Server::builder()
@@ -151,23 +183,21 @@ impl Cluster for Service {
         inputs.send(Input::Attach { session, secret, out, reply }).await.map_err(|_| closing())?;
         let connection = answer.await.map_err(|_| closing())?;
         let connection = connection.ok_or_else(no_session)?;
+        let mut stream = InTurn { stream, turns: self.turns.clone() };
         tokio::spawn(async move {
             let seen = loop {
-                let message = match stream.message().await {
-                    Ok(Some(message)) => message,
+                match stream.next().await {
                     // the end of `Control` says what it means
-                    Ok(None) => return,
-                    Err(status) => break describe(&status),
-                };
-                let at = clock::mono();
-                match wire::results_from_worker(message) {
-                    Ok(Err(message)) => {
+                    None => return,
+                    Some(Err(status)) => break describe(&status),
+                    Some(Ok(Ok(Err(message)))) => {
+                        let at = clock::mono();
                         if measured.send(Input::Message { connection, at, message }).await.is_err() {
                             return;
                         }
                     }
-                    Ok(Ok(_)) => break "it attached twice".to_owned(),
-                    Err(error) => {
+                    Some(Ok(Ok(Ok(_)))) => break "it attached twice".to_owned(),
+                    Some(Ok(Err(error))) => {
                         peer.complain(&format!("it broke the contract: {error}"));
                         break format!("it broke the contract: {error}");
                     }
