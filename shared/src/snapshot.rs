@@ -220,9 +220,24 @@ impl PhaseSnapshot {
         self.series.values().map(|s| s.failed.count()).sum()
     }
 
+    /// Successes and failures.
+    pub fn ended(&self) -> u64 {
+        self.series.values().map(|s| s.succeeded.count() + s.failed.count()).sum()
+    }
+
     /// Adds what ended in `other`.
     pub fn merge(&mut self, other: &Self) {
+        // both ascend: known series, nearly all, are met without a search
+        let mut known = self.series.iter_mut().peekable();
+        let mut new = Vec::new();
         for (key, series) in &other.series {
+            while known.next_if(|(mine, _)| *mine < key).is_some() {}
+            match known.next_if(|(mine, _)| *mine == key) {
+                Some((_, mine)) => mine.merge(series),
+                None => new.push((key, series)),
+            }
+        }
+        for (key, series) in new {
             self.series_mut(key).merge(series);
         }
         self.service.merge(&other.service);

@@ -22,7 +22,7 @@ pub(super) use view::present;
 
 use super::assign::Strength;
 use super::handover::Part;
-use super::ledger::{Ledger, Put};
+use super::ledger::{Ledger, Put, SessionLedger};
 use super::membership::Registry;
 use super::rule_watch::Watch;
 use super::throttles::Dealer;
@@ -44,6 +44,10 @@ use std::time::Duration;
 
 /// After the planned end and `graceful_stop`, how long last frames may take.
 const CLOSE_WITHIN: Duration = Duration::from_secs(10);
+/// They may take longer while there is none that comes so long after the one before: the master is what is slow.
+const QUIET: Duration = Duration::from_secs(3);
+/// Yet no more than so much longer.
+const CLOSE_LATE: Duration = Duration::from_mins(2);
 
 /// One run.
 #[derive(Clone, Debug)]
@@ -53,6 +57,10 @@ pub struct Coordinator {
     began: Mono,
     participants: BTreeMap<SessionId, Participant>,
     ledger: Ledger,
+    /// When something was counted for the last time.
+    counted_at: Mono,
+    /// Whose frames were counted since the last [`Self::fold`].
+    unacknowledged: BTreeSet<SessionId>,
     tickets: Dispenser,
     throttles: Dealer,
     /// A source whose end is the end of the test: when it was first found empty, and by whom.
@@ -152,6 +160,8 @@ impl Coordinator {
             began: now,
             participants,
             ledger,
+            counted_at: Mono(0),
+            unacknowledged: BTreeSet::new(),
             tickets,
             events: Vec::new(),
             watch,
@@ -190,14 +200,12 @@ impl Coordinator {
     /// registry's deadlines watch over its workers.
     pub fn deadline(&self) -> Option<Mono> {
         match &self.state {
-            State::Gathering { until }
-            | State::Preparing { until }
-            | State::Arming { until, .. }
-            | State::Draining { until, .. }
-            | State::Collecting { until, .. } => Some(*until),
+            State::Gathering { until } | State::Preparing { until } | State::Arming { until, .. } => Some(*until),
+            State::Draining { until, .. } | State::Collecting { until, .. } => Some(self.quiet_after(*until)),
             State::Running { t0 } => {
                 let empty = self.empty.as_ref().map(|empty| empty.until);
-                self.planned_close(*t0).into_iter().chain(empty).chain(self.nobody_back_by()).min()
+                let close = self.planned_close(*t0).map(|until| self.quiet_after(until));
+                close.into_iter().chain(empty).chain(self.nobody_back_by()).min()
             }
             State::Closed { .. } => None,
         }
@@ -227,8 +235,12 @@ impl Coordinator {
         if self.is_closed() {
             return;
         }
-        // of a large cluster messages come thousands of times a second, and what follows looks at every worker
-        let has_time = matches!(event, Event::Message(..));
+        if !matches!(event, Event::Message(_, ToMaster::Frame { .. } | ToMaster::Beat(_))) {
+            self.fold(now, effects);
+        }
+        // of a large cluster messages come thousands of times a second, and half of its workers may be lost at once: what
+        // looks at every worker waits for the next tick
+        let has_time = matches!(event, Event::Message(..) | Event::Joined | Event::Lost { .. } | Event::Returned(_));
         match event {
             Event::Message(session, message) => self.on_message(now, session, message, effects),
             Event::Lost { session, until, silent, how } => self.on_lost(now, session, (until, silent, how), effects),
@@ -263,6 +275,11 @@ impl Coordinator {
         let plan = &self.spec.plan;
         let end = plan.test_time?.0.saturating_add(plan.graceful_stop.0);
         Some(t0.after(Duration::from_nanos(end)).after(CLOSE_WITHIN))
+    }
+
+    /// `until`, or later while measurements still come in.
+    fn quiet_after(&self, until: Mono) -> Mono {
+        if self.aborted { until } else { until.max(self.counted_at.after(QUIET)).min(until.after(CLOSE_LATE)) }
     }
 
     /// Why the run ends early, if not because somebody asked for it.
@@ -334,8 +351,8 @@ impl Coordinator {
             ToMaster::PoolEmpty { run, pool } if ours(&run) => self.on_empty(now, session, pool),
             ToMaster::ThrottlesSet { run, number } if ours(&run) => self.throttles.confirm(session, number),
             ToMaster::Assigned { run, epoch } if ours(&run) => self.on_assigned(now, session, epoch, effects),
-            ToMaster::Frame { frame, sealed_at } => self.on_frame(now, session, *frame, sealed_at, effects),
-            ToMaster::Records(batch) => self.on_records(session, *batch, effects),
+            ToMaster::Frame { frame, sealed_at } => self.on_frame(now, session, &frame, sealed_at, effects),
+            ToMaster::Records(batch) => self.on_records(now, session, *batch, effects),
             ToMaster::Goodbye { text } => {
                 self.ledger.end_records(session);
                 if participant.stage == Stage::Finished {
@@ -359,8 +376,14 @@ impl Coordinator {
         }
     }
 
-    fn on_frame(&mut self, now: Mono, session: SessionId, frame: Frame, sealed_at: RunTime, effects: &mut Vec<Effect>) {
-        let seq = frame.key.seq;
+    fn on_frame(
+        &mut self,
+        now: Mono,
+        session: SessionId,
+        frame: &Frame,
+        sealed_at: RunTime,
+        effects: &mut Vec<Effect>,
+    ) {
         if frame.key.session != session {
             effects.push(Effect::Hangup(session, "it sent a frame of another session".into()));
             return;
@@ -373,33 +396,42 @@ impl Coordinator {
             effects.push(Effect::Hangup(session, "it sent a frame before it was told to start".into()));
             return;
         }
-        let part = self.watch.part(&frame, sealed_at);
-        let put = self.ledger.put(&frame, sealed_at, self.run_now(now));
-        if let (Put::New, Some(part)) = (&put, part) {
-            self.watch.add(part);
-        }
+        let part = self.watch.part(frame, sealed_at);
+        let put = self.ledger.put(frame, sealed_at, self.run_now(now));
         if put == Put::New {
-            effects.push(Effect::Journal(Box::new(Entry::Frame { frame: Box::new(frame), sealed_at })));
+            self.counted_at = now;
+            if let Some(part) = part {
+                self.watch.add(part);
+            }
         }
         match put {
-            Put::New | Put::Duplicate => {
-                let record_limits = self.ledger.record_limits();
-                let run = self.spec.run.clone();
-                effects.push(Effect::Send(session, ToWorker::FrameAck { run, seq, record_limits }));
-            }
+            Put::New | Put::Duplicate => self.unacknowledged.extend([session]),
             Put::Refused(fault) => effects.push(Effect::Hangup(session, format!("it sent a {fault}"))),
-        }
-        let finished = self.ledger.session(session).is_some_and(|ledger| ledger.finished);
-        if let Some(participant) = self.participants.get_mut(&session)
-            && finished
-            && participant.makes_load()
-        {
-            participant.stage = Stage::Finished;
-            self.on_finished(now, session, effects);
         }
     }
 
-    fn on_records(&mut self, session: SessionId, mut batch: RecordBatch, effects: &mut Vec<Effect>) {
+    /// What follows from frames that were counted since the last time: they are summed up, journaled, acknowledged, and
+    /// a worker whose last one is among them has finished.
+    fn fold(&mut self, now: Mono, effects: &mut Vec<Effect>) {
+        if let Some(group) = self.ledger.fold() {
+            effects.push(Effect::Journal(Box::new(Entry::Frames(Box::new(group)))));
+        }
+        let record_limits = self.ledger.record_limits();
+        for session in std::mem::take(&mut self.unacknowledged) {
+            let Some(SessionLedger { seq, finished, .. }) = self.ledger.session(session) else { continue };
+            let (run, seq, finished) = (self.spec.run.clone(), *seq, *finished);
+            effects.push(Effect::Send(session, ToWorker::FrameAck { run, seq, record_limits }));
+            if let Some(participant) = self.participants.get_mut(&session)
+                && finished
+                && participant.makes_load()
+            {
+                participant.stage = Stage::Finished;
+                self.on_finished(now, session, effects);
+            }
+        }
+    }
+
+    fn on_records(&mut self, now: Mono, session: SessionId, mut batch: RecordBatch, effects: &mut Vec<Effect>) {
         let seq = batch.seq;
         if batch.session != session {
             effects.push(Effect::Hangup(session, "it sent records of another session".into()));
@@ -416,6 +448,7 @@ impl Coordinator {
         let lines = std::mem::take(&mut batch.body.lines);
         let put = self.ledger.put_records(&batch);
         if put == Put::New {
+            self.counted_at = now;
             effects.push(Effect::Journal(Box::new(Entry::Records(Box::new(batch)))));
             if !lines.is_empty() {
                 effects.push(Effect::WriteLines(worker, lines));
@@ -506,7 +539,7 @@ impl Coordinator {
                     self.close(now, Some(RunError::NobodyBack), effects);
                 } else if self.nobody_works(now) {
                     self.collect(now, t0, effects);
-                } else if self.planned_close(t0).is_some_and(|until| now >= until) {
+                } else if self.planned_close(t0).is_some_and(|until| now >= self.quiet_after(until)) {
                     self.close(now, None, effects);
                 } else {
                     self.invite(registry, effects);
@@ -518,11 +551,12 @@ impl Coordinator {
             State::Draining { t0, until } => {
                 if self.nobody_works(now) {
                     self.collect(now, t0, effects);
-                } else if now >= until {
+                } else if now >= self.quiet_after(until) {
                     self.close(now, None, effects);
                 }
             }
             State::Collecting { until, .. } => {
+                let until = self.quiet_after(until);
                 let missing = self.ledger.awaits_records();
                 if missing && now >= until {
                     self.note(now, "closed before every kept record had arrived", "records");

@@ -201,6 +201,8 @@ impl Driver {
                 reply.send(allowed).ok();
             }
             Input::Look { look, reply } => {
+                // sums are whole after that
+                self.tell(Event::Tick);
                 let view = self.view(look);
                 // whoever asked may be gone already
                 reply.send(view).ok();

@@ -3,6 +3,9 @@
 //! Pure: no clock. Frames of a session must come in sequence; a gap is refused (and not
 //! acknowledged, so the worker sends again), a repetition changes nothing. Hence the order in
 //! which frames of different sessions arrive, and how often, does not matter.
+//!
+//! A frame is added to those that came shortly before it, of all workers, and these together to totals, timeline and
+//! blocks ([`Ledger::fold`]) and to the journal: of a thousand workers that is one addition instead of a thousand.
 
 mod group;
 mod parts;
@@ -14,7 +17,7 @@ pub use parts::{PartError, record_from_bytes, record_to_bytes};
 
 use crate::run::TimelineRow;
 use crate::run::blocks::Blocks;
-use ld_shared::frame::{Collected, Frame, Odometers};
+use ld_shared::frame::{Collected, Frame, FrameBody, Odometers};
 use ld_shared::id::{RunId, SessionId};
 use ld_shared::latency::Latency;
 use ld_shared::record::{Record, RecordBatch};
@@ -30,6 +33,8 @@ use timeline::Timeline;
 pub struct Ledger {
     run: RunId,
     sessions: BTreeMap<SessionId, SessionLedger>,
+    /// Counted, and in nothing below yet.
+    open: Group,
     total: Snapshot,
     /// Without seconds in which the generator was the limit; `None`: there was none, so it is the total.
     unmarked: Option<Box<Snapshot>>,
@@ -154,6 +159,7 @@ impl Ledger {
         Self {
             run,
             sessions: BTreeMap::new(),
+            open: Group::default(),
             total: Snapshot::default(),
             unmarked: None,
             response: Latency::default(),
@@ -175,7 +181,7 @@ impl Ledger {
         self.closed = true;
     }
 
-    /// Counts a frame once. `now` is run time.
+    /// Counts a frame once; in totals it is after the next [`Self::fold`]. `now` is run time.
     pub fn put(&mut self, frame: &Frame, sealed_at: RunTime, now: RunTime) -> Put {
         let Frame { key, body } = frame;
         if self.closed || key.run != self.run {
@@ -187,17 +193,25 @@ impl Ledger {
         if key.seq <= session.seq {
             return Put::Duplicate;
         }
-        if let Some(fault) = session.fault_of(key.seq, body, now) {
+        let ended = Phase::ALL.map(|phase| body.counts.phase(phase).ended());
+        if let Some(fault) = session.fault_of(key.seq, body, ended, now) {
             return Put::Refused(fault);
         }
-        let mut delta = Delta::default();
-        delta.add(key.seq, body, sealed_at);
+        let delta = Delta::of(key.seq, body, ended, sealed_at);
         session.take(&delta);
-        if let Some(collected) = &body.collected {
-            self.collected = Some((**collected).clone());
-        }
-        self.count(Span::of(body), &body.counts);
+        self.open.add(frame, delta);
         Put::New
+    }
+
+    /// Takes frames that were counted since the last time into everything that is summed up. Gives them, merged, for
+    /// the journal; `None`: there is none.
+    pub fn fold(&mut self) -> Option<Group> {
+        if self.open.is_empty() {
+            return None;
+        }
+        let open = std::mem::take(&mut self.open);
+        self.count_all(&open);
+        Some(open)
     }
 
     /// Counts frames that were counted before, merged: see [`Group`].
@@ -205,6 +219,10 @@ impl Ledger {
         for (session, delta) in &group.sessions {
             self.sessions.entry(*session).or_default().take(delta);
         }
+        self.count_all(group);
+    }
+
+    fn count_all(&mut self, group: &Group) {
         if let Some(collected) = &group.collected {
             self.collected = Some(collected.clone());
         }
@@ -296,26 +314,32 @@ impl Ledger {
         self.sessions.get(&session)
     }
 
-    /// Everything that ended so far; its rows are in [`Self::timeline`].
+    /// Everything that ended so far, without its rows.
     pub fn total(&self) -> &Snapshot {
-        &self.total
+        &self.folded().total
     }
 
     /// By name over spans of the run.
     pub fn blocks(&self) -> &Blocks {
-        &self.blocks
+        &self.folded().blocks
     }
 
     /// Response times so far.
     pub fn response(&self) -> &Latency {
-        &self.response
+        &self.folded().response
+    }
+
+    /// What is summed up holds all that was counted: whoever reads it has it folded first.
+    fn folded(&self) -> &Self {
+        debug_assert!(self.open.is_empty(), "frames are counted that are in no sum");
+        self
     }
 
     /// Counts of the newest second that every one of `sessions` has reported.
     pub fn newest_common_row(&self, sessions: impl Iterator<Item = SessionId>) -> Option<(u32, Row)> {
         let covered = sessions.filter_map(|s| self.sessions.get(&s)).map(|s| s.to_second).min()?;
         let second = covered.checked_sub(1)?;
-        Some((second, self.timeline.row(second)?))
+        Some((second, self.folded().timeline.row(second)?))
     }
 
     /// Where the rows of which all seconds lie before `to` end.
@@ -325,7 +349,7 @@ impl Ledger {
 
     /// The rows that end behind `from` and before `to`; those from `end` on are of the drain.
     pub fn settled_rows(&self, from: u32, to: u32, end: RunTime) -> BTreeMap<u32, TimelineRow> {
-        self.timeline.between(from, to, end)
+        self.folded().timeline.between(from, to, end)
     }
 
     /// What a setup brought about, once its worker has said so.
@@ -340,7 +364,7 @@ impl Ledger {
 
     /// Everything, rows included: total, unmarked, timeline.
     pub fn snapshots(&self, end: RunTime) -> (Snapshot, Snapshot, BTreeMap<u32, TimelineRow>) {
-        let mut total = self.total.clone();
+        let mut total = self.total().clone();
         let mut unmarked = self.unmarked.as_deref().unwrap_or(&total).clone();
         total.rows = self.timeline.rows();
         unmarked.rows = self.timeline.unmarked_rows();
@@ -391,7 +415,7 @@ impl SessionLedger {
         })
     }
 
-    fn fault_of(&self, seq: u64, body: &ld_shared::frame::FrameBody, now: RunTime) -> Option<FrameFault> {
+    fn fault_of(&self, seq: u64, body: &FrameBody, ended: [u64; Phase::COUNT], now: RunTime) -> Option<FrameFault> {
         let newest = body.to_second.saturating_sub(1).max(body.counts.rows.keys().next_back().copied().unwrap_or(0));
         if self.finished {
             return Some(FrameFault::AfterLast);
@@ -410,10 +434,10 @@ impl SessionLedger {
             return Some(FrameFault::FallingOdometer);
         }
         // a start is counted before its end is: of one session and at any instant there are no fewer
-        let phases = body.odometers.of_requests().iter().zip(&body.counts.phases).zip(self.ended).enumerate();
+        let phases = body.odometers.of_requests().iter().zip(ended).zip(self.ended).enumerate();
         phases
-            .map(|(phase, ((odometer, counts), before))| {
-                let own = [counts.succeeded(), counts.failed(), odometer.requests_in_flight, odometer.requests_unsent];
+            .map(|(phase, ((odometer, ended), before))| {
+                let own = [ended, odometer.requests_in_flight, odometer.requests_unsent];
                 let settled = own.iter().fold(before, |sum, more| sum.saturating_add(*more));
                 let started = odometer.requests_started;
                 (settled > started).then_some(FrameFault::MoreEndsThanStarts { phase, settled, started })
@@ -437,7 +461,7 @@ fn response(counts: &Snapshot) -> Latency {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ld_shared::frame::{FrameBody, FrameKey};
+    use ld_shared::frame::FrameKey;
     use ld_shared::record::RecordBody;
     use ld_shared::sample::SeriesKey;
     use proptest::prelude::*;
@@ -509,16 +533,30 @@ mod tests {
             let mut straight = ledger();
             for frame in &all {
                 prop_assert_eq!(straight.put(frame, RunTime(0), NOW), Put::New);
+                prop_assert!(straight.fold().is_some());
             }
             let mut shaken = ledger();
-            for index in order {
+            let mut groups = Vec::new();
+            for (number, index) in order.iter().enumerate() {
                 let _any = shaken.put(index.get(&all), RunTime(0), NOW);
+                groups.extend(number.is_multiple_of(7).then(|| shaken.fold()).flatten());
             }
             // what was refused for a gap was not acknowledged, so it is sent again
             for frame in &all {
                 prop_assert!(!matches!(shaken.put(frame, RunTime(0), NOW), Put::Refused(_)));
             }
-            prop_assert_eq!(&shaken.snapshots(NOW).0, &straight.snapshots(NOW).0);
+            groups.extend(shaken.fold());
+            prop_assert_eq!(&shaken, &straight);
+            // the journal's groups are the frames, one by one or together
+            let (mut one_by_one, mut together) = (ledger(), Group::default());
+            for group in groups {
+                one_by_one.apply(&group);
+                together.follow(group);
+            }
+            prop_assert_eq!(&one_by_one, &straight);
+            let mut at_once = ledger();
+            at_once.apply(&Group::decode(&together.encoded()).unwrap());
+            prop_assert_eq!(&at_once, &straight);
             let samples: usize = a.iter().chain(&b).map(Vec::len).sum();
             prop_assert_eq!(straight.total().phase(Phase::Main).succeeded(), samples as u64);
             let rows: u64 = straight.snapshots(NOW).0.rows.values().map(|r| r.succeeded).sum();

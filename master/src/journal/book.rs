@@ -168,7 +168,7 @@ impl Book {
     pub fn may_wait(&self, entry: &Entry) -> Duration {
         let waits = match entry {
             Entry::Order(..) | Entry::Control(_) | Entry::Granted { .. } => false,
-            Entry::Frame { frame, .. } => !frame.body.last,
+            Entry::Frames(group) => group.finished().next().is_none(),
             Entry::Records(batch) => !batch.body.last && !self.finished.contains(&batch.session),
         };
         if waits { GROUP } else { Duration::ZERO }
@@ -196,11 +196,9 @@ impl Book {
                 *known.granted.entry(session).or_default() += tickets.end.saturating_sub(tickets.start);
                 self.open.granted.insert((pool, session));
             }
-            Entry::Frame { frame, sealed_at } => {
-                if frame.body.last {
-                    self.finished.insert(frame.key.session);
-                }
-                self.open.group.add(&frame, sealed_at);
+            Entry::Frames(group) => {
+                self.finished.extend(group.finished());
+                self.open.group.follow(*group);
             }
             Entry::Records(batch) => {
                 self.open.group.add_records(&batch);

@@ -40,7 +40,7 @@ impl DiskJournal {
     pub fn begin(folder: PathBuf, first: Entry, wake: Wake) -> Self {
         let order = match &first {
             Entry::Order(order, _) => (**order).clone(),
-            Entry::Control(_) | Entry::Granted { .. } | Entry::Frame { .. } | Entry::Records(_) => {
+            Entry::Control(_) | Entry::Granted { .. } | Entry::Frames(_) | Entry::Records(_) => {
                 unreachable!("the first entry of a journal is its order")
             }
         };

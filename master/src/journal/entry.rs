@@ -1,9 +1,9 @@
 //! What a journal is told.
 
+use crate::cluster::ledger::Group;
 use crate::run::Event;
 use bytes::Bytes;
 use ld_shared::fault::Fault;
-use ld_shared::frame::Frame;
 use ld_shared::id::{Digest, Epoch, RunId, SessionId};
 use ld_shared::lanes::LaneSet;
 use ld_shared::load::Intervention;
@@ -35,13 +35,8 @@ pub enum Entry {
         /// They.
         tickets: Range<u64>,
     },
-    /// A frame that was counted now.
-    Frame {
-        /// The frame.
-        frame: Box<Frame>,
-        /// Run time at which its span was closed.
-        sealed_at: RunTime,
-    },
+    /// Frames that were counted since the last time.
+    Frames(Box<Group>),
     /// A batch of records that was counted now.
     Records(Box<RecordBatch>),
 }

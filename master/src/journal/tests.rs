@@ -151,7 +151,7 @@ impl Workers {
 /// What a coordinator does with what comes: counts it, and journals what was new.
 fn take_frame(ledger: &mut Ledger, (frame, sealed_at): (Frame, RunTime)) -> Option<Entry> {
     match ledger.put(&frame, sealed_at, NOW) {
-        Put::New => Some(Entry::Frame { frame: Box::new(frame), sealed_at }),
+        Put::New => ledger.fold().map(|group| Entry::Frames(Box::new(group))),
         Put::Duplicate => None,
         Put::Refused(fault) => panic!("{fault}"),
     }
@@ -366,13 +366,16 @@ fn spoiled_rows_are_refused() {
 #[test]
 fn the_size_goes_with_seconds_not_with_workers() {
     let size = |workers: u64| {
-        let (mut all, mut image) = (Workers::default(), Image::default());
-        let mut book = Book::new(&order());
+        let (mut all, mut image, mut book) = (Workers::default(), Image::default(), Book::new(&order()));
+        let mut ledger = Ledger::new(run(), order().plan.records.keep);
+        for session in 1..=workers {
+            ledger.admit(SessionId(session));
+        }
         book.add(Entry::Order(Box::new(order()), BTreeMap::new()));
         for second in 0..300 {
             for session in 1..=workers {
-                let (frame, sealed_at) = all.frame(session, 1, false, &[1_000 + second, 2_000, 3_001]);
-                book.add(Entry::Frame { frame: Box::new(frame), sealed_at });
+                let frame = all.frame(session, 1, false, &[1_000 + second, 2_000, 3_001]);
+                book.add(take_frame(&mut ledger, frame).expect("nothing came before"));
             }
             image.apply(&book.seal(second % 10 == 9));
         }
@@ -510,6 +513,46 @@ fn a_file_holds_what_the_model_holds_and_nobody_else_gets_in() {
     runtime().block_on(folder.remove_closed(&run())).unwrap();
     assert_eq!(folder.journals().unwrap(), []);
     assert!(!folder.of(&run()).exists());
+}
+
+#[test]
+fn a_row_that_a_disk_has_changed_is_refused() {
+    let place = tempfile::tempdir().unwrap();
+    let folder = Folder::new(place.path().to_owned());
+    let (_, mut ledger) = begin();
+    let first = Entry::Order(Box::new(order()), BTreeMap::from([(Digest::of(b"rows"), Bytes::from_static(b"rows"))]));
+    let mut journal = DiskJournal::begin(folder.of(&run()), first, Box::new(|| {}));
+    journal.append(joined(1));
+    let mut workers = Workers::default();
+    let batch = workers.batch(1, &[7]);
+    journal.append(take_batch(&mut ledger, batch).unwrap());
+    let number = journal.append(take_frame(&mut ledger, workers.frame(1, 1, false, &[1_000])).unwrap());
+    committed(&journal, number);
+    drop(journal);
+    let file = folder.of(&run()).join(folder::NAME);
+    let change = async |sql: String| {
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&file);
+        let mut connection = sqlx::ConnectOptions::connect(&options).await.unwrap();
+        let done = sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
+        sqlx::Connection::close(connection).await.unwrap();
+        done.rows_affected()
+    };
+    runtime().block_on(async {
+        for table in ["entry", "blob", "frames", "record"] {
+            let kept = format!("CREATE TABLE kept AS SELECT * FROM {table}");
+            let spoil = format!("UPDATE {table} SET bytes = zeroblob(length(bytes))");
+            let restore = format!("DELETE FROM {table}");
+            change(kept).await;
+            assert!(change(spoil).await > 0, "{table} is empty");
+            let refused = folder.open(&run()).await.unwrap_err();
+            let why = crate::command::with_causes(&refused);
+            assert!(why.contains(&format!("a row of its table `{table}` is damaged")), "{why}");
+            change(restore).await;
+            change(format!("INSERT INTO {table} SELECT * FROM kept")).await;
+            change("DROP TABLE kept".into()).await;
+        }
+        folder.open(&run()).await.unwrap().close().await;
+    });
 }
 
 #[test]

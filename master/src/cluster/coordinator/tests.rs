@@ -54,8 +54,12 @@ impl World {
     }
 
     fn say(&mut self, session: u64, message: ToMaster) {
-        self.tell(Event::Message(SessionId(session), message));
-        // what follows from what workers say follows when the loop turns
+        self.turn(Event::Message(SessionId(session), message));
+    }
+
+    /// What follows from what workers say or what becomes of them follows when the loop turns.
+    fn turn(&mut self, event: Event) {
+        self.tell(event);
         self.tell(Event::Tick);
     }
 
@@ -64,7 +68,7 @@ impl World {
             Hello { protocol: PROTOCOL_VERSION, build: "t".into(), name: "w".into(), cores: 1, returning: None };
         let (session, _) = self.registry.join(self.now, &hello).unwrap();
         self.sent.insert(session, (0, 0));
-        self.tell(Event::Joined);
+        self.turn(Event::Joined);
     }
 
     fn run(&self) -> RunId {
@@ -124,7 +128,7 @@ impl World {
     fn lose(&mut self, session: u64, silent: bool) {
         let session = SessionId(session);
         if self.registry.member(session).is_some() {
-            self.tell(Event::Lost { session, until: self.now, silent, how: "reset".into() });
+            self.turn(Event::Lost { session, until: self.now, silent, how: "reset".into() });
             self.registry.lose(session);
         }
     }
@@ -135,7 +139,7 @@ impl World {
             Hello { protocol: PROTOCOL_VERSION, build: "t".into(), name: "w".into(), cores: 1, returning: None };
         if self.coordinator.may_return(session) {
             self.registry.rejoin(self.now, session, &hello);
-            self.tell(Event::Returned(session));
+            self.turn(Event::Returned(session));
         }
     }
 
@@ -275,6 +279,29 @@ fn late_confirmations_move_the_start_for_everybody() {
     assert_eq!(attempts, [1, 2, 3]);
     let error = world.coordinator.measured(chrono::DateTime::UNIX_EPOCH).unwrap_err();
     assert_eq!(error.to_string(), "start instant not confirmed in 3 attempts by w, w#2, w#3");
+}
+
+/// A slow master is not what makes a run lose what its workers have measured.
+#[test]
+fn a_run_stays_open_while_frames_come_in_and_not_for_ever() {
+    for (frames, closes_after) in [(0, 0.0), (20, 13.0), (1_000, 120.0)] {
+        let mut world = running(&[]);
+        let until = world.coordinator.deadline().unwrap();
+        world.now = Mono(until.0 - 10 * SECOND);
+        let mut sent = 0;
+        while !world.coordinator.is_closed() {
+            if sent < frames {
+                sent += 1;
+                world.frame(1, 1, false);
+            }
+            world.turn(Event::Tick);
+            world.now = world.now.after(Duration::from_secs(1));
+        }
+        let closed_after = world.now.since(until).as_secs_f64() - 1.0;
+        assert!((closed_after - closes_after).abs() <= 1.0, "{frames} frames: {closed_after} s");
+        let measured = world.coordinator.measured(chrono::DateTime::UNIX_EPOCH).unwrap();
+        assert_eq!(measured.total.phase(Phase::Main).succeeded(), sent);
+    }
 }
 
 fn running(rules: &[&str]) -> World {

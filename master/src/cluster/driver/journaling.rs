@@ -153,8 +153,8 @@ impl Journaling {
     /// delivers after all its load, which may be a hundred thousand, are not worth their time on a disk.
     fn is_wanted(&mut self, entry: &Entry) -> bool {
         match entry {
-            Entry::Frame { frame, .. } => {
-                self.finished |= self.local && frame.body.last;
+            Entry::Frames(group) => {
+                self.finished |= self.local && group.finished().next().is_some();
                 true
             }
             Entry::Records(_) => !self.finished,
@@ -295,10 +295,12 @@ impl Driver {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::ledger::{Delta, Group};
     use crate::journal::{Folder, MemoryJournal};
     use crate::run::fixture;
-    use ld_shared::frame::{Frame, FrameBody, FrameKey};
+    use ld_shared::frame::FrameBody;
     use ld_shared::plan::Pool;
+    use ld_shared::sample::Phase;
     use std::sync::Arc;
 
     const SESSION: SessionId = SessionId(1);
@@ -328,9 +330,9 @@ mod tests {
     }
 
     fn frame() -> Effect {
-        let key = FrameKey { run: RunId("r".into()), session: SESSION, seq: 1 };
-        let frame = Box::new(Frame { key, body: FrameBody::default() });
-        Effect::Journal(Box::new(Entry::Frame { frame, sealed_at: RunTime(1) }))
+        let delta = Delta::of(1, &FrameBody::default(), [0; Phase::COUNT], RunTime(1));
+        let group = Group { sessions: BTreeMap::from([(SESSION, delta)]), ..Group::default() };
+        Effect::Journal(Box::new(Entry::Frames(Box::new(group))))
     }
 
     fn send(message: ToWorker) -> Effect {

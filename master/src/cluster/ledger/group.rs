@@ -11,6 +11,7 @@ use ld_shared::time::RunTime;
 use ld_shared::wire::{self, WireError, v1};
 use prost::Message;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 /// Frames and batches of records, merged.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -85,26 +86,36 @@ impl Span {
 }
 
 impl Delta {
-    /// Adds the session's next frame.
-    pub fn add(&mut self, seq: u64, body: &FrameBody, sealed_at: RunTime) {
+    /// One frame, by whose histograms so many requests ended.
+    pub fn of(seq: u64, body: &FrameBody, ended: [u64; Phase::COUNT], sealed_at: RunTime) -> Self {
         let generator = &body.generator;
-        let frames = self.frames.get_or_insert_default();
-        frames.seq = seq;
-        frames.to_second = frames.to_second.max(body.to_second);
-        frames.sealed_at = frames.sealed_at.max(sealed_at);
-        frames.odometers = body.odometers;
-        (frames.last, frames.records_follow) = (body.last, body.records_follow);
-        for (ended, phase) in frames.ended.iter_mut().zip(&body.counts.phases) {
-            *ended += phase.succeeded() + phase.failed();
+        let frames = Frames {
+            seq,
+            to_second: body.to_second,
+            sealed_at,
+            odometers: body.odometers,
+            last: body.last,
+            records_follow: body.records_follow,
+            ended,
+            users: generator.users_max,
+            users_max: generator.users_max,
+            cpu_max_permille: generator.cpu_max_permille,
+            scheduler_lag: generator.scheduler_lag.clone(),
+            start_skew: generator.start_skew,
+            records_seen: generator.records_seen,
+        };
+        Self { frames: Some(Box::new(frames)), ..Self::default() }
+    }
+
+    /// Adds those that come next.
+    pub fn follow(&mut self, next: Self) {
+        // a frame says anew whether records follow
+        self.records_last = next.records_last || self.records_last && next.frames.is_none();
+        self.record_seq = self.record_seq.max(next.record_seq);
+        match (&mut self.frames, next.frames) {
+            (Some(frames), Some(next)) => frames.follow(&next),
+            (frames, next) => *frames = next.or_else(|| frames.take()),
         }
-        frames.users = generator.users_max;
-        frames.users_max = frames.users_max.max(generator.users_max);
-        frames.cpu_max_permille = frames.cpu_max_permille.max(generator.cpu_max_permille);
-        frames.scheduler_lag.merge(&generator.scheduler_lag);
-        frames.start_skew = frames.start_skew.or(generator.start_skew);
-        frames.records_seen = generator.records_seen;
-        // the frame says anew whether records follow
-        self.records_last = false;
     }
 }
 
@@ -114,14 +125,34 @@ impl Group {
         self.sessions.is_empty()
     }
 
-    /// Adds a frame that a ledger has counted.
-    pub fn add(&mut self, frame: &Frame, sealed_at: RunTime) {
+    /// Adds a frame that a ledger has counted, which is this delta.
+    pub fn add(&mut self, frame: &Frame, delta: Delta) {
         let Frame { key, body } = frame;
-        self.sessions.entry(key.session).or_default().add(key.seq, body, sealed_at);
+        self.sessions.entry(key.session).or_default().follow(delta);
         self.spans.entry(Span::of(body)).or_default().merge(&body.counts);
         if let Some(collected) = &body.collected {
             self.collected = Some((**collected).clone());
         }
+    }
+
+    /// Adds what was counted after it.
+    pub fn follow(&mut self, next: Self) {
+        for (session, delta) in next.sessions {
+            self.sessions.entry(session).or_default().follow(delta);
+        }
+        for (span, counts) in next.spans {
+            match self.spans.entry(span) {
+                Entry::Vacant(entry) => _ = entry.insert(counts),
+                Entry::Occupied(mut entry) => entry.get_mut().merge(&counts),
+            }
+        }
+        self.collected = next.collected.or(self.collected.take());
+    }
+
+    /// Sessions whose last frame is in it.
+    pub fn finished(&self) -> impl Iterator<Item = SessionId> {
+        let last = |(session, delta): (&SessionId, &Delta)| delta.frames.as_ref()?.last.then_some(*session);
+        self.sessions.iter().filter_map(last)
     }
 
     /// Adds that a ledger has counted a batch of records. The records themselves are kept apart.
@@ -171,6 +202,21 @@ impl Group {
 }
 
 impl Frames {
+    fn follow(&mut self, next: &Self) {
+        self.seq = next.seq;
+        self.to_second = self.to_second.max(next.to_second);
+        self.sealed_at = self.sealed_at.max(next.sealed_at);
+        self.odometers = next.odometers;
+        (self.last, self.records_follow) = (next.last, next.records_follow);
+        self.ended.iter_mut().zip(next.ended).for_each(|(sum, more)| *sum += more);
+        self.users = next.users;
+        self.users_max = self.users_max.max(next.users_max);
+        self.cpu_max_permille = self.cpu_max_permille.max(next.cpu_max_permille);
+        self.scheduler_lag.merge(&next.scheduler_lag);
+        self.start_skew = self.start_skew.or(next.start_skew);
+        self.records_seen = next.records_seen;
+    }
+
     fn to_wire(&self) -> Newest {
         Newest {
             seq: self.seq,

@@ -47,6 +47,7 @@ pub enum PartError {
 impl Ledger {
     /// All of it but kept records, by key.
     pub fn parts(&self) -> BTreeMap<String, Vec<u8>> {
+        self.folded();
         let mut parts = BTreeMap::new();
         let head = Head {
             run: self.run.0.to_string(),
