@@ -306,8 +306,13 @@ impl Worker {
         }
     }
 
+    fn runs(&self, now: Mono) -> bool {
+        self.run.as_ref().and_then(|run| run.t0).is_some_and(|t0| now >= t0)
+    }
+
     fn beat(&mut self, now: Mono) -> Result<(), Failure> {
-        if now > self.lease {
+        // what a worker without load is told late does not matter
+        if now > self.lease && self.runs(now) {
             LEASES_LOST.fetch_add(1, Ordering::Relaxed);
             self.lease = now.after(LEASE);
         }
@@ -350,7 +355,9 @@ impl Worker {
                 self.clock.add(&reply, now);
                 self.lease = self.lease.max(reply.sent_at.after(LEASE));
                 self.beat_every = reply.every;
-                locked(&ANSWERED_AFTER).record(now.since(reply.sent_at).as_micros() as u64);
+                if self.runs(reply.sent_at) {
+                    locked(&ANSWERED_AFTER).record(now.since(reply.sent_at).as_micros() as u64);
+                }
             }
             ToWorker::Prepare { run, .. } => {
                 self.say(&ToMaster::NeedBlobs { run: run.clone(), digests: Vec::new() })?;
