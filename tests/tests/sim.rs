@@ -30,7 +30,7 @@ fn thousands_of_seeds() {
 /// Seeds beyond the first hundreds that broke something once.
 #[test]
 fn seeds_with_a_history() {
-    for seed in [788, 803, 2296, 2302, 2370, 2619, 4147, 5994, 23_353, 52_086] {
+    for seed in [788, 803, 2271, 2296, 2302, 2370, 2619, 4147, 5994, 23_353, 52_086] {
         seeds(seed..seed + 1);
     }
 }

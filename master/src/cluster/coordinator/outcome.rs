@@ -136,16 +136,17 @@ impl Coordinator {
         let stops_users = |source: &SourcePlan| source.dealing == Dealing::Once(AtEnd::StopUser);
         let mut sources = plan.sources.iter().zip(0..);
         let rows_end = sources.any(|(source, index)| stops_users(source) && has_none(Pool::Source(index)));
-        let all_open = plan.scenarios.iter().all(|s| matches!(s.load, Load::Open(_)));
+        let due = || odometers.phases.iter().map(|phase| phase.due).sum::<u64>();
         let iterations_end = plan.iterations.is_some()
-            && if all_open {
-                let full = LaneSet::full();
-                let planned: u64 = plan.scenarios.iter().map(|s| own_due(plan, s, &full, RunTime(0), plan.end())).sum();
-                odometers.phases.iter().map(|phase| phase.due).sum::<u64>() >= planned
-            } else {
-                has_none(Pool::Iterations)
-            };
+            && self.arrivals().map_or_else(|| has_none(Pool::Iterations), |arrivals| due() >= arrivals);
         !rows_end && !iterations_end
+    }
+
+    /// Arrivals of the whole plan; `None`: not all of its load is arrivals.
+    fn arrivals(&self) -> Option<u64> {
+        let (plan, full) = (&self.load, LaneSet::full());
+        let all_open = plan.scenarios.iter().all(|s| matches!(s.load, Load::Open(_)));
+        all_open.then(|| plan.scenarios.iter().map(|s| own_due(plan, s, &full, RunTime(0), plan.end())).sum())
     }
 
     /// Run time at which starting ended: by plan, because somebody stopped it, or because there
@@ -154,7 +155,9 @@ impl Coordinator {
         // workers end by their own clocks, which may be ahead
         let latest = self.participants.values().map(|p| p.latest(ran)).max().unwrap_or(ran);
         let planned = self.spec.plan.end().min(self.stopped_at.unwrap_or(RunTime::MAX)).min(latest);
-        let used_up = self.spec.plan.iterations.is_some() || self.spec.plan.test_time.is_none();
+        // a plan with fewer arrivals than iterations ends by its time
+        let may_use_up = |iterations| self.arrivals().is_none_or(|arrivals| arrivals >= iterations);
+        let used_up = self.spec.plan.test_time.is_none() || self.spec.plan.iterations.is_some_and(may_use_up);
         let all_finished = self.participants.values().all(|p| p.stage == Stage::Finished);
         let sealed = self.participants.keys().filter_map(|s| self.ledger.session(*s)).map(|s| s.sealed_at).max();
         match sealed {
