@@ -77,6 +77,8 @@ pub struct Coordinator {
     epoch: Epoch,
     /// Parts that change hands once those who give them up have confirmed it.
     handover: Option<Handover>,
+    /// Those that are gone, and whose parts nobody was given yet.
+    gone: Vec<SessionId>,
     /// A part that nobody owns.
     unowned: Part,
     /// Why the run ends early, if not because somebody asked for it.
@@ -173,6 +175,7 @@ impl Coordinator {
             closed_at: None,
             epoch: Epoch(1),
             handover: None,
+            gone: Vec::new(),
             unowned: Part::default(),
             cause: None,
             program: Program::default(),
@@ -253,6 +256,7 @@ impl Coordinator {
         if has_time {
             return;
         }
+        self.give_away(now, effects);
         self.watch_late(now, registry);
         self.judge(now, effects);
         self.advance(now, registry, effects);

@@ -128,40 +128,57 @@ impl Coordinator {
                 self.state = State::Draining { t0, until: now.after(ABORT_WITHIN) };
                 return;
             }
-            WorkerLoss::Redistribute | WorkerLoss::Abort => self.give_away(now, session, effects),
+            WorkerLoss::Redistribute | WorkerLoss::Abort => self.gone.push(session),
             WorkerLoss::Degrade => self.note(now, format!("goes on without {name}'s share"), "on_worker_loss"),
         }
         self.hand_over_if_confirmed(now, effects);
     }
 
-    /// The others take a lost worker's part over.
-    fn give_away(&mut self, now: Mono, session: SessionId, effects: &mut Vec<Effect>) {
-        let from = self.soon(now, TAKE_OVER_AFTER);
-        self.epoch.0 += 1;
-        let epoch = self.epoch;
-        let Some(participant) = self.participants.get_mut(&session) else { return };
-        let part = participant.tenures.part();
-        if part.is_empty() {
+    /// The others take the parts of those that are gone over: of all at once, for half of a cluster may be.
+    pub(super) fn give_away(&mut self, now: Mono, effects: &mut Vec<Effect>) {
+        let gone = std::mem::take(&mut self.gone);
+        if gone.is_empty() || !matches!(self.state, State::Running { .. }) {
             return;
         }
-        let name = participant.name.to_string();
-        participant.tenures.end(epoch, from);
-        if let Some(participant) = self.participants.get(&session) {
-            // nobody is told: it is gone
-            let ended = Control::assigned(session, &self.shard(session, participant));
-            effects.push(Effect::Journal(Box::new(Entry::Control(ended))));
+        let from = self.soon(now, TAKE_OVER_AFTER);
+        let (mut owed, mut names) = (Part::default(), Vec::new());
+        for session in gone {
+            self.epoch.0 += 1;
+            let epoch = self.epoch;
+            // whoever is back by now keeps what it has
+            let Some(participant) = self.participants.get_mut(&session).filter(|p| !p.makes_load()) else { continue };
+            let part = participant.tenures.part();
+            if part.is_empty() {
+                continue;
+            }
+            names.push(participant.name.to_string());
+            participant.tenures.end(epoch, from);
+            owed.add(&part);
+            if let Some(participant) = self.participants.get(&session) {
+                // nobody is told: it is gone
+                let ended = Control::assigned(session, &self.shard(session, participant));
+                effects.push(Effect::Journal(Box::new(Entry::Control(ended))));
+            }
         }
-        let takers = self.hand_out(part, from, effects);
+        if names.is_empty() {
+            return;
+        }
+        let takers = self.hand_out(owed, from, effects);
+        let shares = match &names[..] {
+            [name] => format!("{name}'s share"),
+            names => format!("the shares of {}", listed(names)),
+        };
         let what = if takers.is_empty() {
-            format!("nobody can take {name}'s share over")
+            format!("nobody can take {shares} over")
         } else {
-            format!("{name}'s share goes to {} from {:.1} s on", takers.join(", "), from.as_secs())
+            let go = if names.len() == 1 { "goes" } else { "go" };
+            format!("{shares} {go} to {} from {:.1} s on", listed(&takers), from.as_secs())
         };
         self.note(now, what, "on_worker_loss");
     }
 
-    /// Gives a part to those that make load, by their cores; what nobody can take stays nobody's.
-    /// Returns who takes something.
+    /// Gives a part to those that make load, so that each has what is due to its cores; what nobody can take stays
+    /// nobody's. Returns who takes something.
     fn hand_out(&mut self, part: Part, from: RunTime, effects: &mut Vec<Effect>) -> Vec<String> {
         let Some(t0) = self.t0() else { return Vec::new() };
         let plan = Arc::clone(&self.load);
@@ -169,16 +186,23 @@ impl Coordinator {
         let takes = |p: &Participant| p.makes_load() || p.stage == Stage::Ready;
         let mut owed = part;
         let mut takers = Vec::new();
-        // by cores; what does not fit goes to those that have room
+        // by what each lacks; what does not fit goes to those that have room
         for round in 0..2 {
+            let all = || self.participants.iter().filter(|(_, p)| takes(p));
             let room = |p: &Participant| {
                 let part = p.tenures.part();
                 let used = fixed_need(&plan, &part.lanes) + part.caps.iter().sum::<u64>();
                 (p.strength.capacity.saturating_sub(used) / 16).min(u64::from(u32::MAX)) as u32
             };
-            let weight = |p: &Participant| if round == 0 { p.cores } else { room(p) };
-            let all = self.participants.iter().filter(|(_, p)| takes(p));
-            let (sessions, weights): (Vec<SessionId>, Vec<u32>) = all.map(|(s, p)| (*s, weight(p))).unzip();
+            let sessions: Vec<SessionId> = all().map(|(session, _)| *session).collect();
+            let weights: Vec<u32> = if round == 0 {
+                let held: Vec<usize> =
+                    all().map(|(_, p)| p.tenures.newest().map_or(0, |tenure| tenure.part.lanes.len())).collect();
+                let cores: Vec<u32> = all().map(|(_, p)| p.cores).collect();
+                lacks(&surplus(&held, owed.lanes.len(), &cores))
+            } else {
+                all().map(|(_, p)| room(p)).collect()
+            };
             if owed.is_empty() || weights.iter().all(|weight| *weight == 0) {
                 break;
             }
@@ -320,8 +344,7 @@ impl Coordinator {
             weights.push(participant.cores);
             sessions.push(*session);
         }
-        let lacks = surplus(&held, handover.free.lanes.len(), &weights);
-        let lacks: Vec<u32> = lacks.iter().map(|lack| u32::try_from(-lack).unwrap_or(0)).collect();
+        let lacks = lacks(&surplus(&held, handover.free.lanes.len(), &weights));
         let Some(t0) = self.t0() else { return };
         let mut names = Vec::new();
         let mut rest = if sessions.is_empty() { handover.free.clone() } else { Part::default() };
@@ -345,7 +368,7 @@ impl Coordinator {
             return;
         }
         let take = if names.len() == 1 { "takes" } else { "take" };
-        self.note(now, format!("{} {take} a share from {:.1} s on", names.join(", "), from.as_secs()), "balance");
+        self.note(now, format!("{} {take} a share from {:.1} s on", listed(&names), from.as_secs()), "balance");
     }
 
     /// A worker of this run is there again. It is told what it owns before anything else, and where
@@ -410,6 +433,20 @@ impl Coordinator {
     pub(super) fn soon(&self, now: Mono, after: Duration) -> RunTime {
         let error = self.participants.values().map(|p| p.clock.error).max().unwrap_or(0);
         RunTime(self.run_now(now).0 + after.as_nanos() as u64 + error)
+    }
+}
+
+/// How many lanes each lacks, of those that do.
+fn lacks(surplus: &[i64]) -> Vec<u32> {
+    surplus.iter().map(|lanes| u32::try_from(-lanes).unwrap_or(0)).collect()
+}
+
+/// Names for a sentence: the first few, and how many more.
+fn listed(names: &[String]) -> String {
+    const MOST: usize = 10;
+    match names.len().checked_sub(MOST) {
+        None | Some(0) => names.join(", "),
+        Some(more) => format!("{} and {more} more", names[..MOST].join(", ")),
     }
 }
 

@@ -8,6 +8,7 @@ use crate::journal::{Fate, Member, Recovered};
 use ld_shared::id::{Epoch, SessionId, WorkerName};
 use ld_shared::lanes::LaneSet;
 use ld_shared::message::{GONE_AFTER, LEASE};
+use ld_shared::plan::WorkerLoss;
 use ld_shared::throttle::ThrottleShare;
 use ld_shared::time::{Mono, RunTime};
 use std::sync::Arc;
@@ -39,6 +40,13 @@ impl Coordinator {
         let mut owned = LaneSet::empty();
         for participant in run.participants.values() {
             owned.extend(&participant.tenures.part().lanes);
+        }
+        if run.spec.plan.on_worker_loss != WorkerLoss::Degrade {
+            // the other master may have died between a loss and what follows from it
+            let gone = |(_, p): &(&SessionId, &Participant)| {
+                matches!(p.stage, Stage::Lost { .. } | Stage::Left { .. }) && !p.tenures.part().is_empty()
+            };
+            run.gone = run.participants.iter().filter(gone).map(|(session, _)| *session).collect();
         }
         let caps = run.participants.values().map(|p| p.tenures.part().caps.len()).max().unwrap_or(0);
         let mut free = LaneSet::full();

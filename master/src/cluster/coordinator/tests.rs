@@ -281,6 +281,31 @@ fn late_confirmations_move_the_start_for_everybody() {
     assert_eq!(error.to_string(), "start instant not confirmed in 3 attempts by w, w#2, w#3");
 }
 
+/// Half of a cluster may be gone at once: one assignment each, and not one for each of them.
+#[test]
+fn parts_of_all_that_are_lost_at_once_are_given_away_together() {
+    let mut world = running(&[]);
+    for session in [1, 2] {
+        let lost = Event::Lost { session: SessionId(session), until: world.now, silent: true, how: "cut".into() };
+        world.tell(lost);
+    }
+    assert!(!world.effects.iter().any(|effect| matches!(effect, Effect::Send(..))), "{:?}", world.effects);
+    world.tell(Event::Tick);
+    let assigned = world.effects.iter().filter_map(|effect| match effect {
+        Effect::Send(session, ToWorker::Assign { shard, .. }) => Some((*session, shard.lanes.len())),
+        _ => None,
+    });
+    assert_eq!(assigned.collect::<Vec<_>>(), [(SessionId(3), ld_shared::lanes::LANES)]);
+    let events: Vec<&str> = world.coordinator.events().iter().map(|event| &*event.what).collect();
+    assert!(events.iter().any(|what| what.contains("the shares of w, w#2 go to w#3 from 0.2 s on")), "{events:?}");
+    // who is back before that keeps what it has
+    let mut world = running(&[]);
+    world.tell(Event::Lost { session: SessionId(1), until: world.now, silent: true, how: "cut".into() });
+    world.tell(Event::Returned(SessionId(1)));
+    world.tell(Event::Tick);
+    assert!(world.coordinator.lanes_of(SessionId(1)).is_some_and(|lanes| lanes.len() > 5_000));
+}
+
 /// A slow master is not what makes a run lose what its workers have measured.
 #[test]
 fn a_run_stays_open_while_frames_come_in_and_not_for_ever() {
