@@ -2,7 +2,7 @@
 
 use flate2::Compression;
 use flate2::read::{DeflateDecoder, DeflateEncoder};
-use ld_shared::latency::{BUCKETS, DecodeError, Latency};
+use ld_shared::latency::{BUCKETS, DecodeError, Latency, put_varint, take_varint};
 use std::borrow::Cow;
 use std::io::Read as _;
 
@@ -11,7 +11,7 @@ use std::io::Read as _;
 const LONG: usize = 512;
 /// No wire form is longer: two varints a bucket.
 const LONGEST: u64 = 20 * BUCKETS as u64;
-/// First byte of what is packed.
+/// First byte of what is packed: the wire form, or the [`transposed`] one, deflated.
 const PLAIN: u8 = 0;
 const DEFLATED: u8 = 1;
 
@@ -28,11 +28,47 @@ fn pack(samples: &Latency) -> Box<[u8]> {
     let deflated = wire.len() >= LONG;
     let mut packed = vec![if deflated { DEFLATED } else { PLAIN }];
     if deflated {
-        DeflateEncoder::new(wire.as_slice(), Compression::fast()).read_to_end(&mut packed).expect("memory is read");
+        let columns = transposed(samples);
+        DeflateEncoder::new(columns.as_slice(), Compression::fast()).read_to_end(&mut packed).expect("memory is read");
     } else {
         packed.extend(wire);
     }
     packed.into()
+}
+
+/// The numbers of the wire form, of all pairs first the distances of buckets and then the counts: each kind is alike
+/// within itself, and takes less than half of what pairs take deflated.
+fn transposed(samples: &Latency) -> Vec<u8> {
+    let mut columns = Vec::new();
+    for number in [samples.count(), samples.sum(), samples.min(), samples.max()] {
+        put_varint(&mut columns, number);
+    }
+    put_varint(&mut columns, samples.buckets().count() as u64);
+    let mut before = 0;
+    for (bucket, _) in samples.buckets() {
+        put_varint(&mut columns, (bucket - before) as u64);
+        before = bucket;
+    }
+    samples.buckets().for_each(|(_, count)| put_varint(&mut columns, count));
+    columns
+}
+
+/// The wire form of what is [`transposed`].
+fn in_pairs(mut columns: &[u8]) -> Result<Vec<u8>, DecodeError> {
+    let mut wire = Vec::with_capacity(columns.len());
+    for _ in 0..4 {
+        put_varint(&mut wire, take_varint(&mut columns)?);
+    }
+    let pairs = take_varint(&mut columns)?;
+    let mut counts = columns;
+    for _ in 0..pairs {
+        take_varint(&mut counts)?;
+    }
+    for _ in 0..pairs {
+        put_varint(&mut wire, take_varint(&mut columns)?);
+        put_varint(&mut wire, take_varint(&mut counts)?);
+    }
+    if counts.is_empty() { Ok(wire) } else { Err(DecodeError::Count) }
 }
 
 fn unpack_into(samples: &mut Latency, packed: &[u8]) -> Result<(), DecodeError> {
@@ -40,10 +76,10 @@ fn unpack_into(samples: &mut Latency, packed: &[u8]) -> Result<(), DecodeError> 
         None => Ok(()),
         Some((&PLAIN, wire)) => samples.merge_encoded(wire),
         Some((&DEFLATED, deflated)) => {
-            let mut wire = Vec::new();
+            let mut columns = Vec::new();
             let decoder = DeflateDecoder::new(deflated);
-            decoder.take(LONGEST).read_to_end(&mut wire).map_err(|_| DecodeError::Truncated)?;
-            samples.merge_encoded(&wire)
+            decoder.take(LONGEST).read_to_end(&mut columns).map_err(|_| DecodeError::Truncated)?;
+            samples.merge_encoded(&in_pairs(&columns)?)
         }
         Some(_) => Err(DecodeError::Foreign),
     }
@@ -132,6 +168,19 @@ mod tests {
         for folded in [&one, &other, &Folded::default()] {
             assert_eq!(Folded::from_packed(folded.packed().into_owned()).unwrap(), *folded);
         }
+    }
+
+    /// A second of a busy run, as an hour has 3,600 of: six bits a bucket, not sixteen.
+    #[test]
+    fn a_busy_second_takes_little() {
+        let mut rng = ld_shared::rng::KeyedRng::new(1, 2, 3);
+        // the sum of four dice is bell-shaped, as response times are by and large
+        let samples = of((0..50_000).map(|_| (0..4).map(|_| 50 + rng.below(400)).sum()));
+        let (buckets, mut folded) = (samples.buckets().count(), Folded::default());
+        folded.add(&samples);
+        folded.seal();
+        assert!(folded.sealed.len() < buckets, "{} bytes for {buckets} buckets", folded.sealed.len());
+        assert_eq!(folded.whole(), samples);
     }
 
     #[test]
