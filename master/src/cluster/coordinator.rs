@@ -48,6 +48,9 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(10);
 const QUIET: Duration = Duration::from_secs(3);
 /// Yet no more than so much longer.
 const CLOSE_LATE: Duration = Duration::from_mins(2);
+/// A run is not closed at the instant of an acknowledgement: the two take different ways, and a worker that hears of the
+/// end first keeps in its spool what was counted.
+const HEARD_AFTER: Duration = Duration::from_millis(20);
 
 /// One run.
 #[derive(Clone, Debug)]
@@ -59,6 +62,8 @@ pub struct Coordinator {
     ledger: Ledger,
     /// When something was counted for the last time.
     counted_at: Mono,
+    /// When frames were acknowledged a moment ago.
+    acknowledged_at: Option<Mono>,
     /// Whose frames were counted since the last [`Self::fold`].
     unacknowledged: BTreeSet<SessionId>,
     tickets: Dispenser,
@@ -163,6 +168,7 @@ impl Coordinator {
             participants,
             ledger,
             counted_at: Mono(0),
+            acknowledged_at: None,
             unacknowledged: BTreeSet::new(),
             tickets,
             events: Vec::new(),
@@ -204,11 +210,14 @@ impl Coordinator {
     pub fn deadline(&self) -> Option<Mono> {
         match &self.state {
             State::Gathering { until } | State::Preparing { until } | State::Arming { until, .. } => Some(*until),
-            State::Draining { until, .. } | State::Collecting { until, .. } => Some(self.quiet_after(*until)),
+            State::Draining { until, .. } => {
+                Some(self.heard_by().into_iter().fold(self.quiet_after(*until), Mono::min))
+            }
+            State::Collecting { until, .. } => Some(self.quiet_after(*until)),
             State::Running { t0 } => {
                 let empty = self.empty.as_ref().map(|empty| empty.until);
                 let close = self.planned_close(*t0).map(|until| self.quiet_after(until));
-                close.into_iter().chain(empty).chain(self.nobody_back_by()).min()
+                close.into_iter().chain(empty).chain(self.nobody_back_by()).chain(self.heard_by()).min()
             }
             State::Closed { .. } => None,
         }
@@ -279,6 +288,11 @@ impl Coordinator {
         let plan = &self.spec.plan;
         let end = plan.test_time?.0.saturating_add(plan.graceful_stop.0);
         Some(t0.after(Duration::from_nanos(end)).after(CLOSE_WITHIN))
+    }
+
+    /// When what was acknowledged last is known to those who sent it.
+    fn heard_by(&self) -> Option<Mono> {
+        self.acknowledged_at.map(|at| at.after(HEARD_AFTER))
     }
 
     /// `until`, or later while measurements still come in.
@@ -421,6 +435,9 @@ impl Coordinator {
             effects.push(Effect::Journal(Box::new(Entry::Frames(Box::new(group)))));
         }
         let record_limits = self.ledger.record_limits();
+        if !self.unacknowledged.is_empty() {
+            self.acknowledged_at = Some(now);
+        }
         for session in std::mem::take(&mut self.unacknowledged) {
             let Some(SessionLedger { seq, finished, .. }) = self.ledger.session(session) else { continue };
             let (run, seq, finished) = (self.spec.run.clone(), *seq, *finished);
@@ -534,6 +551,9 @@ impl Coordinator {
 
     /// Goes to the next state if its time or its condition has come.
     fn advance(&mut self, now: Mono, registry: &Registry, effects: &mut Vec<Effect>) {
+        if self.heard_by().is_some_and(|by| now >= by) {
+            self.acknowledged_at = None;
+        }
         match self.state.clone() {
             State::Gathering { until } => self.gather(now, until, registry, effects),
             State::Preparing { until } => self.await_ready(now, until, registry, effects),
@@ -541,7 +561,7 @@ impl Coordinator {
             State::Running { t0 } => {
                 if self.nobody_back_by().is_some_and(|until| now >= until) {
                     self.close(now, Some(RunError::NobodyBack), effects);
-                } else if self.nobody_works(now) {
+                } else if self.nobody_works(now) && self.acknowledged_at.is_none() {
                     self.collect(now, t0, effects);
                 } else if self.planned_close(t0).is_some_and(|until| now >= self.quiet_after(until)) {
                     self.close(now, None, effects);
@@ -553,7 +573,7 @@ impl Coordinator {
                 }
             }
             State::Draining { t0, until } => {
-                if self.nobody_works(now) {
+                if self.nobody_works(now) && self.acknowledged_at.is_none() {
                     self.collect(now, t0, effects);
                 } else if now >= self.quiet_after(until) {
                     self.close(now, None, effects);

@@ -114,6 +114,11 @@ impl World {
         body.odometers = Self::odometers(*started, *started);
         let sealed_at = RunTime(u64::from(second + 1) * SECOND);
         self.say(session, ToMaster::Frame { frame: Box::new(Frame { key, body }), sealed_at });
+        if last {
+            // once everybody has heard that its last one is counted, the run may close
+            self.now = self.now.after(HEARD_AFTER);
+            self.tell(Event::Tick);
+        }
     }
 
     fn beat(&mut self, session: u64, more: u64) {
