@@ -211,13 +211,13 @@ impl Coordinator {
         match &self.state {
             State::Gathering { until } | State::Preparing { until } | State::Arming { until, .. } => Some(*until),
             State::Draining { until, .. } => {
-                Some(self.heard_by().into_iter().fold(self.quiet_after(*until), Mono::min))
+                Some(self.wakes_by().into_iter().fold(self.quiet_after(*until), Mono::min))
             }
             State::Collecting { until, .. } => Some(self.quiet_after(*until)),
             State::Running { t0 } => {
                 let empty = self.empty.as_ref().map(|empty| empty.until);
                 let close = self.planned_close(*t0).map(|until| self.quiet_after(until));
-                close.into_iter().chain(empty).chain(self.nobody_back_by()).chain(self.heard_by()).min()
+                close.into_iter().chain(empty).chain(self.nobody_back_by()).chain(self.wakes_by()).min()
             }
             State::Closed { .. } => None,
         }
@@ -293,6 +293,11 @@ impl Coordinator {
     /// When what was acknowledged last is known to those who sent it.
     fn heard_by(&self) -> Option<Mono> {
         self.acknowledged_at.map(|at| at.after(HEARD_AFTER))
+    }
+
+    /// The same, if a close waits for nothing else: while somebody works it is nothing to wake up for.
+    fn wakes_by(&self) -> Option<Mono> {
+        self.heard_by().filter(|_| self.living().next().is_none())
     }
 
     /// `until`, or later while measurements still come in.

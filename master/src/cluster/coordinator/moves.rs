@@ -68,7 +68,7 @@ impl Coordinator {
     }
 
     /// Workers that make load.
-    fn living(&self) -> impl Iterator<Item = (&SessionId, &Participant)> {
+    pub(super) fn living(&self) -> impl Iterator<Item = (&SessionId, &Participant)> {
         self.participants.iter().filter(|(_, participant)| participant.makes_load())
     }
 
