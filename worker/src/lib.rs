@@ -20,4 +20,5 @@ mod selfwatch;
 mod series;
 mod shipper;
 pub mod spool;
+pub mod stock;
 mod user;

@@ -5,7 +5,7 @@ mod arrivals;
 mod seconds;
 mod users;
 
-use super::tickets::{Say, Taken, Tickets};
+use super::tickets::{Say, Tickets};
 use super::truth::{Life, Truth, Who};
 use ld_shared::frame::{FrameBody, Odometers};
 use ld_shared::lanes::LaneSet;
@@ -17,6 +17,7 @@ use ld_shared::shard::Shard;
 use ld_shared::snapshot::Snapshot;
 use ld_shared::throttle::ThrottleUse;
 use ld_shared::time::{Mono, RunTime, SECOND};
+use ld_worker::stock::Taken;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -399,20 +400,20 @@ impl Engine {
             return;
         };
         let mut say = Vec::new();
-        let taken = self.tickets.take(pool, &mut say);
+        let taken = self.tickets.take(now, pool, &mut say);
         self.said.extend(say.into_iter().map(Said::Tickets));
         match (taken, pool) {
             (Taken::Wait, _) => {
                 self.waiting.push((pool, job));
                 return;
             }
-            (Taken::None, Pool::Iterations) => {
+            (Taken::None { .. }, Pool::Iterations) => {
                 self.leave(job);
                 return;
             }
             (Taken::Ticket(ticket), _) => truth.ticket(self.who, pool, ticket),
             // the placeholder's text stays
-            (Taken::None, Pool::Source(_)) => {}
+            (Taken::None { .. }, Pool::Source(_)) => {}
         }
         match (pool, &mut job.kind) {
             (Pool::Iterations, Kind::User { ticket, .. }) => *ticket = true,

@@ -1,27 +1,10 @@
-//! A modelled engine's stock of tickets: what `ld_worker`'s engine keeps, without its threads.
+//! A modelled engine's tickets: stocks of `ld_worker`'s, without its threads.
 
 use ld_shared::plan::{Plan, Pool};
-use std::collections::{BTreeMap, VecDeque};
+use ld_shared::time::Mono;
+use ld_worker::stock::{Stock, Taken};
+use std::collections::BTreeMap;
 use std::ops::Range;
-
-#[derive(Debug, Default)]
-pub(crate) struct Stock {
-    ranges: VecDeque<Range<u64>>,
-    exhausted: bool,
-    asked: bool,
-    told_empty: bool,
-    taken: u64,
-}
-
-/// What came of asking for a ticket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Taken {
-    Ticket(u64),
-    /// The cluster has none left.
-    None,
-    /// The master was asked.
-    Wait,
-}
 
 #[derive(Debug)]
 pub(crate) struct Tickets {
@@ -40,37 +23,19 @@ impl Tickets {
         Self { pools: plan.pools().into_iter().map(|(pool, _)| (pool, Stock::default())).collect() }
     }
 
-    pub(crate) fn take(&mut self, pool: Pool, say: &mut Vec<Say>) -> Taken {
-        let Some(stock) = self.pools.get_mut(&pool) else { return Taken::None };
-        let ticket = stock.ranges.front_mut().map(|range| {
-            range.start += 1;
-            range.start - 1
-        });
-        stock.ranges.retain(|range| !range.is_empty());
-        stock.taken += u64::from(ticket.is_some());
-        let left: u64 = stock.ranges.iter().map(|r| r.end - r.start).sum();
-        if !stock.exhausted && !stock.asked && left * 4 <= stock.taken.min(100_000) {
-            stock.asked = true;
-            say.push(Say::Want(pool, stock.taken.clamp(1, 100_000)));
+    pub(crate) fn take(&mut self, now: u64, pool: Pool, say: &mut Vec<Say>) -> Taken {
+        let Some(stock) = self.pools.get_mut(&pool) else { return Taken::None { first: false } };
+        let (taken, want) = stock.take(Mono(now));
+        say.extend(want.map(|want| Say::Want(pool, want)));
+        if taken == (Taken::None { first: true }) {
+            say.push(Say::Empty(pool));
         }
-        match ticket {
-            Some(ticket) => Taken::Ticket(ticket),
-            None if stock.exhausted => {
-                if !std::mem::replace(&mut stock.told_empty, true) {
-                    say.push(Say::Empty(pool));
-                }
-                Taken::None
-            }
-            None => Taken::Wait,
-        }
+        taken
     }
 
     pub(crate) fn grant(&mut self, pool: Pool, tickets: Range<u64>, exhausted: bool) {
-        let Some(stock) = self.pools.get_mut(&pool) else { return };
-        if !tickets.is_empty() {
-            stock.ranges.push_back(tickets);
+        if let Some(stock) = self.pools.get_mut(&pool) {
+            stock.grant(tickets, exhausted);
         }
-        stock.exhausted |= exhausted;
-        stock.asked = false;
     }
 }

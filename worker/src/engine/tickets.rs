@@ -1,8 +1,9 @@
 //! Tickets of this worker: things that exist once in the cluster, dealt on demand by the master.
 
 use super::EngineEvent;
+use crate::stock::{Stock, Taken};
+use ld_shared::boot::clock;
 use ld_shared::plan::{Plan, Pool};
-use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 use tokio::sync::{Notify, mpsc};
@@ -11,35 +12,6 @@ use tokio::sync::{Notify, mpsc};
 pub(crate) struct Tickets {
     pools: Vec<(Pool, Mutex<Stock>, Notify)>,
     events: mpsc::UnboundedSender<EngineEvent>,
-}
-
-#[derive(Default)]
-struct Stock {
-    ranges: VecDeque<Range<u64>>,
-    exhausted: bool,
-    /// A request is under way.
-    asked: bool,
-    /// Somebody found none, and it was said.
-    told_empty: bool,
-    /// Tickets taken, and of the block before: sizes the next request.
-    taken: u64,
-}
-
-impl Stock {
-    fn left(&self) -> u64 {
-        self.ranges.iter().map(|r| r.end - r.start).sum()
-    }
-
-    fn take(&mut self) -> Option<u64> {
-        let range = self.ranges.front_mut()?;
-        let ticket = range.start;
-        range.start += 1;
-        if range.start >= range.end {
-            self.ranges.pop_front();
-        }
-        self.taken += 1;
-        Some(ticket)
-    }
 }
 
 impl Tickets {
@@ -59,54 +31,39 @@ impl Tickets {
             // registered before looking, so that a grant in between is not missed
             granted.as_mut().enable();
             {
-                let mut stock = stock.lock().unwrap_or_else(PoisonError::into_inner);
-                let ticket = stock.take();
-                self.ask(pool, &mut stock);
-                if ticket.is_some() {
-                    return ticket;
+                let (taken, want) = stock.lock().unwrap_or_else(PoisonError::into_inner).take(clock::mono());
+                // a closed channel means that the engine is being torn down
+                if let Some(want) = want {
+                    self.events.send(EngineEvent::WantTickets { pool, want }).ok();
                 }
-                if stock.exhausted {
-                    if !std::mem::replace(&mut stock.told_empty, true) {
-                        // a closed channel means that the engine is being torn down
-                        self.events.send(EngineEvent::PoolEmpty(pool)).ok();
+                match taken {
+                    Taken::Ticket(ticket) => return Some(ticket),
+                    Taken::None { first } => {
+                        if first {
+                            self.events.send(EngineEvent::PoolEmpty(pool)).ok();
+                        }
+                        return None;
                     }
-                    return None;
+                    Taken::Wait => {}
                 }
             }
             granted.await;
         }
     }
 
-    /// Asks for more while a quarter of the stock is left, so that nobody waits for the master.
-    fn ask(&self, pool: Pool, stock: &mut Stock) {
-        if stock.exhausted || stock.asked || stock.left() * 4 > stock.taken.min(100_000) {
-            return;
-        }
-        stock.asked = true;
-        let want = stock.taken.clamp(1, 100_000);
-        // a closed channel means that the engine is being torn down
-        self.events.send(EngineEvent::WantTickets { pool, want }).ok();
-    }
-
     /// Takes a ticket back that was not used.
     pub(crate) fn give_back(&self, pool: Pool, ticket: u64) {
-        let Some((_, stock, notify)) = self.pools.iter().find(|(p, ..)| *p == pool) else { return };
-        let mut stock = stock.lock().unwrap_or_else(PoisonError::into_inner);
-        stock.ranges.push_front(ticket..ticket + 1);
-        drop(stock);
-        notify.notify_waiters();
+        self.change(pool, |stock| stock.give_back(ticket));
     }
 
     /// Adds tickets that the master granted.
     pub(crate) fn grant(&self, pool: Pool, tickets: Range<u64>, exhausted: bool) {
+        self.change(pool, |stock| stock.grant(tickets, exhausted));
+    }
+
+    fn change(&self, pool: Pool, change: impl FnOnce(&mut Stock)) {
         let Some((_, stock, notify)) = self.pools.iter().find(|(p, ..)| *p == pool) else { return };
-        let mut stock = stock.lock().unwrap_or_else(PoisonError::into_inner);
-        if !tickets.is_empty() {
-            stock.ranges.push_back(tickets);
-        }
-        stock.exhausted |= exhausted;
-        stock.asked = false;
-        drop(stock);
+        change(&mut stock.lock().unwrap_or_else(PoisonError::into_inner));
         notify.notify_waiters();
     }
 }
