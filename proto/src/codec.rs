@@ -51,8 +51,8 @@ impl Bounded for v1::ResultsFromMaster {
 /// Fields that are messages with lists in them.
 struct Inner(u64, &'static [Self]);
 
-/// `frame`: its `phases`; `record_batch`: its `records` and their `answer`s.
-const RESULTS: &[Inner] = &[Inner(2, &[Inner(7, &[])]), Inner(3, &[Inner(4, &[Inner(11, &[])])])];
+/// `frame`: its `phases` and `odometers`; `record_batch`: its `records` and their `answer`s.
+const RESULTS: &[Inner] = &[Inner(2, &[Inner(7, &[]), Inner(9, &[])]), Inner(3, &[Inner(4, &[Inner(11, &[])])])];
 
 /// Takes the fields that have a length off `left`; `false`: there are too many, or these bytes are no
 /// message.
@@ -155,6 +155,8 @@ mod tests {
         let frame = |phases| results(M::Frame(v1::Frame { phases, ..v1::Frame::default() }));
         assert!(v1::ResultsFromWorker::fits(&frame(phases(1_000))));
         assert!(!v1::ResultsFromWorker::fits(&frame(phases(MOST_ELEMENTS / 3))));
+        let odometers = Some(v1::Odometers { phases: vec![v1::PhaseOdometer::default(); MOST_ELEMENTS] });
+        assert!(!v1::ResultsFromWorker::fits(&results(M::Frame(v1::Frame { odometers, ..v1::Frame::default() }))));
         let batch = |n| {
             let records = vec![v1::Record::default(); n];
             // bytes are one thing, however long

@@ -129,16 +129,6 @@ impl LaneSet {
         })
     }
 
-    /// Deals the lanes of this set on to `cores` cores by position: the k-th lane goes to core
-    /// `k % cores`. Each core's lanes ascend.
-    pub fn deal_to_cores(&self, cores: usize) -> Vec<Vec<u16>> {
-        let mut dealt = vec![Vec::new(); cores.max(1)];
-        for (position, lane) in self.iter().enumerate() {
-            dealt[position % cores.max(1)].push(lane);
-        }
-        dealt
-    }
-
     /// How many numbers in `[from, to)` (numbers, not lanes) belong to lanes of this set.
     pub fn count_between(&self, from: u64, to: u64) -> u64 {
         if from >= to {
@@ -248,12 +238,5 @@ mod tests {
     #[test]
     fn a_stored_set_of_another_length_is_refused() {
         assert!(serde_json::from_str::<LaneSet>(r#"{"words":[1,2]}"#).is_err());
-    }
-
-    #[test]
-    fn cores_get_disjoint_lanes_that_add_up() {
-        let set = &deal(&[1, 3])[1];
-        let cores = set.deal_to_cores(3);
-        assert_eq!(cores.iter().map(Vec::len).sum::<usize>(), set.len());
     }
 }

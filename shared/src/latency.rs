@@ -112,7 +112,7 @@ impl Latency {
     fn bounds(&mut self, n: u64, sum: u64, min: u64, max: u64) {
         self.min = if self.count == 0 { min } else { self.min.min(min) };
         self.max = self.max.max(max);
-        self.count += n;
+        self.count = self.count.saturating_add(n);
         self.sum = self.sum.saturating_add(sum);
     }
 

@@ -109,13 +109,6 @@ pub enum ToMaster {
         /// That of the assignment.
         epoch: Epoch,
     },
-    /// Its load is what so many changes make of the plan.
-    ProgramSet {
-        /// The run.
-        run: RunId,
-        /// How many changes there are.
-        changes: u32,
-    },
     /// Measurements. Travels on the stream of results.
     Frame {
         /// The frame.
@@ -268,10 +261,12 @@ pub enum ToWorker {
         /// The run.
         run: RunId,
     },
-    /// The run is over for the master.
+    /// The run is over for the master. May overtake acknowledgements, which travel on another stream.
     RunClosed {
         /// The run.
         run: RunId,
+        /// The highest frame of this worker that was counted.
+        frames: u64,
     },
     /// Answer to a heartbeat.
     BeatReply(BeatReply),

@@ -1,6 +1,7 @@
 //! What one request was, and how it ended.
 
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// Which part of the run a sample belongs to: that of its intended instant.
@@ -96,8 +97,19 @@ pub struct Failure {
 impl Failure {
     /// A failure of class `kind`.
     pub fn new(kind: FailureKind, reason: impl Into<Arc<str>>) -> Self {
-        Self { kind, reason: reason.into() }
+        let reason = reason.into();
+        let reason = if reason.len() > MAX_TEXT { cut(&reason).into() } else { reason };
+        Self { kind, reason }
     }
+}
+
+/// At most [`MAX_TEXT`] bytes of a name or a reason.
+pub fn cut(text: &str) -> Cow<'_, str> {
+    if text.len() <= MAX_TEXT {
+        return Cow::Borrowed(text);
+    }
+    let end = text.floor_char_boundary(MAX_TEXT - '…'.len_utf8());
+    Cow::Owned(format!("{}…", text.get(..end).unwrap_or_default()))
 }
 
 /// What all samples of a series have in common.
@@ -117,6 +129,8 @@ pub const OTHER: &str = "(other)";
 pub const MAX_NAMES: usize = 1_000;
 /// Most failure reasons a name keeps apart.
 pub const MAX_REASONS: usize = 200;
+/// Most bytes of a name or a reason. A target may answer with megabytes, and documents may make a name of them.
+pub const MAX_TEXT: usize = 2_048;
 
 /// Parts of an exchange that are timed apart, in the order of their indices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -154,5 +168,18 @@ impl TimingPart {
             Self::FirstByte => "first_byte",
             Self::Receive => "receive",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_cut_where_a_character_ends() {
+        let long = "é".repeat(MAX_TEXT);
+        let Failure { reason, .. } = Failure::new(FailureKind::Assertion, long.as_str());
+        assert!(reason.len() <= MAX_TEXT && reason.len() > MAX_TEXT - 4 && reason.ends_with("é…"));
+        assert_eq!(cut(&reason), &*reason);
     }
 }

@@ -261,6 +261,17 @@ impl FailureCount {
 }
 
 impl Snapshot {
+    /// Makes one reason, `(other)`, of all reasons of a series: texts go, counts stay.
+    pub fn fold_reasons(&mut self) {
+        let other: Arc<str> = OTHER.into();
+        for phase in &mut self.phases {
+            for ((key, _), count) in std::mem::take(&mut phase.failures) {
+                let place = (key, Arc::clone(&other));
+                phase.failures.entry(place).and_modify(|have| have.merge(&count)).or_insert(count);
+            }
+        }
+    }
+
     /// What ended in `phase`.
     pub fn phase(&self, phase: Phase) -> &PhaseSnapshot {
         &self.phases[phase.index()]

@@ -103,6 +103,10 @@ impl FromStr for TargetRule {
         if host.is_empty() || host.len() > 253 || !host.chars().all(is_name) {
             return Err(wrong());
         }
+        // it would match names that begin so, whatever their address
+        if host.contains('*') && host != "*" && !host.contains(|c: char| c.is_ascii_alphabetic()) {
+            return Err(format!("`{host}` is a pattern of names: addresses are given as a network, like 10.0.0.0/24"));
+        }
         let name = host.strip_suffix('.').unwrap_or(host);
         Ok(Self { host: Pattern::Name(name.to_ascii_lowercase()), port })
     }
@@ -167,7 +171,9 @@ mod tests {
             assert_eq!(again, list, "{rule}");
         }
         assert!(!TargetList::default().allows("x", "1.2.3.4".parse().unwrap(), 80), "an empty list allows nothing");
-        for bad in ["", "a b", "host:99999", "10.0.0.0/33", "10.0/8", "http://x/", "::1/200", ":80"] {
+        for bad in
+            ["", "a b", "host:99999", "10.0.0.0/33", "10.0/8", "http://x/", "::1/200", ":80", "10.0.0.*", "10.*:80"]
+        {
             assert!(bad.parse::<TargetRule>().is_err(), "{bad}");
         }
     }

@@ -201,6 +201,9 @@ def frames():
         "other_run": lambda f: setattr(f, "run", "x"),
         "far_seq": lambda f: setattr(f, "seq", 2**63),
         "odometers": lambda f: f.odometers.phases.pop(),
+        # 2^63 samples in a detail: two of these would overflow whoever adds them
+        "detail": lambda f: setattr(f.phases[0], "service", b"\x80" * 9 + b"\x01" + b"\0" * 4 + b"\x80" * 9 + b"\x01"),
+        "reasons": lambda f: f.phases[0].failures.add(kind=1, count=2**40),
     }
     for name, spoil in spoils.items():
         link = Link().join("forger")
@@ -216,6 +219,15 @@ def frames():
         except grpc.RpcError as error:
             said("frame_" + name, "ended" if error.code() != grpc.StatusCode.DEADLINE_EXCEEDED else "ignored")
         link.send(goodbye=pb.Goodbye(text="done"))
+        link.close()
+
+
+def beats():
+    """Numbers that would put every deadline of the cluster off for decades."""
+    for name, beat in (("error", dict(clock_error_ns=1 << 62)), ("run", dict(run=pb.RunBeat(run="x", at_ns=2**64 - 1)))):
+        link = Link().join("liar")
+        link.send(heartbeat=pb.Heartbeat(number=1, sent_at_ns=1, clock_offset_ns=0, **beat))
+        said("beat_" + name, link.until()[0])
         link.close()
 
 
@@ -314,7 +326,7 @@ def crowd():
 
 waiting = threading.Thread(target=slow)
 waiting.start()
-for attack in (handshakes, frames, giants, garbage):
+for attack in (handshakes, frames, beats, giants, garbage):
     attack()
 waiting.join()
 crowd()

@@ -280,6 +280,8 @@ fn an_attacker_changes_nothing_of_a_run() {
         ("attach_wrong", "PERMISSION_DENIED"),
         ("attach_empty", "PERMISSION_DENIED"),
         ("attach_alone", "PERMISSION_DENIED"),
+        ("beat_error", "closed"),
+        ("beat_run", "closed"),
         ("giant_hello", "closed"),
         ("large_hello", "closed"),
         ("giant_message", "closed"),
@@ -295,7 +297,7 @@ fn an_attacker_changes_nothing_of_a_run() {
         assert_eq!(outcomes.get(name), Some(&outcome), "{name}\n{}\n{}", attacked.stdout, attacked.stderr);
     }
     let forged = outcomes.iter().filter(|(name, _)| name.starts_with("frame_"));
-    assert!(forged.clone().count() == 14 && forged.clone().all(|(_, outcome)| *outcome == "ended"), "{outcomes:?}");
+    assert!(forged.clone().count() == 16 && forged.clone().all(|(_, outcome)| *outcome == "ended"), "{outcomes:?}");
     assert!(workers.iter_mut().all(Process::runs), "the workers never noticed");
     let memory = resident_mib(master.pid());
     assert!(memory < 300, "{memory} MiB after all that");
@@ -310,8 +312,9 @@ fn an_attacker_changes_nothing_of_a_run() {
     let arrived = target.stop().unwrap().total;
     assert_eq!(summary.ended() + summary.count("/conservation/in_flight"), arrived, "{}", summary.0["conservation"]);
     let losses = summary.list("/losses");
-    let ours =
-        |name: &str| !["forger", "honest", "thief", "giant", "late"].iter().any(|theirs| name.starts_with(theirs));
+    let ours = |name: &str| {
+        !["forger", "honest", "thief", "liar", "giant", "late"].iter().any(|theirs| name.starts_with(theirs))
+    };
     assert!(!losses.iter().any(|loss| ours(loss["worker"].as_str().unwrap())), "{losses:?}");
     let once = finished.stderr.matches("said once for this address").count();
     assert_eq!(once, 1, "one peer, one complaint: {}", finished.stderr);

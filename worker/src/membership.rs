@@ -283,7 +283,7 @@ impl Membership {
             ToWorker::Program { run, program } if ours(&run) => self.on_program(program, effects),
             ToWorker::Stop { run } if ours(&run) => self.stop_load(now, effects),
             ToWorker::Abort { run } if ours(&run) => self.abort_load(now, effects),
-            ToWorker::RunClosed { run } if ours(&run) => self.drop_run(effects),
+            ToWorker::RunClosed { run, frames } if ours(&run) => self.on_run_closed(frames, effects),
             ToWorker::BeatReply(reply) => self.on_beat_reply(now, &reply, effects),
             ToWorker::Tickets { run, pool, tickets, exhausted } if ours(&run) => {
                 self.on_tickets(pool, tickets, exhausted, effects);

@@ -2,7 +2,7 @@
 
 use crate::kept::{Kept, Texts};
 use ld_shared::record::Record;
-use ld_shared::sample::{MAX_NAMES, OTHER, SeriesKey};
+use ld_shared::sample::{MAX_NAMES, OTHER, SeriesKey, cut};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -27,8 +27,11 @@ impl SeriesTable {
     pub(crate) fn id(&self, name: &str, request_type: &Arc<str>, scenario: &Arc<str>) -> u16 {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let (ids, keys) = &mut *inner;
-        let key =
-            SeriesKey { name: name.into(), request_type: Arc::clone(request_type), scenario: Arc::clone(scenario) };
+        let key = SeriesKey {
+            name: cut(name).into(),
+            request_type: Arc::clone(request_type),
+            scenario: Arc::clone(scenario),
+        };
         if let Some(id) = ids.get(&key) {
             return *id;
         }

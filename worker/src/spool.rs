@@ -26,6 +26,8 @@ use std::io;
 const MEMORY: usize = 16 * 1024 * 1024;
 /// Bytes per second of frames that are left as they are (ENGINEERING B3).
 const BYTES_PER_SECOND: usize = 300_000;
+/// Bytes of a frame that keeps the reasons of failures apart: half of what a message may have.
+const MOST_BYTES: usize = 8 * 1024 * 1024;
 /// Seconds that a frame may span before its bytes are no reason any more to make it longer.
 const MOST_SECONDS: u32 = 10;
 
@@ -182,7 +184,7 @@ impl Spool {
 
     /// The frame will gather nothing more.
     fn seal(&mut self, body: &FrameBody, sealed_at: RunTime) {
-        let bytes = frame_to_bytes(body, sealed_at);
+        let bytes = encoded(body, sealed_at);
         let seconds = body.to_second.saturating_sub(body.from_second).max(1) as usize;
         let must_wait = !self.waiting.is_empty() || self.unacknowledged.len() >= FRAME_WINDOW;
         if must_wait || bytes.len() > BYTES_PER_SECOND * seconds {
@@ -238,7 +240,7 @@ impl Spool {
             self.ask_shelf(|shelf| shelf.discard(gone.number));
         }
         if let Some((body, sealed_at)) = merged {
-            let bytes = Some(frame_to_bytes(&body, sealed_at));
+            let bytes = Some(encoded(&body, sealed_at));
             let merged = Waiting { number: newer.number, bytes, on_shelf: false };
             self.in_memory += merged.len();
             self.waiting.insert(at, merged);
@@ -275,6 +277,17 @@ impl Waiting {
     fn len(&self) -> usize {
         self.bytes.as_ref().map_or(0, Bytes::len)
     }
+}
+
+/// A frame's bytes, which fit a message: thousands of different reasons for failures may not, and then are one.
+fn encoded(body: &FrameBody, sealed_at: RunTime) -> Bytes {
+    let bytes = frame_to_bytes(body, sealed_at);
+    if bytes.len() <= MOST_BYTES {
+        return bytes;
+    }
+    let mut body = body.clone();
+    body.counts.fold_reasons();
+    frame_to_bytes(&body, sealed_at)
 }
 
 fn decode(bytes: &[u8]) -> Option<(Box<FrameBody>, RunTime)> {

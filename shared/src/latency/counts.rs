@@ -34,7 +34,7 @@ impl Counts {
         }
         if let Self::Few(few) = self {
             match few.binary_search_by_key(&bucket, |(b, _)| usize::from(*b)) {
-                Ok(at) => return few[at].1 += n,
+                Ok(at) => return add(&mut few[at].1, n),
                 Err(at) if few.len() < FEW => return few.insert(at, (bucket as u16, n)),
                 Err(_) => {}
             }
@@ -77,7 +77,7 @@ impl Counts {
         for (mine, theirs) in mine.iter_mut().zip(theirs) {
             let Some(theirs) = theirs else { continue };
             match mine {
-                Some(mine) => mine.iter_mut().zip(theirs.iter()).for_each(|(a, b)| *a += b),
+                Some(mine) => mine.iter_mut().zip(theirs.iter()).for_each(|(a, b)| add(a, *b)),
                 None => *mine = Some(theirs.clone()),
             }
         }
@@ -102,7 +102,11 @@ fn add_to(pages: &mut Pages, bucket: usize, n: u64) {
     if pages.len() <= page {
         pages.resize(page + 1, None);
     }
-    pages[page].get_or_insert_with(|| Box::new([0; PAGE]))[bucket % PAGE] += n;
+    add(&mut pages[page].get_or_insert_with(|| Box::new([0; PAGE]))[bucket % PAGE], n);
+}
+
+fn add(sum: &mut u64, n: u64) {
+    *sum = sum.saturating_add(n);
 }
 
 /// What was met, however it is kept.

@@ -25,10 +25,12 @@ const KINDS: [(FailureKind, v1::FailureKind); 9] = [
     (FailureKind::Request, v1::FailureKind::Request),
 ];
 
-/// Most bytes of a name or a reason.
-const MAX_TEXT: usize = 1024 * 1024;
+/// Most bytes of a name or a reason: twice what a worker of ours cuts them to.
+const MAX_TEXT: usize = 2 * crate::sample::MAX_TEXT;
 /// No worker counts as much in its life: sums of what stays below do not overflow.
-const MAX_COUNT: u64 = 1 << 48;
+pub(super) const MAX_COUNT: u64 = 1 << 48;
+/// Nor is one of its cores polled as often within a frame.
+const MAX_PROBES: u64 = 1 << 32;
 /// Most seconds that one frame may describe rows of.
 const MAX_ROWS: usize = 100_000;
 
@@ -65,14 +67,17 @@ fn body_to_wire(body: &FrameBody, sealed_at: RunTime) -> v1::Frame {
 
 /// The frame of a wire form, with the run time at which its span was closed.
 pub fn frame_from_wire(mut frame: v1::Frame) -> Result<(Frame, RunTime), WireError> {
+    plausible(&frame)?;
     let ((from_second, to_second), counts) = counts_from_wire(&mut frame)?;
-    let generator = frame.generator.ok_or(WireError::Missing("generator"))?;
+    counts.phases.iter().try_for_each(accounted)?;
+    let generator = generator_from_wire(&frame.generator.ok_or(WireError::Missing("generator"))?)?;
+    within("waits to be polled", generator.scheduler_lag.count(), MAX_PROBES)?;
     let body = FrameBody {
         from_second,
         to_second,
         counts,
         odometers: odometers_from_wire(&frame.odometers.ok_or(WireError::Missing("odometers"))?)?,
-        generator: generator_from_wire(&generator)?,
+        generator,
         collected: frame.collected.as_ref().map(collected_from_wire).transpose()?.map(Box::new),
         last: frame.last,
         records_follow: frame.records_follow,
@@ -89,19 +94,15 @@ pub fn counts_to_wire((from_second, to_second): (u32, u32), counts: &Snapshot) -
     v1::Frame { from_second, to_second, phases, strings: table.strings, rows, ..v1::Frame::default() }
 }
 
-/// What ended in the span of a wire form, and that span. Takes its texts out.
+/// What ended in the span of a wire form, and that span. Takes its texts out. Sums of many workers pass: what one of them
+/// may say is checked by [`frame_from_wire`].
 pub fn counts_from_wire(frame: &mut v1::Frame) -> Result<((u32, u32), Snapshot), WireError> {
-    let longest = frame.strings.iter().map(String::len).max().unwrap_or(0);
-    length("a name", longest, longest <= MAX_TEXT, "at most 1048576")?;
     let strings: Vec<Arc<str>> = std::mem::take(&mut frame.strings).into_iter().map(Arc::from).collect();
     length("phases", frame.phases.len(), known_phases(frame.phases.len()), "3 or 4")?;
     length("rows", frame.rows.len(), frame.rows.len() <= MAX_ROWS, "at most 100000")?;
-    plausible(frame)?;
     let mut counts = Snapshot::default();
     for (mine, theirs) in counts.phases.iter_mut().zip(&frame.phases) {
         *mine = phase_from_wire(theirs, &strings)?;
-        let ended = mine.series.values().flat_map(|series| [&series.succeeded, &series.failed]);
-        ended.into_iter().try_for_each(|latency| count("samples", latency.count()))?;
     }
     for row in &frame.rows {
         if counts.rows.insert(row.second, row_from_wire(row)?).is_some() {
@@ -163,12 +164,18 @@ fn detail_from(bytes: &[u8], what: &'static str) -> Result<Latency, WireError> {
     if bytes.is_empty() { Ok(Latency::default()) } else { histogram_from(bytes, what) }
 }
 
-fn count(what: &'static str, got: u64) -> Result<(), WireError> {
-    if got > MAX_COUNT { Err(WireError::Range { what, got }) } else { Ok(()) }
+pub(super) fn count(what: &'static str, got: u64) -> Result<(), WireError> {
+    within(what, got, MAX_COUNT)
+}
+
+pub(super) fn within(what: &'static str, got: u64, most: u64) -> Result<(), WireError> {
+    if got > most { Err(WireError::Range { what, got }) } else { Ok(()) }
 }
 
 /// Whether what a frame counts can be.
 fn plausible(frame: &v1::Frame) -> Result<(), WireError> {
+    let longest = frame.strings.iter().map(String::len).max().unwrap_or(0);
+    length("a name", longest, longest <= MAX_TEXT, "at most 4096")?;
     for row in &frame.rows {
         let counts = [row.requests_started, row.succeeded, row.failed, row.iterations, row.user_ms, row.cpu_ms];
         counts
@@ -177,12 +184,7 @@ fn plausible(frame: &v1::Frame) -> Result<(), WireError> {
             .chain(row.dropped.iter().copied())
             .try_for_each(|n| count("a row's count", n))?;
     }
-    for p in frame.odometers.iter().flat_map(|odometers| &odometers.phases) {
-        let requests =
-            [p.requests_started, p.requests_written, p.requests_ended, p.requests_in_flight, p.requests_unsent];
-        let counts = requests.into_iter().chain([p.due, p.iterations]).chain(p.dropped.iter().copied());
-        counts.into_iter().try_for_each(|n| count("an odometer", n))?;
-    }
+    frame.odometers.as_ref().map_or(Ok(()), plausible_odometers)?;
     for phase in &frame.phases {
         let bytes = phase.series.iter().flat_map(|series| [series.bytes_sent, series.bytes_received]);
         bytes.chain(phase.failures.iter().map(|failure| failure.count)).try_for_each(|n| count("a count", n))?;
@@ -190,6 +192,36 @@ fn plausible(frame: &v1::Frame) -> Result<(), WireError> {
     let generator = frame.generator.as_ref();
     let seen = generator.map(|g| [g.successes_seen, g.failures_seen, g.users_max, g.throttled_ms]);
     seen.into_iter().flatten().try_for_each(|n| count("a count of the generator", n))
+}
+
+/// Whether what a worker says to have done in its life can be.
+pub(super) fn plausible_odometers(odometers: &v1::Odometers) -> Result<(), WireError> {
+    for p in &odometers.phases {
+        let requests =
+            [p.requests_started, p.requests_written, p.requests_ended, p.requests_in_flight, p.requests_unsent];
+        let counts = requests.into_iter().chain([p.due, p.iterations]).chain(p.dropped.iter().copied());
+        counts.into_iter().try_for_each(|n| count("an odometer", n))?;
+    }
+    Ok(())
+}
+
+/// Whether all that is told of samples is told of samples that ended: these are held against what was started.
+fn accounted(phase: &PhaseSnapshot) -> Result<(), WireError> {
+    let (mut ended, mut failed) = (0_u64, 0_u64);
+    for series in phase.series.values() {
+        let own = [series.succeeded.count(), series.failed.count()];
+        own.into_iter().try_for_each(|samples| count("samples", samples))?;
+        for detail in [&series.service, &series.lag] {
+            within("samples in a detail of a series", detail.count(), own[0] + own[1])?;
+        }
+        ended += own[0] + own[1];
+        failed += own[1];
+    }
+    for detail in [&phase.service, &phase.lag].into_iter().chain(&phase.timing) {
+        within("samples in a detail of a phase", detail.count(), ended)?;
+    }
+    let reasons = phase.failures.values().fold(0_u64, |sum, failure| sum.saturating_add(failure.count));
+    within("failures with a reason", reasons, failed)
 }
 
 /// Whether a peer may know so many phases: those before messages, or all.
@@ -432,9 +464,15 @@ pub(super) mod tests {
             bytes_received: n[1],
             first_at: n[2],
         });
+        let series = series.prop_map(|mut series| {
+            // enough that they may have the details of a series, a phase and its failures
+            series.succeeded.record_n(7, 6);
+            series.failed.record_n(9, 1 << 22);
+            series
+        });
         let failure = (0usize..9, numbers::<3>()).prop_map(|(kind, n)| FailureCount {
             kind: KINDS[kind].0,
-            count: n[0],
+            count: n[0] % (1 << 20),
             first_at: n[1],
             last_at: n[2],
         });
@@ -446,12 +484,11 @@ pub(super) mod tests {
             prop::collection::vec(latency(), 6),
             prop::collection::btree_map((key(), reason), failure, 0..4),
         )
-            .prop_map(|(series, service, lag, timing, failures)| PhaseSnapshot {
-                series,
-                service,
-                lag,
-                timing: timing.try_into().unwrap(),
-                failures,
+            .prop_map(|(series, service, lag, timing, failures)| {
+                if series.is_empty() {
+                    return PhaseSnapshot::default();
+                }
+                PhaseSnapshot { series, service, lag, timing: timing.try_into().unwrap(), failures }
             })
     }
 
@@ -529,6 +566,12 @@ pub(super) mod tests {
         }
     }
 
+    fn absurd(samples: u64) -> Bytes {
+        let mut latency = Latency::default();
+        latency.record_n(5, samples);
+        latency.encoded().into()
+    }
+
     #[test]
     fn what_breaks_the_contract_is_refused() {
         type Spoil = fn(&mut v1::Frame);
@@ -537,7 +580,7 @@ pub(super) mod tests {
         let series = SeriesKey { name: "n".into(), request_type: "GET".into(), scenario: "s".into() };
         body.counts.phases[0].series_mut(&series).succeeded.record(5);
         let good = frame_to_wire(&Frame { key, body }, RunTime(0));
-        let cases: [(Spoil, WireError); 11] = [
+        let cases: [(Spoil, WireError); 14] = [
             (|f| f.phases.truncate(2), WireError::Length { what: "phases", got: 2, expected: "3 or 4" }),
             (|f| f.phases[0].series[0].name = 9, WireError::Range { what: "string index", got: 9 }),
             (
@@ -552,19 +595,25 @@ pub(super) mod tests {
             ),
             (
                 // more samples than there can be, consistent in itself
-                |f| {
-                    f.phases[0].series[0].succeeded = {
-                        let mut absurd = Latency::default();
-                        absurd.record_n(5, MAX_COUNT + 1);
-                        absurd.encoded().into()
-                    }
-                },
+                |f| f.phases[0].series[0].succeeded = absurd(MAX_COUNT + 1),
                 WireError::Range { what: "samples", got: MAX_COUNT + 1 },
+            ),
+            (
+                |f| f.phases[0].service = absurd(1 << 63),
+                WireError::Range { what: "samples in a detail of a phase", got: 1 << 63 },
+            ),
+            (
+                |f| f.phases[0].series[0].lag = absurd(2),
+                WireError::Range { what: "samples in a detail of a series", got: 2 },
+            ),
+            (
+                |f| f.generator.as_mut().unwrap().scheduler_lag = absurd(u64::MAX),
+                WireError::Range { what: "waits to be polled", got: u64::MAX },
             ),
             (|f| f.odometers = None, WireError::Missing("odometers")),
             (
                 |f| f.strings.push("x".repeat(MAX_TEXT + 1)),
-                WireError::Length { what: "a name", got: MAX_TEXT + 1, expected: "at most 1048576" },
+                WireError::Length { what: "a name", got: MAX_TEXT + 1, expected: "at most 4096" },
             ),
             (|f| f.from_second = 7, WireError::Range { what: "from_second", got: 7 }),
             (

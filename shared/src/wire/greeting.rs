@@ -1,5 +1,7 @@
 //! Messages of the handshake: they come before anything else, and each only once.
 
+use super::frame::within;
+use super::link::MAX_CORES;
 use super::{WireError, length, v1};
 use crate::handshake::{NONCE_BYTES, Nonce};
 use crate::id::SessionId;
@@ -53,12 +55,15 @@ pub fn hello_from_worker(message: v1::FromWorker) -> Result<Greeting, WireError>
     let Some(from_worker::Message::Hello(hello)) = message.message else { return Err(WireError::Missing("hello")) };
     let nonce = nonce(&hello.nonce).ok();
     length("build", hello.build.len(), hello.build.len() <= 100, "at most 100")?;
+    length("name", hello.name.len(), hello.name.len() <= 1_000, "at most 1000")?;
+    within("cores", hello.cores.into(), MAX_CORES)?;
     Ok(Greeting {
         claimed: hello.returning.map(SessionId),
         nonce,
         hello: Hello {
             protocol: hello.protocol_version,
-            build: hello.build,
+            // it is shown to people before anybody is known to be one of ours
+            build: hello.build.chars().filter(|c| !c.is_control()).collect(),
             name: hello.name,
             cores: hello.cores,
             returning: None,

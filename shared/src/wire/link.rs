@@ -1,6 +1,6 @@
 //! Messages of the two streams.
 
-use super::frame::{odometers_from_wire, odometers_to_wire};
+use super::frame::{count, odometers_from_wire, odometers_to_wire, plausible_odometers, within};
 use super::{WireError, batch_from_wire, batch_to_wire, frame_from_wire, frame_to_wire, length, v1};
 use crate::id::{Digest, Epoch, RunId, SessionId};
 use crate::lanes::LaneSet;
@@ -11,10 +11,16 @@ use crate::message::{
 use crate::plan::Pool;
 use crate::shard::Shard;
 use crate::throttle::{PARTS, ThrottleShare, ThrottleUse};
-use crate::time::{Mono, RunTime};
+use crate::time::{Mono, RunTime, SECOND};
 use bytes::Bytes;
 use std::time::Duration;
 use v1::{from_master, from_worker, results_from_master as results_down, results_from_worker as results_up};
+
+/// What no worker has or says, and what sums of many of them are safe from.
+pub(super) const MAX_CORES: u64 = 1 << 16;
+const MAX_CLOCK_ERROR: u64 = 60 * SECOND;
+const MAX_RUN_TIME: u64 = 1 << 60;
+const MAX_WAITING: u64 = 1 << 32;
 
 /// A worker's message as `Control` carries it; `None` if it travels on `Results`, or is the hello,
 /// which is part of the handshake ([`super::hello_to_master`]).
@@ -61,9 +67,6 @@ pub fn control_to_master(message: &ToMaster) -> Option<v1::FromWorker> {
             M::ThrottlesSet(v1::ThrottlesSet { run: run.to_string(), number: *number })
         }
         ToMaster::Assigned { run, epoch } => M::Assigned(v1::Assigned { run: run.to_string(), epoch: epoch.0 }),
-        ToMaster::ProgramSet { run, changes } => {
-            M::ProgramSet(v1::ProgramSet { run: run.to_string(), changes: *changes })
-        }
         ToMaster::Hello(_) | ToMaster::Frame { .. } | ToMaster::Records(_) => return None,
     };
     Some(v1::FromWorker { message: Some(message) })
@@ -92,11 +95,16 @@ pub fn control_from_worker(message: v1::FromWorker) -> Result<ToMaster, WireErro
         M::Hello(_) => return Err(WireError::Twice("hello")),
         M::Proof(_) => return Err(WireError::Twice("proof")),
         M::NeedBlobs(need) => ToMaster::NeedBlobs { run: run(need.run), digests: digests(need.digests)? },
-        M::Ready(ready) => ToMaster::Ready { run: run(ready.run), cores: ready.cores, capacity: ready.capacity },
+        M::Ready(ready) => {
+            within("cores", ready.cores.into(), MAX_CORES)?;
+            count("capacity", ready.capacity)?;
+            ToMaster::Ready { run: run(ready.run), cores: ready.cores, capacity: ready.capacity }
+        }
         M::CannotPrepare(cannot) => ToMaster::CannotPrepare { run: run(cannot.run), text: cannot.text },
         M::Armed(armed) => ToMaster::Armed { run: run(armed.run), attempt: armed.attempt },
         M::Heartbeat(beat) => {
             let error = beat.clock_error_ns;
+            within("clock error", error, MAX_CLOCK_ERROR)?;
             ToMaster::Beat(Beat {
                 number: beat.number,
                 sent_at: Mono(beat.sent_at_ns),
@@ -110,7 +118,6 @@ pub fn control_from_worker(message: v1::FromWorker) -> Result<ToMaster, WireErro
         M::Goodbye(goodbye) => ToMaster::Goodbye { text: goodbye.text },
         M::PoolEmpty(empty) => ToMaster::PoolEmpty { run: run(empty.run), pool: pool_from(empty.pool)? },
         M::Assigned(assigned) => ToMaster::Assigned { run: run(assigned.run), epoch: Epoch(assigned.epoch) },
-        M::ProgramSet(set) => ToMaster::ProgramSet { run: run(set.run), changes: set.changes },
         M::ThrottlesSet(set) => ToMaster::ThrottlesSet { run: run(set.run), number: set.number },
     })
 }
@@ -160,7 +167,7 @@ pub fn control_to_worker(message: &ToWorker) -> Option<v1::FromMaster> {
         }
         ToWorker::Stop { run } => M::Stop(name(run)),
         ToWorker::Abort { run } => M::Abort(name(run)),
-        ToWorker::RunClosed { run } => M::RunClosed(name(run)),
+        ToWorker::RunClosed { run, frames } => M::RunClosed(v1::RunClosed { run: run.to_string(), frames: *frames }),
         ToWorker::BeatReply(reply) => M::HeartbeatReply(v1::HeartbeatReply {
             number: reply.number,
             sent_at_ns: reply.sent_at.0,
@@ -234,7 +241,7 @@ pub fn control_from_master(message: v1::FromMaster) -> Result<ToWorker, WireErro
         M::Program(program) => ToWorker::Program { run: run(program.run), program: program_from(program.changes)? },
         M::Stop(name) => ToWorker::Stop { run: run(name.run) },
         M::Abort(name) => ToWorker::Abort { run: run(name.run) },
-        M::RunClosed(name) => ToWorker::RunClosed { run: run(name.run) },
+        M::RunClosed(closed) => ToWorker::RunClosed { run: run(closed.run), frames: closed.frames },
         M::HeartbeatReply(reply) => ToWorker::BeatReply(BeatReply {
             number: reply.number,
             sent_at: Mono(reply.sent_at_ns),
@@ -323,10 +330,18 @@ fn digests(texts: Vec<String>) -> Result<Vec<Digest>, WireError> {
 }
 
 fn run_beat(beat: v1::RunBeat) -> Result<RunBeat, WireError> {
+    let odometers = beat.odometers.ok_or(WireError::Missing("odometers"))?;
+    plausible_odometers(&odometers)?;
+    within("run time", beat.at_ns, MAX_RUN_TIME)?;
+    count("users", beat.users)?;
+    for used in &beat.throttles {
+        count("requests let through", used.passed)?;
+        within("users that wait", used.waiting, MAX_WAITING)?;
+    }
     Ok(RunBeat {
         run: run(beat.run),
         at: RunTime(beat.at_ns),
-        odometers: odometers_from_wire(&beat.odometers.ok_or(WireError::Missing("odometers"))?)?,
+        odometers: odometers_from_wire(&odometers)?,
         users: beat.users,
         cpu_permille: beat.cpu_permille,
         lag_us: beat.lag_us,
@@ -445,12 +460,36 @@ mod tests {
             ToMaster::PoolEmpty { run: run.clone(), pool: Pool::Source(2) },
             ToMaster::ThrottlesSet { run: run.clone(), number: 6 },
             ToMaster::Assigned { run: run.clone(), epoch: Epoch(8) },
-            ToMaster::ProgramSet { run, changes: 3 },
             ToMaster::Goodbye { text: "bye".into() },
         ];
         for message in messages {
             assert_eq!(control_from_worker(control_to_master(&message).unwrap()), Ok(message.clone()));
             assert_eq!(results_to_master(&message), None);
+        }
+    }
+
+    #[test]
+    fn beats_that_no_worker_has_are_refused() {
+        type Spoil = fn(&mut v1::Heartbeat, &mut v1::RunBeat);
+        let cases: [(Spoil, WireError); 5] = [
+            (|beat, _| beat.clock_error_ns = 1 << 62, WireError::Range { what: "clock error", got: 1 << 62 }),
+            (|_, run| run.at_ns = u64::MAX, WireError::Range { what: "run time", got: u64::MAX }),
+            (|_, run| run.users = u64::MAX, WireError::Range { what: "users", got: u64::MAX }),
+            (|_, run| run.throttles[0].waiting = 1 << 60, WireError::Range { what: "users that wait", got: 1 << 60 }),
+            (
+                |_, run| run.odometers.as_mut().unwrap().phases[0].requests_started = u64::MAX,
+                WireError::Range { what: "an odometer", got: u64::MAX },
+            ),
+        ];
+        for (spoil, expected) in cases {
+            let odometers = Some(odometers_to_wire(&Odometers::default()));
+            let mut run =
+                v1::RunBeat { odometers, throttles: vec![v1::ThrottleUse::default()], ..v1::RunBeat::default() };
+            let mut beat = v1::Heartbeat { clock_offset_ns: Some(0), ..v1::Heartbeat::default() };
+            spoil(&mut beat, &mut run);
+            beat.run = Some(run);
+            let message = v1::FromWorker { message: Some(from_worker::Message::Heartbeat(beat)) };
+            assert_eq!(control_from_worker(message), Err(expected));
         }
     }
 
@@ -489,7 +528,7 @@ mod tests {
             ToWorker::Program { run: run.clone(), program },
             ToWorker::Stop { run: run.clone() },
             ToWorker::Abort { run: run.clone() },
-            ToWorker::RunClosed { run: run.clone() },
+            ToWorker::RunClosed { run: run.clone(), frames: 7 },
             ToWorker::BeatReply(reply),
             ToWorker::Tickets { run: run.clone(), pool: Pool::Source(1), tickets: 3..9, exhausted: true },
             ToWorker::Goodbye { text: "t".into() },

@@ -94,6 +94,14 @@ impl Membership {
         self.offer(effects);
     }
 
+    /// What the master did not count by now is kept in the spool's folder, if there is one: nobody else has it.
+    pub(super) fn on_run_closed(&mut self, frames: u64, effects: &mut Vec<Effect>) {
+        if let Some(run) = &mut self.run {
+            run.spool.acknowledge(frames);
+        }
+        self.drop_run(effects);
+    }
+
     pub(super) fn on_record_ack(&mut self, seq: u64, effects: &mut Vec<Effect>) {
         let Some(run) = &mut self.run else { return };
         let records = &mut run.records;

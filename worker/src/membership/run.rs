@@ -185,14 +185,12 @@ impl Membership {
     /// The load changes while it is made.
     pub(super) fn on_program(&mut self, program: Program, effects: &mut Vec<Effect>) {
         let Some(run) = &mut self.run else { return };
-        let (id, changes) = (run.run.clone(), program.changes().len() as u32);
         match run.stage {
             // the engine takes it once it runs
             Stage::Armed { .. } => run.program = Some(program),
             Stage::Running { .. } => effects.push(Effect::Change(program)),
             _ => {}
         }
-        effects.push(Effect::Send(ToMaster::ProgramSet { run: id, changes }));
     }
 
     pub(super) fn on_prepare(&mut self, run: RunId, plan: Digest, blobs: Vec<Digest>, effects: &mut Vec<Effect>) {

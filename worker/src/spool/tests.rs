@@ -1,6 +1,7 @@
 use super::*;
 use ld_shared::id::{RunId, SessionId};
-use ld_shared::sample::{Phase, SeriesKey};
+use ld_shared::sample::{FailureKind, Phase, SeriesKey};
+use ld_shared::snapshot::FailureCount;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -210,6 +211,26 @@ fn spans_widen_while_seconds_are_too_many_bytes() {
     }
     // the same buckets each second: two seconds are no more bytes than one
     assert_eq!(widths, [1, 2, 2, 2, 2, 2]);
+}
+
+#[test]
+fn reasons_that_fit_no_message_become_one() {
+    let mut spool = Spool::default();
+    let mut body = second(0, 20_000);
+    let main = body.counts.phase_mut(Phase::Main);
+    let keys: Vec<SeriesKey> = main.series.keys().cloned().collect();
+    main.series_mut(&keys[0]).failed.record_n(9, 20_000);
+    let count = FailureCount { kind: FailureKind::Status, count: 1, first_at: 1, last_at: 2 };
+    for n in 0..20_000 {
+        let reason: Arc<str> = format!("{n}{}", "x".repeat(500)).into();
+        main.failures.insert((keys[n % keys.len()].clone(), reason), count);
+    }
+    assert!(frame_to_bytes(&body, RunTime(0)).len() > MOST_BYTES);
+    spool.put(body, RunTime(0));
+    let (_, sent, _) = spool.offer().unwrap();
+    let main = sent.counts.phase(Phase::Main);
+    assert_eq!(main.failures.len(), keys.len());
+    assert_eq!(main.failures.values().map(|failure| failure.count).sum::<u64>(), 20_000);
 }
 
 #[test]

@@ -263,8 +263,9 @@ impl Scenario {
         if names.len() <= usize::from(id) {
             names.resize(usize::from(id) + 1, None);
         }
-        names[usize::from(id)]
-            .get_or_insert_with(|| if id == OTHER_ID { ld_shared::sample::OTHER.into() } else { name.into() });
+        names[usize::from(id)].get_or_insert_with(|| {
+            if id == OTHER_ID { ld_shared::sample::OTHER.into() } else { ld_shared::sample::cut(name).into() }
+        });
         id
     }
 
