@@ -146,7 +146,7 @@ impl Book {
     }
 
     fn over(ledger: Ledger, newest: u64) -> Self {
-        let finished = ledger.sessions().filter(|(_, session)| session.finished).map(|(id, _)| id).collect();
+        let finished = ledger.sessions().filter(|(_, frames)| frames.last).map(|(id, _)| id).collect();
         let (tickets, open) = (BTreeMap::new(), Open::default());
         let (parts, forgotten) = (BTreeMap::new(), BTreeMap::new());
         Self { ledger: Box::new(ledger), tickets, newest, open, finished, parts, forgotten }

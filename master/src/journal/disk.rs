@@ -140,7 +140,8 @@ impl Writer<'_> {
         let mut due: Option<Instant> = None;
         let mut whole_at = Instant::now() + WHOLE;
         let mut writing: Option<Writing> = None;
-        loop {
+        // if somebody let it go, what waits is not worth a write
+        while self.shared.failure.get().is_none() {
             if let Some(file) = self.file.take_if(|_| due.is_some_and(|due| due <= Instant::now())) {
                 let whole = whole_at <= Instant::now();
                 if whole {
@@ -170,7 +171,9 @@ impl Writer<'_> {
             self.done(file, number, outcome)?;
         }
         if let Some(mut file) = self.file.take() {
-            if !self.book.is_empty() {
+            if self.shared.failure.get().is_some() {
+                file.mark_incomplete();
+            } else if !self.book.is_empty() {
                 file.write(&self.book.seal(false)).await?;
             }
             file.close().await;

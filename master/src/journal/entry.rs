@@ -101,7 +101,7 @@ impl Rule {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Control {
-    /// A master took the run up. Terms ascend; workers obey the highest.
+    /// A master took the run up: the first, the second, …. For people who look into a journal.
     Term(u64),
     /// The start instant, certain.
     Started(Started),

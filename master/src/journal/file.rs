@@ -1,33 +1,33 @@
 //! The journal's file: SQLite in WAL mode, every commit synced, no other process in it.
 //!
-//! Behind every row's bytes stands their checksum: SQLite does not see when a disk gives back other bytes than it got,
-//! and counts that are read wrong would be believed.
+//! Every row ends with its checksum: SQLite does not see when a disk gives back other bytes than it got, and counts that
+//! are read wrong would be believed.
 
 use super::book::{Image, RecordKey, Write};
 use super::folder::{Locked, NAME};
 use super::recovered::RecoverError;
 use ld_shared::id::Digest;
+use sqlx::query::Query;
 use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteLockingMode, SqliteRow, SqliteSynchronous,
+    Sqlite, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteLockingMode, SqliteRow, SqliteSynchronous,
 };
 use sqlx::{ConnectOptions as _, Connection as _, QueryBuilder, Row as _};
 use std::path::Path;
 
 const TABLES: &str = "
     CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), form INTEGER NOT NULL, number INTEGER NOT NULL,
-        ledger_at INTEGER NOT NULL, cut_success INTEGER NOT NULL, cut_failure INTEGER NOT NULL);
-    CREATE TABLE entry (number INTEGER PRIMARY KEY, bytes BLOB NOT NULL);
-    CREATE TABLE blob (digest TEXT PRIMARY KEY, bytes BLOB NOT NULL);
-    CREATE TABLE frames (number INTEGER PRIMARY KEY, bytes BLOB NOT NULL);
+        ledger_at INTEGER NOT NULL, cut_success INTEGER NOT NULL, cut_failure INTEGER NOT NULL, sum INTEGER NOT NULL);
+    CREATE TABLE entry (number INTEGER PRIMARY KEY, bytes BLOB NOT NULL, sum INTEGER NOT NULL);
+    CREATE TABLE blob (digest TEXT PRIMARY KEY, bytes BLOB NOT NULL, sum INTEGER NOT NULL);
+    CREATE TABLE frames (number INTEGER PRIMARY KEY, bytes BLOB NOT NULL, sum INTEGER NOT NULL);
     CREATE TABLE ticket (pool INTEGER, session INTEGER, granted INTEGER NOT NULL, next INTEGER NOT NULL,
-        PRIMARY KEY (pool, session)) WITHOUT ROWID;
+        sum INTEGER NOT NULL, PRIMARY KEY (pool, session)) WITHOUT ROWID;
     CREATE TABLE record (kind INTEGER, priority INTEGER, ended_at INTEGER, response_us INTEGER, bytes BLOB NOT NULL,
-        PRIMARY KEY (kind, priority, ended_at, response_us)) WITHOUT ROWID;
-    CREATE TABLE part (key TEXT PRIMARY KEY, bytes BLOB NOT NULL) WITHOUT ROWID;
-    INSERT INTO state VALUES (1, 3, 0, 0, 9223372036854775807, 9223372036854775807);";
+        sum INTEGER NOT NULL, PRIMARY KEY (kind, priority, ended_at, response_us)) WITHOUT ROWID;
+    CREATE TABLE part (key TEXT PRIMARY KEY, bytes BLOB NOT NULL, sum INTEGER NOT NULL) WITHOUT ROWID;";
 
 /// Version of the tables and of what is in them.
-const FORM: i64 = 3;
+const FORM: i64 = 4;
 
 /// Groups of frames that are not needed any more and go with one write: a large delete would hold up
 /// the commits after it.
@@ -57,7 +57,7 @@ pub enum FileError {
     /// It was written by another version.
     #[error("it is of form {0}, this version reads form {FORM}")]
     Form(i64),
-    /// Bytes are not those that were written.
+    /// It is not what was written.
     #[error("a row of its table `{0}` is damaged")]
     Damaged(&'static str),
     /// Its content is no run.
@@ -82,6 +82,7 @@ impl JournalFile {
         let mut connection = connect(&locked, true).await.map_err(failed)?;
         let mut transaction = connection.begin().await.map_err(failed)?;
         sqlx::raw_sql(TABLES).execute(&mut *transaction).await.map_err(failed)?;
+        set_state(&mut transaction, 0, 0, [u64::MAX; 2]).await.map_err(failed)?;
         transaction.commit().await.map_err(failed)?;
         Ok(Self { connection, ledger_at: 0, locked })
     }
@@ -102,28 +103,34 @@ impl JournalFile {
         let mut transaction = self.connection.begin().await?;
         let to = &mut *transaction;
         for (number, bytes) in &write.entries {
-            let sql = sqlx::query("INSERT INTO entry VALUES (?, ?)").bind(number.cast_signed());
-            sql.bind(checked(bytes)).execute(&mut *to).await?;
+            let number = number.cast_signed();
+            let sql = sqlx::query("INSERT INTO entry VALUES (?, ?, ?)").bind(number).bind(bytes.as_slice());
+            sql.bind(sum(&[number], &[bytes])).execute(&mut *to).await?;
         }
         for (digest, bytes) in &write.blobs {
-            let sql = sqlx::query("INSERT INTO blob VALUES (?, ?)").bind(&*digest.0);
-            sql.bind(checked(bytes)).execute(&mut *to).await?;
+            let sql = sqlx::query("INSERT INTO blob VALUES (?, ?, ?)").bind(&*digest.0).bind(bytes.as_ref());
+            sql.bind(sum(&[], &[digest.0.as_bytes(), bytes])).execute(&mut *to).await?;
         }
         if let Some(bytes) = &write.frames {
-            let sql = sqlx::query("INSERT INTO frames VALUES (?, ?)").bind(write.number.cast_signed());
-            sql.bind(checked(bytes)).execute(&mut *to).await?;
+            let number = write.number.cast_signed();
+            let sql = sqlx::query("INSERT INTO frames VALUES (?, ?, ?)").bind(number).bind(bytes.as_slice());
+            sql.bind(sum(&[number], &[bytes])).execute(&mut *to).await?;
         }
         for ((pool, session), (granted, next)) in &write.tickets {
-            let sql = sqlx::query("INSERT OR REPLACE INTO ticket VALUES (?, ?, ?, ?)");
-            let sql = sql.bind(pool).bind(session.cast_signed()).bind(granted.cast_signed());
-            sql.bind(next.cast_signed()).execute(&mut *to).await?;
+            let row = [*pool, session.cast_signed(), granted.cast_signed(), next.cast_signed()];
+            let sql = sqlx::query("INSERT OR REPLACE INTO ticket VALUES (?, ?, ?, ?, ?)");
+            let sql = row.into_iter().fold(sql, Query::bind);
+            sql.bind(sum(&row, &[])).execute(&mut *to).await?;
         }
         let records: Vec<(&RecordKey, &Vec<u8>)> = write.records.iter().collect();
         for rows in records.chunks(RECORDS_AT_ONCE) {
             let mut sql = QueryBuilder::new("INSERT OR REPLACE INTO record ");
             sql.push_values(rows, |mut row, ((kind, priority, ended_at, response), bytes)| {
-                row.push_bind(i64::from(*kind)).push_bind(ordered(*priority)).push_bind(ended_at.cast_signed());
-                row.push_bind(response.cast_signed()).push_bind(checked(bytes));
+                let key = [i64::from(*kind), ordered(*priority), ended_at.cast_signed(), response.cast_signed()];
+                for part in key {
+                    row.push_bind(part);
+                }
+                row.push_bind(bytes.as_slice()).push_bind(sum(&key, &[bytes]));
             });
             sql.build().execute(&mut *to).await?;
         }
@@ -137,17 +144,15 @@ impl JournalFile {
                 sqlx::query("DELETE FROM part WHERE key = ?").bind(key.as_str()).execute(&mut *to).await?;
             }
             for (key, bytes) in changed {
-                let sql = sqlx::query("INSERT OR REPLACE INTO part VALUES (?, ?)").bind(key.as_str());
-                sql.bind(checked(bytes)).execute(&mut *to).await?;
+                let sql = sqlx::query("INSERT OR REPLACE INTO part VALUES (?, ?, ?)").bind(key.as_str());
+                sql.bind(bytes.as_slice()).bind(sum(&[], &[key.as_bytes(), bytes])).execute(&mut *to).await?;
             }
             ledger_at = write.number.cast_signed();
         } else if self.ledger_at > 0 {
             let old = "DELETE FROM frames WHERE number IN (SELECT number FROM frames WHERE number <= ? LIMIT ?)";
             sqlx::query(old).bind(self.ledger_at).bind(DELETED_AT_ONCE).execute(&mut *to).await?;
         }
-        let state = "UPDATE state SET number = ?, ledger_at = ?, cut_success = ?, cut_failure = ?";
-        let state = sqlx::query(state).bind(write.number.cast_signed()).bind(ledger_at);
-        state.bind(ordered(write.cuts[0])).bind(ordered(write.cuts[1])).execute(&mut *to).await?;
+        set_state(to, write.number.cast_signed(), ledger_at, write.cuts).await?;
         transaction.commit().await?;
         self.ledger_at = ledger_at;
         Ok(())
@@ -180,38 +185,45 @@ async fn connect(locked: &Locked, create: bool) -> Result<SqliteConnection, sqlx
         .await
 }
 
+async fn set_state(to: &mut SqliteConnection, number: i64, ledger_at: i64, cuts: [u64; 2]) -> Result<(), sqlx::Error> {
+    let row = [1, FORM, number, ledger_at, ordered(cuts[0]), ordered(cuts[1])];
+    let sql = sqlx::query("INSERT OR REPLACE INTO state VALUES (?, ?, ?, ?, ?, ?, ?)");
+    let sql = row.into_iter().fold(sql, Query::bind);
+    sql.bind(sum(&row, &[])).execute(to).await?;
+    Ok(())
+}
+
 async fn read(from: &mut SqliteConnection) -> Result<Image, FileError> {
+    // another version's rows may have no checksum
+    let form: i64 = sqlx::query_scalar("SELECT form FROM state").fetch_one(&mut *from).await.map_err(unreadable)?;
+    if form != FORM {
+        return Err(FileError::Form(form));
+    }
     let mut image = Image::default();
-    let state = "SELECT form, number, ledger_at, cut_success, cut_failure FROM state";
-    let state = sqlx::query(state).fetch_one(&mut *from).await.map_err(unreadable)?;
-    let of_state = |column| state.try_get::<i64, _>(column).map_err(unreadable);
-    if of_state(0)? != FORM {
-        return Err(FileError::Form(of_state(0)?));
+    for row in rows(from, "state", "SELECT * FROM state").await? {
+        (image.number, image.ledger_at) = (number(&row, 2)?, number(&row, 3)?);
+        image.cuts = [unordered(get(&row, 4)?), unordered(get(&row, 5)?)];
     }
-    image.number = of_state(1)?.cast_unsigned();
-    image.ledger_at = of_state(2)?.cast_unsigned();
-    image.cuts = [unordered(of_state(3)?), unordered(of_state(4)?)];
-    for row in rows(from, "SELECT number, bytes FROM entry").await? {
-        image.entries.insert(number(&row, 0)?, bytes(&row, "entry")?);
+    for row in rows(from, "entry", "SELECT * FROM entry").await? {
+        image.entries.insert(number(&row, 0)?, get(&row, 1)?);
     }
-    for row in rows(from, "SELECT digest, bytes FROM blob").await? {
-        let digest: String = row.try_get(0).map_err(unreadable)?;
-        image.blobs.insert(Digest(digest.into()), bytes(&row, "blob")?.into());
+    for row in rows(from, "blob", "SELECT * FROM blob").await? {
+        let (digest, bytes): (String, Vec<u8>) = (get(&row, 0)?, get(&row, 1)?);
+        image.blobs.insert(Digest(digest.into()), bytes.into());
     }
-    for row in rows(from, "SELECT number, bytes FROM frames WHERE number > (SELECT ledger_at FROM state)").await? {
-        image.frames.insert(number(&row, 0)?, bytes(&row, "frames")?);
+    for row in rows(from, "frames", "SELECT * FROM frames").await? {
+        image.frames.insert(number(&row, 0)?, get(&row, 1)?);
     }
-    for row in rows(from, "SELECT pool, session, granted, next FROM ticket").await? {
-        let pool = number(&row, 0)?.cast_signed();
-        image.tickets.insert((pool, number(&row, 1)?), (number(&row, 2)?, number(&row, 3)?));
+    image.frames.retain(|number, _| *number > image.ledger_at);
+    for row in rows(from, "ticket", "SELECT * FROM ticket").await? {
+        image.tickets.insert((get(&row, 0)?, number(&row, 1)?), (number(&row, 2)?, number(&row, 3)?));
     }
-    for row in rows(from, "SELECT kind, priority, ended_at, response_us, bytes FROM record").await? {
-        let priority = unordered(number(&row, 1)?.cast_signed());
-        let key: RecordKey = (u8::from(number(&row, 0)? != 0), priority, number(&row, 2)?, number(&row, 3)?);
-        image.records.insert(key, bytes(&row, "record")?);
+    for row in rows(from, "record", "SELECT * FROM record").await? {
+        let key = (u8::from(number(&row, 0)? != 0), unordered(get(&row, 1)?), number(&row, 2)?, number(&row, 3)?);
+        image.records.insert(key, get(&row, 4)?);
     }
-    for row in rows(from, "SELECT key, bytes FROM part").await? {
-        image.ledger.insert(row.try_get(0).map_err(unreadable)?, bytes(&row, "part")?);
+    for row in rows(from, "part", "SELECT * FROM part").await? {
+        image.ledger.insert(get(&row, 0)?, get(&row, 1)?);
     }
     Ok(image)
 }
@@ -220,28 +232,51 @@ fn unreadable(source: sqlx::Error) -> FileError {
     FileError::Sqlite { what: "cannot read it", source }
 }
 
-async fn rows(from: &mut SqliteConnection, sql: &'static str) -> Result<Vec<SqliteRow>, FileError> {
-    sqlx::query(sql).fetch_all(from).await.map_err(unreadable)
+/// Rows of a table, with all of their columns, that are what was written.
+async fn rows(
+    from: &mut SqliteConnection,
+    table: &'static str,
+    sql: &'static str,
+) -> Result<Vec<SqliteRow>, FileError> {
+    let rows = sqlx::query(sql).fetch_all(from).await.map_err(unreadable)?;
+    let intact =
+        |row: &SqliteRow| checksum(row).is_ok_and(|sum| row.try_get(row.len() - 1).is_ok_and(|kept: i64| kept == sum));
+    if rows.iter().all(intact) { Ok(rows) } else { Err(FileError::Damaged(table)) }
+}
+
+fn get<'r, T: sqlx::Decode<'r, Sqlite> + sqlx::Type<Sqlite>>(
+    row: &'r SqliteRow,
+    column: usize,
+) -> Result<T, FileError> {
+    row.try_get(column).map_err(unreadable)
 }
 
 fn number(row: &SqliteRow, column: usize) -> Result<u64, FileError> {
-    row.try_get::<i64, _>(column).map(i64::cast_unsigned).map_err(unreadable)
+    get(row, column).map(i64::cast_unsigned)
 }
 
-/// The bytes in a row's last column, without their checksum.
-fn bytes(row: &SqliteRow, table: &'static str) -> Result<Vec<u8>, FileError> {
-    let mut bytes: Vec<u8> = row.try_get(row.len() - 1).map_err(unreadable)?;
-    let (content, checksum) = bytes.split_last_chunk().ok_or(FileError::Damaged(table))?;
-    if crc32fast::hash(content).to_le_bytes() != *checksum {
-        return Err(FileError::Damaged(table));
+/// Of all columns but the last.
+fn checksum(row: &SqliteRow) -> Result<i64, sqlx::Error> {
+    let (mut numbers, mut contents) = (Vec::new(), Vec::new());
+    for column in 0..row.len() - 1 {
+        match row.try_get(column) {
+            Ok(number) => numbers.push(number),
+            Err(_) => contents.push(row.try_get(column)?),
+        }
     }
-    bytes.truncate(bytes.len() - 4);
-    Ok(bytes)
+    Ok(sum(&numbers, &contents))
 }
 
-/// Bytes with their checksum.
-fn checked(bytes: &[u8]) -> Vec<u8> {
-    [bytes, &crc32fast::hash(bytes).to_le_bytes()].concat()
+/// The checksum of a row: its numbers, then its texts and bytes.
+fn sum(numbers: &[i64], contents: &[&[u8]]) -> i64 {
+    let mut hasher = crc32fast::Hasher::new();
+    for number in numbers {
+        hasher.update(&number.to_le_bytes());
+    }
+    for content in contents {
+        hasher.update(content);
+    }
+    hasher.finalize().into()
 }
 
 /// A number as one that SQLite orders alike: it knows only signed ones.

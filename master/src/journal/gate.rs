@@ -48,6 +48,11 @@ impl<T> Gate<T> {
         self.release(u64::MAX)
     }
 
+    /// Whether something of the kind is held.
+    pub fn holds(&self, kind: impl Fn(&T) -> bool) -> bool {
+        self.held.iter().any(|held| kind(&held.what))
+    }
+
     /// How long the first of those that are held has waited.
     pub fn waited(&self, now: Mono) -> Duration {
         self.held.front().map_or(Duration::ZERO, |held| now.since(held.since))

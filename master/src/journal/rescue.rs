@@ -4,7 +4,7 @@
 //! started nor as lost. Requests that were open in a worker's last frame are lost.
 
 use super::recovered::{Fate, Member, Recovered};
-use crate::cluster::ledger::SessionLedger;
+use crate::cluster::ledger::Frames;
 use crate::cluster::rule_watch::Watched;
 use crate::run::thresholds;
 use crate::run::verdict::Verdict;
@@ -43,18 +43,19 @@ fn measured(recovered: &mut Recovered, incomplete: bool) -> Option<Measured> {
     let started = recovered.started.clone()?;
     let order = &recovered.order;
     let plan = order.given.clone().unwrap_or_else(|| Arc::clone(&order.plan));
-    let newest = recovered.ledger.sessions().map(|(_, session)| session.sealed_at).max().unwrap_or(RunTime(0));
+    let newest = recovered.ledger.sessions().map(|(_, frames)| frames.sealed_at).max().unwrap_or(RunTime(0));
     let end = newest.min(plan.end());
     let mut odometers = Odometers::default();
     let mut lost = [0; Phase::COUNT];
     let (mut workers, mut losses) = (Vec::new(), Vec::new());
-    for (session, member) in &recovered.sessions {
-        let ledger = recovered.ledger.session(*session).cloned().unwrap_or_default();
-        let (own, own_lost) = settled(&ledger);
+    // whoever had joined and owned nothing yet did nothing
+    for (session, member) in recovered.sessions.iter().filter(|(_, member)| !member.assignments.is_empty()) {
+        let frames = recovered.ledger.frames(*session).cloned().unwrap_or_default();
+        let (own, own_lost) = settled(&frames);
         odometers.add(&own);
         lost.iter_mut().zip(own_lost).for_each(|(sum, part)| *sum += part);
-        losses.extend(loss(member, &ledger, own_lost.iter().sum(), end));
-        workers.push(worker(member, &ledger, &own));
+        losses.extend(loss(member, &frames, own_lost.iter().sum(), end));
+        workers.push(worker(member, &frames, &own));
     }
     let (total, unmarked, timeline) = recovered.ledger.snapshots(end);
     let (records, records_seen) = recovered.ledger.take_records();
@@ -94,10 +95,10 @@ fn measured(recovered: &mut Recovered, incomplete: bool) -> Option<Measured> {
 }
 
 /// A session's counters as of its newest frame, and what was open then.
-fn settled(ledger: &SessionLedger) -> (Odometers, [u64; Phase::COUNT]) {
-    let mut odometers = ledger.odometers;
+fn settled(frames: &Frames) -> (Odometers, [u64; Phase::COUNT]) {
+    let mut odometers = frames.odometers;
     let mut lost = [0; Phase::COUNT];
-    for (index, settled) in ledger.settled().iter().enumerate().take(Phase::LEAST) {
+    for (index, settled) in frames.settled().iter().enumerate().take(Phase::LEAST) {
         let counted = &mut odometers.phases[index];
         lost[index] = counted.requests_started.saturating_sub(*settled);
         counted.due = counted.iterations + counted.dropped.iter().sum::<u64>();
@@ -105,8 +106,8 @@ fn settled(ledger: &SessionLedger) -> (Odometers, [u64; Phase::COUNT]) {
     (odometers, lost)
 }
 
-fn loss(member: &Member, ledger: &SessionLedger, bound: u64, end: RunTime) -> Option<Loss> {
-    if ledger.finished {
+fn loss(member: &Member, frames: &Frames, bound: u64, end: RunTime) -> Option<Loss> {
+    if frames.last {
         return None;
     }
     let reason = match &member.fate {
@@ -114,27 +115,27 @@ fn loss(member: &Member, ledger: &SessionLedger, bound: u64, end: RunTime) -> Op
         Fate::Left { text, .. } => format!("it left without its last frame: {text}"),
         Fate::There => format!("{REASON}; {bound} requests were open in its newest frame"),
     };
-    let from_s = ledger.sealed_at.min(end).as_secs();
+    let from_s = frames.sealed_at.min(end).as_secs();
     Some(Loss { from_s, to_s: end.as_secs(), worker: member.name.to_string(), planned: 0, achieved: 0, bound, reason })
 }
 
-fn worker(member: &Member, ledger: &SessionLedger, odometers: &Odometers) -> WorkerResult {
+fn worker(member: &Member, frames: &Frames, odometers: &Odometers) -> WorkerResult {
     let (state, lost_at) = match &member.fate {
         Fate::Lost(lost) => ("lost", Some(lost.at)),
         Fate::Left { at, .. } => ("left", Some(*at)),
-        Fate::There if ledger.finished => ("ok", None),
-        Fate::There => ("lost", Some(ledger.sealed_at)),
+        Fate::There if frames.last => ("ok", None),
+        Fate::There => ("lost", Some(frames.sealed_at)),
     };
     WorkerResult {
         name: member.name.to_string(),
         cores: member.cores,
-        users_max: ledger.users_max,
+        users_max: frames.users_max,
         requests: odometers.of_requests().iter().map(|phase| phase.requests_started).sum(),
-        cpu_max: f64::from(ledger.cpu_max_permille) / 1_000.0,
-        lag_p99_ms: ledger.scheduler_lag.percentile(99.0) as f64 / 1_000.0,
+        cpu_max: f64::from(frames.cpu_max_permille) / 1_000.0,
+        lag_p99_ms: frames.scheduler_lag.percentile(99.0) as f64 / 1_000.0,
         clock_offset_ms: 0.0,
         clock_error_ms: 0.0,
-        start_skew_ms: ledger.start_skew.map_or(0.0, |skew| skew as f64 / 1e6),
+        start_skew_ms: frames.start_skew.map_or(0.0, |skew| skew as f64 / 1e6),
         state,
         lost_at_s: lost_at.map(RunTime::as_secs),
     }
