@@ -74,10 +74,10 @@ pub(crate) struct Global {
     /// Where workers connect. Without this flag and without --expected-workers no port is bound by a run
     #[arg(long, global = true, value_name = "ADDRESS", env = "LD_MASTER_BIND")]
     bind: Option<SocketAddr>,
-    /// Where the HTTP API is served. Without this flag: 127.0.0.1:8089 if the master stays up, nowhere in a run
+    /// Where the HTTP API is served. Without this flag: 127.0.0.1:8089 if no subcommand is given, else nowhere
     #[arg(long, global = true, value_name = "ADDRESS|off", value_parser = parse_web, env = "LD_MASTER_WEB")]
     web: Option<Web>,
-    /// Runs on this many workers, and waits for them; 0 runs in this process
+    /// Runs on this many workers, and waits for them; 0: documents run in this process
     #[arg(long, global = true, value_name = "N", default_value_t = 0, env = "LD_MASTER_EXPECTED_WORKERS")]
     expected_workers: u32,
     /// How long to wait for them
@@ -96,7 +96,7 @@ pub(crate) struct Global {
     /// Only workers with a certificate of this authority may join
     #[arg(long, global = true, value_name = "CA", env = "LD_MASTER_TLS_CLIENT_CA")]
     tls_client_ca: Option<PathBuf>,
-    /// The token that workers must know, in a file; else in `LD_TOKEN`
+    /// The token of workers, the HTTP API and the Prometheus page, in a file; else in `LD_TOKEN`
     #[arg(long, global = true, value_name = "FILE", value_parser = ld_worker::cli::token_file, env = "LD_MASTER_TOKEN_FILE")]
     token_file: Option<Token>,
     /// The worker in this process dials nothing else, and callers from outside may name nothing else (without it:

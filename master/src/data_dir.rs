@@ -58,7 +58,10 @@ impl DataDir {
         self.create()?;
         let fresh = self.root.join(format!(".{name}-{}", uuid::Uuid::new_v4()));
         let written = make().and_then(|bytes| {
-            private(&fresh)?.write_all(&bytes)?;
+            let mut file = private(&fresh)?;
+            file.write_all(&bytes)?;
+            // under its name it must be whole, whatever happens to the machine
+            file.sync_all()?;
             // a link, not a rename: the first to come wins
             fs::hard_link(&fresh, &path)
         });

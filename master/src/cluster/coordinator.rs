@@ -22,7 +22,7 @@ pub(super) use view::present;
 
 use super::assign::Strength;
 use super::handover::Part;
-use super::ledger::{Ledger, Put, SessionLedger};
+use super::ledger::{Ledger, Put};
 use super::membership::Registry;
 use super::rule_watch::Watch;
 use super::throttles::Dealer;
@@ -42,16 +42,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// After the planned end and `graceful_stop`, how long last frames may take.
-const CLOSE_WITHIN: Duration = Duration::from_secs(10);
-/// They may take longer while there is none that comes so long after the one before: the master is what is slow.
-const QUIET: Duration = Duration::from_secs(3);
-/// Yet no more than so much longer.
-const CLOSE_LATE: Duration = Duration::from_mins(2);
-/// A run is not closed at the instant of an acknowledgement: the two take different ways, and a worker that hears of the
-/// end first keeps in its spool what was counted.
-const HEARD_AFTER: Duration = Duration::from_millis(20);
-
 /// One run.
 #[derive(Clone, Debug)]
 pub struct Coordinator {
@@ -62,8 +52,6 @@ pub struct Coordinator {
     ledger: Ledger,
     /// When something was counted for the last time.
     counted_at: Mono,
-    /// When frames were acknowledged a moment ago.
-    acknowledged_at: Option<Mono>,
     /// Whose frames were counted since the last [`Self::fold`].
     unacknowledged: BTreeSet<SessionId>,
     tickets: Dispenser,
@@ -154,6 +142,11 @@ enum State {
     },
 }
 
+/// What became of a worker that said goodbye too early.
+fn left_early(text: &str) -> String {
+    format!("it left without its last frame: {text}")
+}
+
 impl Coordinator {
     /// A run that waits for its workers.
     pub fn new(now: Mono, spec: Spec) -> Self {
@@ -168,7 +161,6 @@ impl Coordinator {
             participants,
             ledger,
             counted_at: Mono(0),
-            acknowledged_at: None,
             unacknowledged: BTreeSet::new(),
             tickets,
             events: Vec::new(),
@@ -210,14 +202,11 @@ impl Coordinator {
     pub fn deadline(&self) -> Option<Mono> {
         match &self.state {
             State::Gathering { until } | State::Preparing { until } | State::Arming { until, .. } => Some(*until),
-            State::Draining { until, .. } => {
-                Some(self.wakes_by().into_iter().fold(self.quiet_after(*until), Mono::min))
-            }
-            State::Collecting { until, .. } => Some(self.quiet_after(*until)),
+            State::Draining { until, .. } | State::Collecting { until, .. } => Some(self.quiet_after(*until)),
             State::Running { t0 } => {
                 let empty = self.empty.as_ref().map(|empty| empty.until);
                 let close = self.planned_close(*t0).map(|until| self.quiet_after(until));
-                close.into_iter().chain(empty).chain(self.nobody_back_by()).chain(self.wakes_by()).min()
+                close.into_iter().chain(empty).chain(self.nobody_back_by()).min()
             }
             State::Closed { .. } => None,
         }
@@ -282,27 +271,6 @@ impl Coordinator {
             State::Running { t0 } | State::Draining { t0, .. } | State::Collecting { t0, .. } => Some(*t0),
             State::Closed { t0, .. } => *t0,
         }
-    }
-
-    fn planned_close(&self, t0: Mono) -> Option<Mono> {
-        let plan = &self.spec.plan;
-        let end = plan.test_time?.0.saturating_add(plan.graceful_stop.0);
-        Some(t0.after(Duration::from_nanos(end)).after(CLOSE_WITHIN))
-    }
-
-    /// When what was acknowledged last is known to those who sent it.
-    fn heard_by(&self) -> Option<Mono> {
-        self.acknowledged_at.map(|at| at.after(HEARD_AFTER))
-    }
-
-    /// The same, if a close waits for nothing else: while somebody works it is nothing to wake up for.
-    fn wakes_by(&self) -> Option<Mono> {
-        self.heard_by().filter(|_| self.living().next().is_none())
-    }
-
-    /// `until`, or later while measurements still come in.
-    fn quiet_after(&self, until: Mono) -> Mono {
-        if self.aborted { until } else { until.max(self.counted_at.after(QUIET)).min(until.after(CLOSE_LATE)) }
     }
 
     /// Why the run ends early, if not because somebody asked for it.
@@ -381,13 +349,11 @@ impl Coordinator {
                 if participant.stage == Stage::Finished {
                     self.on_left(now, session, &text, effects);
                 } else {
-                    let how = format!("it left without its last frame: {text}");
-                    self.on_lost(now, session, (now, false, how), effects);
+                    self.on_lost(now, session, (now, false, left_early(&text)), effects);
                 }
             }
             // messages of another run are late, and a second hello is nothing to us
             ToMaster::Hello(_)
-            | ToMaster::ProgramSet { .. }
             | ToMaster::NeedBlobs { .. }
             | ToMaster::Ready { .. }
             | ToMaster::CannotPrepare { .. }
@@ -440,15 +406,12 @@ impl Coordinator {
             effects.push(Effect::Journal(Box::new(Entry::Frames(Box::new(group)))));
         }
         let record_limits = self.ledger.record_limits();
-        if !self.unacknowledged.is_empty() {
-            self.acknowledged_at = Some(now);
-        }
         for session in std::mem::take(&mut self.unacknowledged) {
-            let Some(SessionLedger { seq, finished, .. }) = self.ledger.session(session) else { continue };
-            let (run, seq, finished) = (self.spec.run.clone(), *seq, *finished);
+            let Some((seq, _)) = self.ledger.counted(session) else { continue };
+            let run = self.spec.run.clone();
             effects.push(Effect::Send(session, ToWorker::FrameAck { run, seq, record_limits }));
             if let Some(participant) = self.participants.get_mut(&session)
-                && finished
+                && self.ledger.has_finished(session)
                 && participant.makes_load()
             {
                 participant.stage = Stage::Finished;
@@ -540,10 +503,10 @@ impl Coordinator {
         }
     }
 
-    fn tell_all(&self, effects: &mut Vec<Effect>, message: impl Fn(RunId) -> ToWorker) {
+    fn tell_all(&self, effects: &mut Vec<Effect>, message: impl Fn(SessionId, RunId) -> ToWorker) {
         for (session, participant) in &self.participants {
             if !matches!(participant.stage, Stage::Lost { .. } | Stage::Left { .. }) {
-                effects.push(Effect::Send(*session, message(self.spec.run.clone())));
+                effects.push(Effect::Send(*session, message(*session, self.spec.run.clone())));
             }
         }
     }
@@ -556,9 +519,6 @@ impl Coordinator {
 
     /// Goes to the next state if its time or its condition has come.
     fn advance(&mut self, now: Mono, registry: &Registry, effects: &mut Vec<Effect>) {
-        if self.heard_by().is_some_and(|by| now >= by) {
-            self.acknowledged_at = None;
-        }
         match self.state.clone() {
             State::Gathering { until } => self.gather(now, until, registry, effects),
             State::Preparing { until } => self.await_ready(now, until, registry, effects),
@@ -566,7 +526,7 @@ impl Coordinator {
             State::Running { t0 } => {
                 if self.nobody_back_by().is_some_and(|until| now >= until) {
                     self.close(now, Some(RunError::NobodyBack), effects);
-                } else if self.nobody_works(now) && self.acknowledged_at.is_none() {
+                } else if self.nobody_works(now) {
                     self.collect(now, t0, effects);
                 } else if self.planned_close(t0).is_some_and(|until| now >= self.quiet_after(until)) {
                     self.close(now, None, effects);
@@ -578,7 +538,7 @@ impl Coordinator {
                 }
             }
             State::Draining { t0, until } => {
-                if self.nobody_works(now) && self.acknowledged_at.is_none() {
+                if self.nobody_works(now) {
                     self.collect(now, t0, effects);
                 } else if now >= self.quiet_after(until) {
                     self.close(now, None, effects);

@@ -280,6 +280,10 @@ impl<S: Socket> AsyncRead for Connection<S> {
 
 impl<S: Socket> AsyncWrite for Connection<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        // whoever reads nothing must not stay for it
+        if self.end.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
         match &mut self.io {
             Io::Plain(tcp) => Pin::new(tcp).poll_write(context, bytes),
             Io::Tls(tls) => Pin::new(tls).poll_write(context, bytes),

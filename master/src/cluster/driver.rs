@@ -28,12 +28,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio_util::sync::DropGuard;
 
 /// What a worker may be behind before it counts as stuck: see [`ld_shared::message::LINK_QUEUE`].
 struct Connection {
     out: mpsc::Sender<ToWorker>,
     results: Option<mpsc::Sender<ToWorker>>,
     session: Option<(SessionId, Bytes)>,
+    /// Dropped with it, it closes the connection.
+    _open: Option<DropGuard>,
 }
 
 struct Active {
@@ -68,6 +72,9 @@ const LOOK_AT_ONE: Duration = Duration::from_micros(50);
 const OVERSLEPT: Duration = Duration::from_millis(250);
 /// A master that was started anew knows after so long whether there is a run to take up.
 const KNOWS_ITS_RUN_WITHIN: Duration = Duration::from_secs(1);
+/// Messages that may wait for a worker when a chunk of a blob is sent after them, and how soon that is looked at.
+const CHUNKS_AHEAD: usize = 4;
+const CHUNK_APART: Duration = Duration::from_millis(2);
 /// How long workers may take to answer a goodbye.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
@@ -174,8 +181,8 @@ impl Driver {
 
     fn take(&mut self, input: Input) {
         match input {
-            Input::Opened { connection, out } => {
-                let new = Connection { out, results: None, session: None };
+            Input::Opened { connection, out, open } => {
+                let new = Connection { out, results: None, session: None, _open: open };
                 self.connections.insert(connection, new);
             }
             Input::Attach { session, secret, out, reply } => {
@@ -308,11 +315,26 @@ impl Driver {
         }
     }
 
+    /// Ends the connection of a worker that may live, and hold its lease: what it owns is given away after that.
+    fn cut_off(&mut self, session: SessionId, how: String) {
+        if self.active.as_ref().is_some_and(|active| active.coordinator.may_return(session)) {
+            self.registry.cut_off(session, how);
+            self.hang_up(session);
+        } else {
+            self.lose(session, (clock::mono(), true), how);
+        }
+    }
+
     fn lose(&mut self, session: SessionId, (until, silent): (Mono, bool), how: String) {
         if let Some(member) = self.registry.member(session) {
             tracing::warn!(worker = %member.name, "worker lost: {how}");
             self.tell(Event::Lost { session, until, silent, how });
-            self.registry.lose(session);
+            if self.active.is_some() {
+                self.registry.lose(session);
+            } else {
+                self.registry.leave(session);
+                self.secrets.remove(&session);
+            }
         }
         self.hang_up(session);
     }
@@ -459,7 +481,11 @@ impl Driver {
             Effect::Send(session, message) => self.send(session, message),
             Effect::SendBlobs(session, digests) => self.send_blobs(session, digests),
             Effect::WriteLines(worker, lines) => self.write_lines(worker, lines),
-            Effect::Hangup(session, why) => self.lose(session, (clock::mono(), true), why),
+            Effect::Hangup(session, why) => {
+                // it is not taken back
+                self.secrets.remove(&session);
+                self.cut_off(session, why);
+            }
             Effect::Closed => self.finish(),
             // it was journaled when it came
             Effect::Journal(_) => {}
@@ -531,12 +557,15 @@ impl Driver {
             (ToWorker::FrameAck { .. } | ToWorker::RecordAck { .. }, Some(results)) => results,
             _ => &connection.out,
         };
-        if out.try_send(message).is_err() {
-            self.lose(session, (clock::mono(), true), "it reads nothing of what it is sent".into());
+        match out.try_send(message) {
+            // if its connection has ended, that is on its way to us
+            Ok(()) | Err(TrySendError::Closed(_)) => {}
+            Err(TrySendError::Full(_)) => self.cut_off(session, "it reads nothing of what it is sent".into()),
         }
     }
 
-    /// Chunks of blobs go out as fast as the worker takes them, between other messages.
+    /// Chunks of blobs go out as fast as the worker takes them, between other messages: few of them wait at a time, so
+    /// that no answer to a beat waits long, nor finds the queue full.
     fn send_blobs(&self, session: SessionId, digests: Vec<Digest>) {
         let (Some(connection), Some(active)) = (self.connection(session), &self.active) else { return };
         let (out, blobs) = (connection.out.clone(), Arc::clone(&active.blobs));
@@ -549,6 +578,9 @@ impl Driver {
                     let end = (offset + BLOB_CHUNK).min(blob.len());
                     let data = blob.slice(offset..end);
                     let chunk = ToWorker::Blob { digest: digest.clone(), total, offset: offset as u64, data };
+                    while out.capacity() + CHUNKS_AHEAD < out.max_capacity() {
+                        tokio::time::sleep(CHUNK_APART).await;
+                    }
                     if out.send(chunk).await.is_err() {
                         return;
                     }

@@ -111,6 +111,11 @@ impl Tenures {
         self.newest().map(|tenure| tenure.part.clone()).unwrap_or_default()
     }
 
+    /// The instant at which the first assignment begins.
+    pub fn first_from(&self) -> RunTime {
+        self.0.first().map_or(RunTime(0), |tenure| tenure.from)
+    }
+
     /// The instant at which the newest assignment begins.
     pub fn newest_from(&self) -> RunTime {
         self.newest().map_or(RunTime(0), |tenure| tenure.from)

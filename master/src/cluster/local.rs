@@ -54,7 +54,7 @@ impl Dial for LocalDial {
         let (out, mut to_worker) = mpsc::channel::<ToWorker>(LINK_QUEUE);
         let (down_in, down) = mpsc::channel(LINK_QUEUE);
         let inputs = self.inputs.clone();
-        let opened = inputs.send(Input::Opened { connection: CONNECTION, out }).await;
+        let opened = inputs.send(Input::Opened { connection: CONNECTION, out, open: None }).await;
         opened.map_err(|_| Unreached { refused: true, ..Unreached::seen("the cluster is closed") })?;
         tokio::spawn(async move {
             while let Some(message) = from_worker.recv().await {

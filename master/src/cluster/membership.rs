@@ -100,6 +100,14 @@ impl Registry {
         }
     }
 
+    /// The connection of `session` was ended from here. Unlike one that ended by itself it says nothing of the worker,
+    /// which may use its lease up.
+    pub fn cut_off(&mut self, session: SessionId, why: String) {
+        if let Some(member) = self.members.get_mut(&session) {
+            member.disconnected = Some((member.answered.after(LEASE), why));
+        }
+    }
+
     /// Takes out a worker that may come back to its run.
     pub fn lose(&mut self, session: SessionId) {
         self.lost.extend(self.members.remove(&session).map(|member| (session, member)));

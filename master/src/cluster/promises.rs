@@ -6,7 +6,7 @@
 
 use super::coordinator::{Coordinator, Effect, Event};
 use super::membership::Registry;
-use crate::journal::{Control, Entry, Recovered, Started};
+use crate::journal::{Control, Entry, Gate, Recovered, Started};
 use ld_shared::id::SessionId;
 use ld_shared::message::{ToMaster, ToWorker};
 use ld_shared::time::{Mono, RunTime};
@@ -63,6 +63,13 @@ impl Promise {
     fn told(control: Control) -> Self {
         Self { entries: vec![Entry::Control(control)], waits: false }
     }
+}
+
+/// Whether an effect waits for others although it promises nothing: a worker that is told to stop before it is told to
+/// start says nothing to either.
+pub fn follows(effect: &Effect, gate: &Gate<Effect>) -> bool {
+    let Effect::Send(session, ToWorker::Stop { .. } | ToWorker::Abort { .. }) = effect else { return false };
+    gate.holds(|held| matches!(held, Effect::Send(of, ToWorker::Arm { .. }) if of == session))
 }
 
 impl Promises {

@@ -96,6 +96,8 @@ struct Cell {
 #[derive(Clone, Debug)]
 struct Rule {
     threshold: Threshold,
+    /// First second that it knows of.
+    from: u32,
     /// First second of its next window.
     next: u32,
     cells: Sliding,
@@ -109,6 +111,7 @@ impl Watch {
         let first = warmup.0.div_ceil(SECOND) as u32;
         let rule = |threshold: &Threshold| Rule {
             threshold: threshold.clone(),
+            from: 0,
             next: first,
             cells: Sliding::default(),
             so_far: Tally::default(),
@@ -121,6 +124,28 @@ impl Watch {
             waiting: BTreeMap::new(),
             settled: 0,
         }
+    }
+
+    /// The same for a run that is taken up: what another master saw is not known, so rules begin with the second that
+    /// nobody had reported anything of, and counts with what each session had counted.
+    pub(super) fn resume(
+        rules: &[Threshold],
+        warmup: RunTime,
+        reported: impl Iterator<Item = (SessionId, u32, PhaseOdometer)>,
+    ) -> Self {
+        let mut watch = Self::new(rules, warmup);
+        watch.sessions = reported.map(|(session, to, odometer)| (session, Reported { to, odometer })).collect();
+        watch.settled = watch.sessions.values().map(|reported| reported.to).max().unwrap_or(0);
+        for rule in &mut watch.rules {
+            rule.from = watch.settled;
+            rule.next = rule.next.max(watch.settled);
+        }
+        watch
+    }
+
+    /// Every second before this one is settled.
+    pub(super) fn settled(&self) -> u32 {
+        self.settled
     }
 
     /// The rule at `index`.
@@ -320,13 +345,13 @@ impl Rule {
             return None;
         }
         self.so_far.merge(tally);
-        let seconds = main.overlap(0, to);
+        let seconds = main.overlap(self.from, to);
         if self.is_early(to) || seconds <= 0.0 {
             return None;
         }
         let observed = self.threshold.judge(&self.so_far, seconds);
         // without samples it is too early to tell
         let failed = observed.value.is_some() && !observed.ok;
-        failed.then_some(Seen { from: main.from.second(), to, observed })
+        failed.then_some(Seen { from: main.from.second().max(self.from), to, observed })
     }
 }

@@ -1,7 +1,7 @@
 //! What the port for workers is protected by: its certificate, the token, the key of sessions.
 
 use crate::data_dir::DataDir;
-use ld_shared::handshake::{Fingerprint, SessionKey, Token, fresh_nonce};
+use ld_shared::handshake::{Fingerprint, NONCE_BYTES, SessionKey, Token, fresh_nonce};
 use ld_shared::targets::TargetList;
 use ld_worker::link::trust::unusable;
 use rcgen::{CertificateParams, DnType, KeyPair};
@@ -74,6 +74,9 @@ pub enum SecurityError {
         /// What the reader said.
         cause: String,
     },
+    /// Sessions could be guessed with it.
+    #[error("the key of sessions `{}` is not whole", .0.display())]
+    Key(PathBuf),
     /// The library makes no certificate.
     #[error("cannot make a certificate")]
     Make(#[from] rcgen::Error),
@@ -92,6 +95,7 @@ impl SecurityError {
             Self::Keep { .. } => {
                 Some("name a folder that can be written by --data-dir, or own files by --tls CERT,KEY".into())
             }
+            Self::Key(_) => Some("remove it: a new one is made, and workers of a run under way join anew".into()),
             Self::Read { .. } | Self::Make(_) | Self::Refused(_) | Self::Authority(_) => None,
         }
     }
@@ -113,13 +117,19 @@ pub(super) struct Credentials {
     pub(super) key: SessionKey,
 }
 
+/// The file of the key in the data folder.
+const KEY: &str = "session.key";
+
 impl Credentials {
     /// Reads or makes what there must be.
     pub(super) fn load(security: &Security) -> Result<Self, SecurityError> {
         let token = security.token.clone();
-        let key = SessionKey::new(&keep(security.data_dir.as_ref(), ("key of sessions", "session.key"), || {
-            Ok(fresh_nonce().to_vec())
-        })?);
+        let key = keep(security.data_dir.as_ref(), ("key of sessions", KEY), || Ok(fresh_nonce().to_vec()))?;
+        if key.len() != NONCE_BYTES {
+            let root = security.data_dir.as_ref().map(|dir| dir.root().join(KEY));
+            return Err(SecurityError::Key(root.unwrap_or_else(|| KEY.into())));
+        }
+        let key = SessionKey::new(&key);
         let (chain, private) = match &security.tls {
             TlsMode::Off => return Ok(Self { acceptor: None, fingerprint: Fingerprint::default(), token, key }),
             TlsMode::Auto => {

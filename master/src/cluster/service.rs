@@ -21,7 +21,7 @@ use std::task::{Context, Poll};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::sync::PollSemaphore;
+use tokio_util::sync::{CancellationToken, PollSemaphore};
 use tonic::{Request, Response, Status, Streaming};
 
 /// A worker has two streams; a third serves one that attaches again while the old one ends.
@@ -119,15 +119,21 @@ impl Cluster for Service {
             proven.get_or_init(|| proof);
             peer.admit();
             drop(greetings);
-            // only the driver holds `out`: when it lets go of a worker, the stream to it ends
             let (at, message) = (clock::mono(), ToMaster::Hello(hello));
-            for input in [Input::Opened { connection, out }, Input::Message { connection, at, message }] {
+            let let_go = CancellationToken::new();
+            let open = Some(let_go.clone().drop_guard());
+            for input in [Input::Opened { connection, out, open }, Input::Message { connection, at, message }] {
                 if inputs.send(input).await.is_err() {
                     return;
                 }
             }
             let seen = loop {
-                let message = match stream.message().await {
+                let message = tokio::select! {
+                    message = stream.message() => message,
+                    // the driver has no use for it any more
+                    () = let_go.cancelled() => return peer.close_soon(),
+                };
+                let message = match message {
                     Ok(Some(message)) => message,
                     Ok(None) => break "closed without goodbye".to_owned(),
                     Err(status) => break describe(&status),
@@ -161,14 +167,12 @@ impl Cluster for Service {
         if !peer.is_admitted() {
             return Err(Status::permission_denied("this connection has no worker: `Control` comes first"));
         }
-        let mut stream = request.into_inner();
-        let first = tokio::time::timeout(FIRST_WITHIN, stream.message()).await;
-        let first = first.map_err(|_| Status::deadline_exceeded("no attach within 5 s"))??;
-        let first = first.ok_or_else(|| Status::invalid_argument("the first message must be an attach"))?;
-        let decoded = wire::results_from_worker(first).map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let Ok((session, secret)) = decoded else {
-            return Err(Status::invalid_argument("the first message must be an attach"));
-        };
+        let mut stream = InTurn { stream: request.into_inner(), turns: self.turns.clone() };
+        let first = tokio::time::timeout(FIRST_WITHIN, stream.next()).await;
+        let first = first.map_err(|_| Status::deadline_exceeded("no attach within 5 s"))?;
+        let no_attach = || Status::invalid_argument("the first message must be an attach");
+        let decoded = first.ok_or_else(no_attach)??.map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let (session, secret) = decoded.map_err(|_| no_attach())?;
         let no_session = || {
             peer.complain("it attached to a session that it is not");
             Status::permission_denied("no such session: join again")
@@ -183,7 +187,6 @@ impl Cluster for Service {
         inputs.send(Input::Attach { session, secret, out, reply }).await.map_err(|_| closing())?;
         let connection = answer.await.map_err(|_| closing())?;
         let connection = connection.ok_or_else(no_session)?;
-        let mut stream = InTurn { stream, turns: self.turns.clone() };
         tokio::spawn(async move {
             let seen = loop {
                 match stream.next().await {

@@ -272,7 +272,8 @@ impl Dealer {
                 return keeps;
             }
             let until = before + waiting;
-            let own = rest * until / sum - rest * before / sum;
+            let share = |waiting: u64| u128::from(rest) * u128::from(waiting) / u128::from(sum);
+            let own = share(until) - share(before);
             before = until;
             own as u32
         });

@@ -5,7 +5,7 @@ use super::Sabotage;
 use chrono::DateTime;
 use ld_master::cluster::coordinator::{Coordinator, Effect, Event};
 use ld_master::cluster::membership::Registry;
-use ld_master::cluster::promises::{Joined, Promise, Promises};
+use ld_master::cluster::promises::{Joined, Promise, Promises, follows};
 use ld_master::journal::{Control, Entry, Gate, Journal, MemoryJournal, Order, Recovered, Started};
 use ld_shared::id::{Digest, SessionId};
 use ld_shared::message::ToWorker;
@@ -70,10 +70,13 @@ impl Log {
         }
         // planted faults: said before it is on the disk
         let early = match &effect {
-            Effect::Send(_, ToWorker::FrameAck { .. }) => self.sabotage == Sabotage::AcknowledgeEarly,
+            Effect::Send(_, ToWorker::FrameAck { .. } | ToWorker::RunClosed { .. }) => {
+                self.sabotage == Sabotage::AcknowledgeEarly
+            }
             Effect::Send(_, ToWorker::Tickets { .. }) => self.sabotage == Sabotage::GrantEarly,
             _ => false,
         };
+        let waits = waits || follows(&effect, &self.gate);
         if waits && !early { self.gate.hold(now, self.newest, effect) } else { Some(effect) }
     }
 

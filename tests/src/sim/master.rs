@@ -317,7 +317,9 @@ impl Master {
 
     fn send(&mut self, context: &mut Context, session: SessionId, mut message: ToWorker) {
         match &mut message {
-            ToWorker::FrameAck { seq, .. } => context.truth.acknowledge(session, *seq),
+            ToWorker::FrameAck { seq, .. } | ToWorker::RunClosed { frames: seq, .. } => {
+                context.truth.acknowledge(session, *seq);
+            }
             ToWorker::Tickets { pool, tickets, .. } => {
                 context.truth.granted(*pool, tickets);
                 let before = self.granted.insert(*pool, tickets.clone());

@@ -141,7 +141,9 @@ impl Worker {
                 match &message {
                     ToWorker::BeatReply(reply) => context.truth.answered(self.index, reply.sent_at),
                     ToWorker::Welcome { session, .. } => context.truth.welcome(self.index, *session),
-                    ToWorker::FrameAck { seq, .. } => process.offered.retain(|frame| frame.key.seq > *seq),
+                    ToWorker::FrameAck { seq, .. } | ToWorker::RunClosed { frames: seq, .. } => {
+                        process.offered.retain(|frame| frame.key.seq > *seq);
+                    }
                     _ => {}
                 }
                 Event::Message(message)

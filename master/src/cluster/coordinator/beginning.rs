@@ -1,11 +1,13 @@
 //! From the first worker to the start instant: gather, prepare, arm.
 
+use super::moves::clock_error;
 use super::participant::{Participant, Stage};
 use super::{Coordinator, Effect, RunError, State};
 use crate::cluster::assign::{Share, Strength, assign};
 use crate::cluster::handover::{Part, Tenures};
-use crate::cluster::membership::Registry;
+use crate::cluster::membership::{Member, Registry};
 use crate::cluster::throttles::Dealer;
+use ld_shared::id::SessionId;
 use ld_shared::message::{PREPARE_WITHIN, ToWorker};
 use ld_shared::time::Mono;
 use std::time::Duration;
@@ -69,8 +71,9 @@ impl Coordinator {
 
     /// Sets a start instant far enough off that everybody can confirm it.
     pub(super) fn arm(&mut self, now: Mono, attempt: u32, registry: &Registry, effects: &mut Vec<Effect>) {
-        let error = registry.members().filter_map(|(_, member)| member.clock).map(|clock| clock.error).max();
-        let round_trip = Duration::from_nanos(2 * error.unwrap_or(0));
+        let takes_part = |(session, _): &(SessionId, &Member)| self.participants.contains_key(session);
+        let clocks = registry.members().filter(takes_part).filter_map(|(_, member)| member.clock);
+        let round_trip = clock_error(clocks.map(|clock| clock.error)) * 2;
         let (t0, until) = if self.spec.local {
             // nothing but threads between us. The one worker confirms an instant that it can keep, and
             // keeps it however late its word is read; one that came too late for it is set anew

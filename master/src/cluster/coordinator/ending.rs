@@ -10,6 +10,12 @@ use ld_shared::time::Mono;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+/// After the planned end and `graceful_stop`, how long last frames may take.
+const CLOSE_WITHIN: Duration = Duration::from_secs(10);
+/// They may take longer while there is none that comes so long after the one before: the master is what is slow.
+const QUIET: Duration = Duration::from_secs(3);
+/// Yet no more than so much longer.
+const CLOSE_LATE: Duration = Duration::from_mins(2);
 /// After an abort, how long last frames may take.
 pub(super) const ABORT_WITHIN: Duration = Duration::from_secs(5);
 /// After the first worker found a source empty, how long others may use up the rows that they have.
@@ -20,6 +26,23 @@ const RECORDS_WITHIN: Duration = Duration::from_secs(10);
 const ABORTED_RECORDS_WITHIN: Duration = Duration::from_secs(2);
 
 impl Coordinator {
+    /// When a run with a planned end is closed at the latest, if its master keeps up.
+    pub(super) fn planned_close(&self, t0: Mono) -> Option<Mono> {
+        let plan = &self.spec.plan;
+        let end = plan.test_time?.0.saturating_add(plan.graceful_stop.0);
+        Some(t0.after(Duration::from_nanos(end)).after(CLOSE_WITHIN))
+    }
+
+    /// When last frames are due after a stop at `now`.
+    pub(super) fn drained_by(&self, now: Mono) -> Mono {
+        now.after(Duration::from_nanos(self.spec.plan.graceful_stop.0)).after(CLOSE_WITHIN)
+    }
+
+    /// `until`, or later while measurements still come in.
+    pub(super) fn quiet_after(&self, until: Mono) -> Mono {
+        if self.aborted { until } else { until.max(self.counted_at.after(QUIET)).min(until.after(CLOSE_LATE)) }
+    }
+
     pub(super) fn on_stop(&mut self, now: Mono, effects: &mut Vec<Effect>) {
         match &self.state {
             State::Gathering { .. } | State::Preparing { .. } | State::Arming { .. } => {
@@ -34,7 +57,7 @@ impl Coordinator {
     pub(super) fn drain(&mut self, now: Mono, t0: Mono, what: &str, by: &str, effects: &mut Vec<Effect>) {
         self.stopped_at = Some(self.run_now(now));
         self.note(now, what, by);
-        self.tell_all(effects, |run| ToWorker::Stop { run });
+        self.tell_all(effects, |_, run| ToWorker::Stop { run });
         self.state = State::Draining { t0, until: self.drained_by(now) };
     }
 
@@ -78,7 +101,7 @@ impl Coordinator {
                 self.stopped_at = self.stopped_at.or(Some(self.run_now(now)));
                 self.aborted = true;
                 self.note(now, "aborted", "user");
-                self.tell_all(effects, |run| ToWorker::Abort { run });
+                self.tell_all(effects, |_, run| ToWorker::Abort { run });
                 self.state = State::Draining { t0, until: now.after(ABORT_WITHIN) };
             }
             State::Collecting { .. } => self.close(now, None, effects),
@@ -97,7 +120,10 @@ impl Coordinator {
     }
 
     pub(super) fn close(&mut self, now: Mono, error: Option<RunError>, effects: &mut Vec<Effect>) {
-        self.tell_all(effects, |run| ToWorker::RunClosed { run });
+        self.tell_all(effects, |session, run| {
+            let frames = self.ledger.counted(session).map_or(0, |(frames, _)| frames);
+            ToWorker::RunClosed { run, frames }
+        });
         let t0 = self.t0();
         if t0.is_some() {
             self.settle_silent(now);

@@ -118,6 +118,6 @@ impl Coordinator {
         };
         self.note(now, format!("{text} from {:.1} s on", at.as_secs()), by);
         let program = self.program.clone();
-        self.tell_all(effects, |run| ToWorker::Program { run, program: program.clone() });
+        self.tell_all(effects, |_, run| ToWorker::Program { run, program: program.clone() });
     }
 }

@@ -11,7 +11,7 @@ use super::ending::ABORT_WITHIN;
 use super::{Absence, Coordinator, Effect, Handover, Participant, Stage, State, Strength};
 use crate::journal::{Cause, Control, Entry};
 use ld_shared::id::{Epoch, SessionId};
-use ld_shared::message::ToWorker;
+use ld_shared::message::{LEASE, ToWorker};
 use ld_shared::plan::{Connections, WorkerLoss};
 use ld_shared::shard::Shard;
 use ld_shared::throttle::ThrottleShare;
@@ -68,7 +68,7 @@ impl Coordinator {
     }
 
     /// Workers that make load.
-    pub(super) fn living(&self) -> impl Iterator<Item = (&SessionId, &Participant)> {
+    fn living(&self) -> impl Iterator<Item = (&SessionId, &Participant)> {
         self.participants.iter().filter(|(_, participant)| participant.makes_load())
     }
 
@@ -124,7 +124,7 @@ impl Coordinator {
                 self.note(now, "aborted: a worker was lost", "on_worker_loss");
                 self.stopped_at = self.stopped_at.or(Some(self.run_now(now)));
                 self.aborted = true;
-                self.tell_all(effects, |run| ToWorker::Abort { run });
+                self.tell_all(effects, |_, run| ToWorker::Abort { run });
                 self.state = State::Draining { t0, until: now.after(ABORT_WITHIN) };
                 return;
             }
@@ -206,25 +206,37 @@ impl Coordinator {
             if owed.is_empty() || weights.iter().all(|weight| *weight == 0) {
                 break;
             }
-            let mut rest = Part::default();
-            for (index, more) in owed.cut(&weights) {
-                let session = &sessions[index];
-                let Some(participant) = self.participants.get(session) else { continue };
-                let mut part = participant.tenures.part();
-                part.add(&more);
-                let needed = fixed_need(&plan, &part.lanes);
-                if needed > participant.strength.capacity {
-                    rest.add(&more);
-                    continue;
-                }
-                lower_caps(&mut part, participant.strength.capacity - needed);
-                self.assign_to(*session, from, part, t0, effects);
-                takers.extend(self.participants.get(session).map(|p| p.name.to_string()));
-            }
-            owed = rest;
+            let cut = owed.cut(&weights).into_iter().map(|(index, more)| (sessions[index], more));
+            owed = self.deal(cut.collect(), (from, t0), &mut takers, effects);
         }
         self.unowned.add(&owed);
         takers
+    }
+
+    /// Each gets more from `from` on, if it can bear that: their names go to `takers`. Returns the rest.
+    fn deal(
+        &mut self,
+        parts: Vec<(SessionId, Part)>,
+        (from, t0): (RunTime, Mono),
+        takers: &mut Vec<String>,
+        effects: &mut Vec<Effect>,
+    ) -> Part {
+        let plan = Arc::clone(&self.load);
+        let mut rest = Part::default();
+        for (session, more) in parts {
+            let Some(participant) = self.participants.get(&session) else { continue };
+            let mut part = participant.tenures.part();
+            part.add(&more);
+            let needed = fixed_need(&plan, &part.lanes);
+            if needed > participant.strength.capacity {
+                rest.add(&more);
+                continue;
+            }
+            lower_caps(&mut part, participant.strength.capacity - needed);
+            takers.push(participant.name.to_string());
+            self.assign_to(session, from, part, t0, effects);
+        }
+        rest
     }
 
     /// A worker owns `part` from `from` on.
@@ -236,6 +248,7 @@ impl Coordinator {
         participant.tenures.change(epoch, from, part);
         if starts {
             participant.stage = Stage::Armed(0);
+            self.throttles.join(session);
         }
         let Some(participant) = self.participants.get(&session) else { return };
         let (run, shard) = (self.spec.run.clone(), Box::new(self.shard(session, participant)));
@@ -347,22 +360,12 @@ impl Coordinator {
         let lacks = lacks(&surplus(&held, handover.free.lanes.len(), &weights));
         let Some(t0) = self.t0() else { return };
         let mut names = Vec::new();
-        let mut rest = if sessions.is_empty() { handover.free.clone() } else { Part::default() };
-        for (index, more) in handover.free.cut(&lacks) {
-            let session = &sessions[index];
-            let Some(participant) = self.participants.get(session) else { continue };
-            let mut part = participant.tenures.part();
-            part.add(&more);
-            let needed = fixed_need(&self.load, &part.lanes);
-            if needed > participant.strength.capacity {
-                rest.add(&more);
-                continue;
-            }
-            lower_caps(&mut part, participant.strength.capacity - needed);
-            names.push(participant.name.to_string());
-            self.throttles.join(*session);
-            self.assign_to(*session, from, part, t0, effects);
-        }
+        let rest = if sessions.is_empty() {
+            handover.free
+        } else {
+            let cut = handover.free.cut(&lacks).into_iter().map(|(index, more)| (sessions[index], more));
+            self.deal(cut.collect(), (from, t0), &mut names, effects)
+        };
         self.unowned.add(&rest);
         if names.is_empty() {
             return;
@@ -371,8 +374,8 @@ impl Coordinator {
         self.note(now, format!("{} {take} a share from {:.1} s on", listed(&names), from.as_secs()), "balance");
     }
 
-    /// A worker of this run is there again. It is told what it owns before anything else, and where
-    /// its frames stand.
+    /// A worker of this run is there again. It is told how the load stands, and what it owns of it. Frames that were
+    /// counted and not acknowledged it offers again.
     pub(super) fn on_returned(
         &mut self,
         now: Mono,
@@ -389,7 +392,7 @@ impl Coordinator {
             Stage::Lost { until, how, .. } => {
                 let absence = Absence { from: *until, to: at, how: how.clone() };
                 participant.absences.push(absence);
-                let finished = self.ledger.session(session).is_some_and(|ledger| ledger.finished);
+                let finished = self.ledger.has_finished(session);
                 participant.stage = if finished { Stage::Finished } else { Stage::Armed(0) };
                 true
             }
@@ -403,12 +406,6 @@ impl Coordinator {
         }
         let Some(participant) = self.participants.get(&session) else { return };
         let run = || self.spec.run.clone();
-        let record_limits = self.ledger.record_limits();
-        if let Some(ledger) = self.ledger.session(session) {
-            let (seq, record_seq) = (ledger.seq, ledger.record_seq);
-            effects.push(Effect::Send(session, ToWorker::FrameAck { run: run(), seq, record_limits }));
-            effects.push(Effect::Send(session, ToWorker::RecordAck { run: run(), seq: record_seq, record_limits }));
-        }
         if finished {
             return;
         }
@@ -431,9 +428,14 @@ impl Coordinator {
 
     /// Run time so long from now, and as much later as clocks may differ.
     pub(super) fn soon(&self, now: Mono, after: Duration) -> RunTime {
-        let error = self.participants.values().map(|p| p.clock.error).max().unwrap_or(0);
-        RunTime(self.run_now(now).0 + after.as_nanos() as u64 + error)
+        let error = clock_error(self.participants.values().map(|p| p.clock.error));
+        RunTime(self.run_now(now).0 + (after + error).as_nanos() as u64)
     }
+}
+
+/// How far apart clocks may be: the greatest error that counts. Whose clock is less certain than that holds no lease.
+pub(super) fn clock_error(errors: impl Iterator<Item = u64>) -> Duration {
+    Duration::from_nanos(errors.max().unwrap_or(0)).min(LEASE)
 }
 
 /// How many lanes each lacks, of those that do.

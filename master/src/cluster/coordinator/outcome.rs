@@ -2,7 +2,7 @@
 
 use super::super::assign::own_due;
 use super::super::handover::{Tenures, nobodys};
-use super::super::ledger::SessionLedger;
+use super::super::ledger::Frames;
 use super::super::loss::{Known, bound, due, hooks};
 use super::{Coordinator, Participant, RunError, Stage, State};
 use crate::journal::Cause;
@@ -159,7 +159,8 @@ impl Coordinator {
         let may_use_up = |iterations| self.arrivals().is_none_or(|arrivals| arrivals >= iterations);
         let used_up = self.spec.plan.test_time.is_none() || self.spec.plan.iterations.is_some_and(may_use_up);
         let all_finished = self.participants.values().all(|p| p.stage == Stage::Finished);
-        let sealed = self.participants.keys().filter_map(|s| self.ledger.session(*s)).map(|s| s.sealed_at).max();
+        let sealed =
+            self.participants.keys().filter_map(|s| self.ledger.frames(*s)).map(|frames| frames.sealed_at).max();
         match sealed {
             Some(sealed) if used_up && all_finished => planned.min(sealed),
             _ => planned,
@@ -167,15 +168,15 @@ impl Coordinator {
     }
 
     fn fate(&self, session: SessionId, participant: &Participant, end: RunTime) -> Fate {
-        let ledger = self.ledger.session(session).cloned().unwrap_or_default();
-        let mut fate = Fate { odometers: ledger.odometers, ..Fate::default() };
+        let frames = self.ledger.frames(session).cloned().unwrap_or_default();
+        let mut fate = Fate { odometers: frames.odometers, ..Fate::default() };
         match &participant.stage {
             Stage::Lost { until, how, .. } if participant.tenures.newest().is_some() => {
-                self.settle_lost(participant, &ledger, (*until, how, end), &mut fate);
+                self.settle_lost(participant, &frames, (*until, how, end), &mut fate);
             }
             Stage::Left { at } => {
                 // its share was nobody's from its last start on
-                let from = ledger.sealed_at.min(*at).min(end);
+                let from = frames.sealed_at.min(*at).min(end);
                 self.settle_unstarted(participant, from, &mut fate);
                 self.settle_nobody((from, end), |from, to| due(&self.load, &participant.tenures, from, to), &mut fate);
                 let reason = "it left before the end; its share was not taken over".to_owned();
@@ -193,7 +194,7 @@ impl Coordinator {
     fn settle_lost(
         &self,
         participant: &Participant,
-        ledger: &SessionLedger,
+        frames: &Frames,
         (until, how, end): (RunTime, &str, RunTime),
         fate: &mut Fate,
     ) {
@@ -203,13 +204,15 @@ impl Coordinator {
         let iterations =
             |o: &Odometers| o.phases.iter().map(|p| p.iterations + p.dropped.iter().sum::<u64>()).sum::<u64>();
         // the newest report: the last beat, unless a frame says more
-        let span_end = RunTime(u64::from(ledger.to_second) * SECOND).min(ledger.sealed_at);
+        let span_end = RunTime(u64::from(frames.to_second) * SECOND).min(frames.sealed_at);
         let (newest, reported_at) = match &participant.beat {
-            Some(beat) if beat.odometers.is_after(&ledger.odometers) => (beat.odometers, beat.at),
-            Some(beat) => (ledger.odometers, span_end.max(beat.at)),
-            None => (ledger.odometers, span_end),
+            Some(beat) if beat.odometers.is_after(&frames.odometers) => (beat.odometers, beat.at),
+            Some(beat) => (frames.odometers, span_end.max(beat.at)),
+            None => (frames.odometers, span_end),
         };
-        let settled = ledger.settled();
+        // before it owned anything it started nothing
+        let reported_at = reported_at.max(participant.tenures.first_from());
+        let settled = frames.settled();
         let settled = &settled[..Phase::LEAST];
         let known = Known {
             settled: settled.iter().sum(),
@@ -219,14 +222,14 @@ impl Coordinator {
             reported_at,
             until,
             top_rate: self.top_rate(participant),
-            users: ledger.users_max.max(participant.beat.as_ref().map_or(0, |beat| beat.users)),
+            users: frames.users_max.max(participant.beat.as_ref().map_or(0, |beat| beat.users)),
         };
         let mut total = bound(plan, &participant.tenures, &known);
         // what is certain belongs to its phase, the rest to the phase in which it could have begun
         let mut rest = total;
         fate.odometers = newest;
         // messages that no frame brought are not known of at all
-        fate.odometers.phases[Phase::Messages.index()] = *ledger.odometers.phase(Phase::Messages);
+        fate.odometers.phases[Phase::Messages.index()] = *frames.odometers.phase(Phase::Messages);
         for (index, settled) in settled.iter().enumerate() {
             let certain = newest.phases[index].requests_started.saturating_sub(*settled).min(rest);
             fate.lost[index] = certain;
@@ -240,9 +243,9 @@ impl Coordinator {
         total += in_hooks;
         for (index, settled) in settled.iter().enumerate() {
             let odometer = &mut fate.odometers.phases[index];
-            odometer.requests_in_flight = ledger.odometers.phases[index].requests_in_flight;
-            odometer.requests_ended = ledger.odometers.phases[index].requests_ended;
-            odometer.requests_unsent = ledger.odometers.phases[index].requests_unsent;
+            odometer.requests_in_flight = frames.odometers.phases[index].requests_in_flight;
+            odometer.requests_ended = frames.odometers.phases[index].requests_ended;
+            odometer.requests_unsent = frames.odometers.phases[index].requests_unsent;
             odometer.requests_started = settled + fate.lost[index];
         }
         let before_plan_end = until < end;
@@ -276,12 +279,12 @@ impl Coordinator {
     /// that fell silent early has shown too little. Beats of another master's time are not known; then
     /// frames tell at least the average.
     fn top_rate(&self, participant: &Participant) -> f64 {
-        let average = |ledger: &SessionLedger| {
-            let started: u64 = ledger.odometers.of_requests().iter().map(|p| p.requests_started).sum();
-            started as f64 / f64::from(ledger.to_second.max(1))
+        let average = |frames: &Frames| {
+            let started: u64 = frames.odometers.of_requests().iter().map(|p| p.requests_started).sum();
+            started as f64 / f64::from(frames.to_second.max(1))
         };
         let by_lane = |(session, p): (&SessionId, &Participant)| {
-            let rate = self.ledger.session(*session).map_or(0.0, average).max(p.top_rate);
+            let rate = self.ledger.frames(*session).map_or(0.0, average).max(p.top_rate);
             rate / p.tenures.most_lanes().max(1) as f64
         };
         let by_lane = self.participants.iter().map(by_lane).fold(0.0, f64::max);
@@ -358,7 +361,7 @@ impl Coordinator {
     }
 
     fn worker(&self, session: SessionId, participant: &Participant, odometers: &Odometers) -> WorkerResult {
-        let ledger = self.ledger.session(session).cloned().unwrap_or_default();
+        let frames = self.ledger.frames(session).cloned().unwrap_or_default();
         let (state, lost_at) = match &participant.stage {
             Stage::Lost { at, .. } => ("lost", Some(*at)),
             Stage::Left { at } => ("left", Some(*at)),
@@ -368,13 +371,13 @@ impl Coordinator {
         WorkerResult {
             name: participant.name.to_string(),
             cores: participant.cores,
-            users_max: ledger.users_max,
+            users_max: frames.users_max,
             requests: odometers.of_requests().iter().map(|p| p.requests_started).sum(),
-            cpu_max: f64::from(ledger.cpu_max_permille) / 1_000.0,
-            lag_p99_ms: ledger.scheduler_lag.percentile(99.0) as f64 / 1_000.0,
+            cpu_max: f64::from(frames.cpu_max_permille) / 1_000.0,
+            lag_p99_ms: frames.scheduler_lag.percentile(99.0) as f64 / 1_000.0,
             clock_offset_ms: participant.clock.offset as f64 / 1e6,
             clock_error_ms: participant.clock.error as f64 / 1e6,
-            start_skew_ms: ledger.start_skew.map_or(0.0, |skew| skew as f64 / 1e6),
+            start_skew_ms: frames.start_skew.map_or(0.0, |skew| skew as f64 / 1e6),
             state,
             lost_at_s: lost_at.map(RunTime::as_secs),
         }

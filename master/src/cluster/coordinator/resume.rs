@@ -1,14 +1,16 @@
 //! A run that another master began: taken up from its journal.
 
 use super::super::handover::{Part, Tenure, Tenures};
+use super::super::ledger::Frames;
 use super::super::rule_watch::Watch;
 use super::super::throttles::Dealer;
-use super::{Absence, Coordinator, Participant, Resuming, Spec, Stage, State, Strength};
-use crate::journal::{Fate, Member, Recovered};
+use super::{Absence, Coordinator, Participant, Resuming, Spec, Stage, State, Strength, left_early};
+use crate::journal::{Fate, Lost, Member, Recovered};
 use ld_shared::id::{Epoch, SessionId, WorkerName};
 use ld_shared::lanes::LaneSet;
 use ld_shared::message::{GONE_AFTER, LEASE};
 use ld_shared::plan::WorkerLoss;
+use ld_shared::sample::Phase;
 use ld_shared::throttle::ThrottleShare;
 use ld_shared::time::{Mono, RunTime};
 use std::sync::Arc;
@@ -26,9 +28,13 @@ impl Coordinator {
         run.load = Arc::new(run.spec.plan.with(&program));
         (run.program, run.tickets, run.events, run.ledger) = (program, tickets, events, ledger);
         run.cause = cause;
-        for (session, member) in &sessions {
-            let finished = run.ledger.session(*session).is_some_and(|ledger| ledger.finished);
-            run.participants.insert(*session, participant(member, finished));
+        // until when whoever has finished leaves something to do
+        let end = if run.spec.plan.iterations.is_some() { RunTime(0) } else { run.spec.plan.end() };
+        let end = end.min(stopping.map_or(RunTime::MAX, |(at, _)| at));
+        // whoever had joined and owned nothing yet joins anew
+        for (session, member) in sessions.iter().filter(|(_, member)| !member.assignments.is_empty()) {
+            let finished = run.ledger.has_finished(*session);
+            run.participants.insert(*session, participant(member, finished, end));
         }
         let epochs = sessions.values().flat_map(|member| &member.assignments).map(|assignment| assignment.epoch);
         run.epoch = epochs.max().unwrap_or(Epoch(1));
@@ -64,9 +70,12 @@ impl Coordinator {
         let lost = sessions.values().filter_map(lost).collect();
         run.throttles = Dealer::resume(&run.spec.plan.limits(), held, lost);
         // what was seen second by second is not in the journal
-        run.watch = Watch::new(&run.spec.thresholds, run.spec.plan.warmup);
+        let reported =
+            |(session, frames): (SessionId, &Frames)| (session, frames.to_second, *frames.odometers.phase(Phase::Main));
+        run.watch = Watch::resume(&run.spec.thresholds, run.spec.plan.warmup, run.ledger.sessions().map(reported));
+        run.judged_to = run.watch.settled();
         run.resuming = Some(Resuming { until: now.after(GONE_AFTER).after(SETTLED_AFTER), somebody: false });
-        let newest = run.ledger.sessions().map(|(_, session)| session.sealed_at).max().unwrap_or(RunTime(0));
+        let newest = run.ledger.sessions().map(|(_, frames)| frames.sealed_at).max().unwrap_or(RunTime(0));
         let away = RunTime(run.run_now(now).0.saturating_sub(newest.0)).as_secs();
         run.note(now, format!("another master takes the run up, {away:.1} s after its newest entry"), "journal");
         if run.spec.thresholds.iter().any(|rule| rule.rule().contains(" over ")) {
@@ -88,19 +97,19 @@ impl Coordinator {
     }
 }
 
-fn participant(member: &Member, finished: bool) -> Participant {
+/// What the other master made of a worker.
+fn participant(member: &Member, finished: bool, end: RunTime) -> Participant {
     let tenures = member.assignments.iter().map(|assignment| Tenure {
         epoch: assignment.epoch,
         from: assignment.from,
         part: Part { lanes: assignment.lanes.clone(), caps: assignment.caps.clone() },
     });
     let stage = match &member.fate {
-        Fate::Left { at, .. } => Stage::Left { at: *at },
-        Fate::There if finished => Stage::Finished,
-        Fate::There | Fate::Lost(_) => Stage::Armed(0),
+        Fate::Left { at, .. } | Fate::Lost(Lost { at, .. }) if finished && *at < end => Stage::Left { at: *at },
+        _ if finished => Stage::Finished,
+        _ => Stage::Armed(0),
     };
-    let absence =
-        |(lost, to): &(crate::journal::Lost, RunTime)| Absence { from: lost.until, to: *to, how: lost.how.clone() };
+    let absence = |(lost, to): &(Lost, RunTime)| Absence { from: lost.until, to: *to, how: lost.how.clone() };
     let mut participant = Participant {
         name: WorkerName(Arc::clone(&member.name)),
         cores: member.cores.max(1),
@@ -121,10 +130,14 @@ fn participant(member: &Member, finished: bool) -> Participant {
         pace: None,
         was_late: true,
     };
-    if let Fate::Lost(lost) = &member.fate {
+    let lost = match &member.fate {
+        Fate::Lost(lost) => Some(lost.clone()),
+        Fate::Left { at, text } => Some(Lost { at: *at, until: *at, silent: false, how: left_early(text) }),
+        Fate::There => None,
+    };
+    if let Some(Lost { at, until, silent, how }) = lost.filter(|_| !finished) {
         // what was known of its clock is not in the journal
-        let until = participant.latest(lost.until);
-        participant.stage = Stage::Lost { at: lost.at, until, silent: lost.silent, how: lost.how.clone() };
+        participant.stage = Stage::Lost { at, until: participant.latest(until), silent, how };
     }
     participant
 }

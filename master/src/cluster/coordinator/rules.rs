@@ -8,7 +8,6 @@ use crate::run::thresholds;
 use ld_shared::id::SessionId;
 use ld_shared::message::ToWorker;
 use ld_shared::time::{Mono, RunTime, SECOND};
-use std::time::Duration;
 
 impl Coordinator {
     /// Judges the seconds that every worker has reported; ends the test if a rule that aborts fails.
@@ -43,13 +42,8 @@ impl Coordinator {
         self.stopped_at = Some(at);
         self.cause = Some(Cause::Rule);
         self.note(now, what, "threshold");
-        self.tell_all(effects, |run| ToWorker::Stop { run });
+        self.tell_all(effects, |_, run| ToWorker::Stop { run });
         self.state = State::Draining { t0, until: self.drained_by(now) };
-    }
-
-    /// When last frames are due after a stop at `now`.
-    pub(super) fn drained_by(&self, now: Mono) -> Mono {
-        now.after(Duration::from_nanos(self.spec.plan.graceful_stop.0)).after(super::CLOSE_WITHIN)
     }
 
     /// Counts the iterations that were due before `covered` on lanes whose owner is gone.
@@ -71,7 +65,7 @@ impl Coordinator {
     fn gone_at(&self, session: SessionId, participant: &Participant) -> Option<RunTime> {
         match &participant.stage {
             Stage::Lost { until, .. } => Some(*until),
-            Stage::Left { at } => Some(self.ledger.session(session).map_or(*at, |ledger| ledger.sealed_at.min(*at))),
+            Stage::Left { at } => Some(self.ledger.frames(session).map_or(*at, |frames| frames.sealed_at.min(*at))),
             Stage::Asked | Stage::Ready | Stage::Armed(_) | Stage::Finished => None,
         }
     }

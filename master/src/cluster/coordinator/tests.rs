@@ -114,11 +114,6 @@ impl World {
         body.odometers = Self::odometers(*started, *started);
         let sealed_at = RunTime(u64::from(second + 1) * SECOND);
         self.say(session, ToMaster::Frame { frame: Box::new(Frame { key, body }), sealed_at });
-        if last {
-            // once everybody has heard that its last one is counted, the run may close
-            self.now = self.now.after(HEARD_AFTER);
-            self.tell(Event::Tick);
-        }
     }
 
     fn beat(&mut self, session: u64, more: u64) {
@@ -464,6 +459,26 @@ fn who_joins_in_mid_run_gets_a_share() {
     // one that dies before it could begin leaves its share to the others
     world.lose(4, false);
     assert_eq!((1..=WORKERS).map(|session| lanes(&world, session)).sum::<usize>(), 16_384);
+}
+
+#[test]
+fn who_is_lost_before_it_began_has_lost_no_more_than_its_tenure() {
+    let mut world = running(&[]);
+    for _ in 0..4 {
+        world.now = world.now.after(Duration::from_secs(1));
+        (1..=WORKERS).for_each(|session| world.frame_of(session, (1_000, 5), false));
+    }
+    world.join();
+    world.get_ready(4);
+    (1..=WORKERS).for_each(|session| world.confirm(session));
+    world.now = world.now.after(Duration::from_secs(2));
+    world.lose(4, true);
+    (1..=WORKERS).for_each(|session| world.frame(session, 0, true));
+    world.now = world.now.after(Duration::from_mins(1));
+    world.tell(Event::Tick);
+    let measured = world.coordinator.measured(chrono::DateTime::UNIX_EPOCH).unwrap();
+    // it may have worked for one second: twice a quarter of three thousand, and its users
+    assert!((1..2_200).contains(&measured.lost), "{}", measured.lost);
 }
 
 #[test]

@@ -45,8 +45,8 @@ impl Coordinator {
     pub fn view(&self, look: Look) -> RunView {
         let settled_to = self.ledger.whole_to(self.settled_to());
         let mut odometers = Odometers::default();
-        for (_, session) in self.ledger.sessions() {
-            odometers.add(&session.odometers);
+        for (_, frames) in self.ledger.sessions() {
+            odometers.add(&frames.odometers);
         }
         RunView {
             run: self.spec.run.clone(),
@@ -71,11 +71,11 @@ impl Coordinator {
 
     fn part_of(&self, session: SessionId, worker: &mut WorkerNow) {
         worker.takes_part = self.participants.get(&session).is_some_and(Participant::makes_load);
-        let Some(ledger) = self.ledger.session(session) else { return };
-        worker.users = ledger.users;
-        worker.requests = ledger.ended.iter().sum();
-        worker.cpu_max = f64::from(ledger.cpu_max_permille) / 1e3;
-        worker.lag_p99_ms = ledger.scheduler_lag.percentile(99.0) as f64 / 1e3;
+        let Some(frames) = self.ledger.frames(session) else { return };
+        worker.users = frames.users;
+        worker.requests = frames.ended.iter().sum();
+        worker.cpu_max = f64::from(frames.cpu_max_permille) / 1e3;
+        worker.lag_p99_ms = frames.scheduler_lag.percentile(99.0) as f64 / 1e3;
     }
 
     /// Run time from which on nothing is started, as far as is known.
@@ -88,7 +88,7 @@ impl Coordinator {
         if matches!(self.state, State::Gathering { .. } | State::Preparing { .. } | State::Arming { .. }) {
             return 0;
         }
-        let reported = |session: SessionId| self.ledger.session(session).map_or(0, |s| s.to_second);
+        let reported = |session: SessionId| self.ledger.frames(session).map_or(0, |frames| frames.to_second);
         let working = self.participants.iter().filter(|(_, p)| p.makes_load());
         let least = working.map(|(session, _)| reported(*session)).min();
         // nobody is at work any more: nothing comes

@@ -11,6 +11,7 @@ use ld_shared::message::{ToMaster, ToWorker};
 use ld_shared::time::Mono;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::DropGuard;
 
 /// Inputs that may wait for the driver; whoever has more waits itself.
 pub(super) const INPUTS: usize = 1_024;
@@ -24,7 +25,8 @@ pub(in crate::cluster) type ConnectionId = u64;
 #[expect(clippy::large_enum_variant, reason = "beats pass through by value; nothing is kept")]
 pub(in crate::cluster) enum Input {
     /// A connection stands; what is sent to it goes to `out`.
-    Opened { connection: ConnectionId, out: mpsc::Sender<ToWorker> },
+    /// Once `open` is dropped the connection is closed.
+    Opened { connection: ConnectionId, out: mpsc::Sender<ToWorker>, open: Option<DropGuard> },
     /// A second stream wants to belong to a session.
     Attach {
         session: SessionId,

@@ -1,7 +1,7 @@
 //! The driver's journal: what [`Promises`] says goes into it, and what it says waits is held back.
 
 use super::super::coordinator::{Coordinator, Effect, Event, Spec};
-use super::super::promises::{Joined, Promise, Promises};
+use super::super::promises::{Joined, Promise, Promises, follows};
 use super::{Driver, Input};
 use crate::journal::{self, Control, Entry, Gate, Journal, JournalOrder, Order, Recovered, Rule, Unfinished, Wake};
 use bytes::Bytes;
@@ -146,6 +146,7 @@ impl Journaling {
         for entry in entries {
             self.append(entry);
         }
+        let waits = waits || follows(&effect, &self.gate);
         if waits && self.journal.is_some() { self.gate.hold(now, self.newest, effect) } else { Some(effect) }
     }
 
@@ -299,8 +300,11 @@ mod tests {
     use crate::journal::{Folder, MemoryJournal};
     use crate::run::fixture;
     use ld_shared::frame::FrameBody;
+    use ld_shared::id::Epoch;
+    use ld_shared::lanes::LaneSet;
     use ld_shared::plan::Pool;
     use ld_shared::sample::Phase;
+    use ld_shared::shard::Shard;
     use std::sync::Arc;
 
     const SESSION: SessionId = SessionId(1);
@@ -377,6 +381,31 @@ mod tests {
         let (released, said) = journaling.turn(Mono(11_000_000_000), true);
         assert_eq!(released, [Effect::Closed]);
         assert!(said.unwrap().contains("not waited for"));
+    }
+
+    #[test]
+    fn a_stop_follows_an_arm_that_waits_and_no_other() {
+        let (mut journaling, order) = journaling();
+        let journal = MemoryJournal::new(&order);
+        journaling.journal = Some(Box::new(journal.clone()));
+        journaling.first = None;
+        let run = RunId("r".into());
+        let shard = Box::new(Shard {
+            plan: order.digest.clone(),
+            lanes: LaneSet::full(),
+            epoch: Epoch(1),
+            from: RunTime(0),
+            max_in_flight: Vec::new(),
+            throttles: Vec::new(),
+        });
+        let arm = send(ToWorker::Arm { run: run.clone(), attempt: 0, t0: Mono(0), shard });
+        let stop = send(ToWorker::Stop { run: run.clone() });
+        let other = Effect::Send(SessionId(2), ToWorker::Stop { run });
+        assert_eq!(pass(&mut journaling, arm.clone()), None);
+        assert_eq!(pass(&mut journaling, stop.clone()), None);
+        assert_eq!(pass(&mut journaling, other.clone()), Some(other));
+        journal.commit(false);
+        assert_eq!(journaling.turn(Mono(1), false).0, [arm, stop]);
     }
 
     #[test]

@@ -202,7 +202,8 @@ impl Group {
 }
 
 impl Frames {
-    fn follow(&mut self, next: &Self) {
+    /// Adds those that come next.
+    pub fn follow(&mut self, next: &Self) {
         self.seq = next.seq;
         self.to_second = self.to_second.max(next.to_second);
         self.sealed_at = self.sealed_at.max(next.sealed_at);
@@ -217,7 +218,15 @@ impl Frames {
         self.records_seen = next.records_seen;
     }
 
-    fn to_wire(&self) -> Newest {
+    /// Requests whose fate is known, per phase: ended, cut off at the end of the drain, or never sent.
+    pub fn settled(&self) -> [u64; Phase::COUNT] {
+        Phase::ALL.map(|phase| {
+            let odometer = self.odometers.phase(phase);
+            self.ended[phase.index()] + odometer.requests_in_flight + odometer.requests_unsent
+        })
+    }
+
+    pub(super) fn to_wire(&self) -> Newest {
         Newest {
             seq: self.seq,
             to_second: self.to_second,
@@ -235,12 +244,12 @@ impl Frames {
         }
     }
 
-    fn from_wire(newest: &Newest) -> Result<Self, WireError> {
+    pub(super) fn from_wire(newest: &Newest) -> Result<Self, WireError> {
         Ok(Self {
             seq: newest.seq,
             to_second: newest.to_second,
             sealed_at: RunTime(newest.sealed_at_ns),
-            odometers: odometers(newest.odometers.as_ref())?,
+            odometers: wire::odometers_from_wire(newest.odometers.as_ref().ok_or(WireError::Missing("odometers"))?)?,
             last: newest.last,
             records_follow: newest.records_follow,
             ended: numbers(&newest.ended)?,
@@ -252,10 +261,6 @@ impl Frames {
             records_seen: numbers(&newest.records_seen)?,
         })
     }
-}
-
-pub(super) fn odometers(odometers: Option<&v1::Odometers>) -> Result<Odometers, WireError> {
-    wire::odometers_from_wire(odometers.ok_or(WireError::Missing("odometers"))?)
 }
 
 pub(super) fn numbers<const N: usize>(list: &[u64]) -> Result<[u64; N], WireError> {
@@ -291,7 +296,7 @@ struct Session {
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct Newest {
+pub(super) struct Newest {
     #[prost(uint64, tag = "1")]
     seq: u64,
     #[prost(uint32, tag = "2")]

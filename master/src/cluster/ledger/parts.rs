@@ -1,7 +1,7 @@
 //! A ledger as bytes, in parts: most of a long run's parts do not change any more, so that whoever
 //! stores it again and again writes only a few.
 
-use super::group::{latency, numbers, odometers};
+use super::group::{Frames, Newest, latency, numbers};
 use super::records::Sampler;
 use super::timeline::{Entry, Timeline};
 use super::{Ledger, SessionLedger};
@@ -11,15 +11,12 @@ use ld_shared::id::{RunId, SessionId};
 use ld_shared::latency::DecodeError;
 use ld_shared::record::Record;
 use ld_shared::snapshot::Snapshot;
-use ld_shared::time::RunTime;
 use ld_shared::wire::{self, Texts, WireError, v1};
 use prost::Message;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Rows of the timeline in one part.
 const ROWS: u32 = 64;
-/// Records in one part.
-const RECORDS: usize = 1_000;
 
 /// Why parts are no ledger.
 #[derive(Debug, thiserror::Error)]
@@ -98,22 +95,12 @@ impl Ledger {
         self.timeline.scale.saturating_mul(ROWS)
     }
 
-    /// Kept records, by key: the rest of [`Self::parts`].
-    pub fn record_parts(&self) -> BTreeMap<String, Vec<u8>> {
-        let kept: Vec<&Record> = self.samplers.iter().flat_map(Sampler::kept).collect();
-        let part = |(index, records): (usize, &[&Record])| {
-            let records = records.iter().map(|record| record_to_bytes(record)).collect();
-            (format!("records/{index}"), Records { records }.encode_to_vec())
-        };
-        kept.chunks(RECORDS).enumerate().map(part).collect()
-    }
-
-    /// The inverse of [`Self::parts`] and [`Self::record_parts`]. Keys may have a further `/` and something behind it,
+    /// The inverse of [`Self::parts`], without records ([`Self::restore_records`]). Keys may have a further `/` and something behind it,
     /// so that one part can be stored in pieces.
     pub fn from_parts<'a>(parts: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Result<Self, PartError> {
         let mut head = None;
         let mut ledger = Self::new(RunId("".into()), 0);
-        let (mut rows, mut cells, mut records) = (BTreeMap::new(), Vec::new(), Vec::new());
+        let (mut rows, mut cells) = (BTreeMap::new(), Vec::new());
         for (key, bytes) in parts {
             let damaged = |source| PartError::Wire { key: key.to_owned(), source };
             let (kind, _) = key.split_once('/').unwrap_or((key, ""));
@@ -137,7 +124,6 @@ impl Ledger {
                     let Cells { from, cells: list } = read(key, bytes)?;
                     cells.extend(list.into_iter().map(|cell| (from, cell.name.into(), cell.failed, cell.response)));
                 }
-                "records" => records.extend(read::<Records>(key, bytes)?.records),
                 _ => return Err(PartError::Unknown(key.to_owned())),
             }
         }
@@ -152,10 +138,6 @@ impl Ledger {
             .map_err(damaged)?;
         ledger.collected = head.collected.as_ref().map(wire::collected_from_wire).transpose().map_err(damaged)?;
         ledger.samplers = [Sampler::new(head.keep), Sampler::new(head.keep)];
-        let mut texts = Texts::default();
-        for bytes in records {
-            ledger.offer_records(&[record_from_bytes(&bytes, &mut texts)?]);
-        }
         let cuts: [u64; 2] = numbers(&head.cuts).map_err(damaged)?;
         ledger.samplers.iter_mut().zip(cuts).for_each(|(sampler, cut)| sampler.restore(cut));
         Ok(ledger)
@@ -192,43 +174,14 @@ fn counts(key: &str, bytes: &[u8]) -> Result<Snapshot, PartError> {
 }
 
 fn session_to_wire(id: SessionId, session: &SessionLedger) -> Session {
-    Session {
-        id: id.0,
-        seq: session.seq,
-        to_second: session.to_second,
-        sealed_at_ns: session.sealed_at.0,
-        odometers: Some(wire::odometers_to_wire(&session.odometers)),
-        ended: session.ended.to_vec(),
-        users: session.users,
-        users_max: session.users_max,
-        cpu_max_permille: session.cpu_max_permille,
-        scheduler_lag: session.scheduler_lag.encoded(),
-        start_skew_ns: session.start_skew,
-        records_seen: session.records_seen.to_vec(),
-        finished: session.finished,
-        record_seq: session.record_seq,
-        records_open: session.records_open,
-    }
+    let SessionLedger { frames, record_seq, records_open } = session;
+    Session { id: id.0, frames: Some(frames.to_wire()), record_seq: *record_seq, records_open: *records_open }
 }
 
 fn session_from_wire(session: &Session) -> Result<(SessionId, SessionLedger), WireError> {
-    let ledger = SessionLedger {
-        seq: session.seq,
-        to_second: session.to_second,
-        sealed_at: RunTime(session.sealed_at_ns),
-        odometers: odometers(session.odometers.as_ref())?,
-        ended: numbers(&session.ended)?,
-        users: session.users,
-        users_max: session.users_max,
-        cpu_max_permille: session.cpu_max_permille,
-        scheduler_lag: latency(&session.scheduler_lag, "scheduler lag")?,
-        start_skew: session.start_skew_ns,
-        records_seen: numbers(&session.records_seen)?,
-        finished: session.finished,
-        record_seq: session.record_seq,
-        records_open: session.records_open,
-    };
-    Ok((SessionId(session.id), ledger))
+    let frames = Frames::from_wire(session.frames.as_ref().ok_or(WireError::Missing("frames"))?)?;
+    let Session { record_seq, records_open, .. } = *session;
+    Ok((SessionId(session.id), SessionLedger { frames, record_seq, records_open }))
 }
 
 impl Entry {
@@ -285,33 +238,11 @@ struct Sessions {
 struct Session {
     #[prost(uint64, tag = "1")]
     id: u64,
-    #[prost(uint64, tag = "2")]
-    seq: u64,
-    #[prost(uint32, tag = "3")]
-    to_second: u32,
-    #[prost(uint64, tag = "4")]
-    sealed_at_ns: u64,
-    #[prost(message, optional, tag = "5")]
-    odometers: Option<v1::Odometers>,
-    #[prost(uint64, repeated, tag = "6")]
-    ended: Vec<u64>,
-    #[prost(uint64, tag = "7")]
-    users: u64,
-    #[prost(uint64, tag = "8")]
-    users_max: u64,
-    #[prost(uint32, tag = "9")]
-    cpu_max_permille: u32,
-    #[prost(bytes = "vec", tag = "10")]
-    scheduler_lag: Vec<u8>,
-    #[prost(uint64, optional, tag = "11")]
-    start_skew_ns: Option<u64>,
-    #[prost(uint64, repeated, tag = "12")]
-    records_seen: Vec<u64>,
-    #[prost(bool, tag = "13")]
-    finished: bool,
-    #[prost(uint64, tag = "14")]
+    #[prost(message, optional, tag = "2")]
+    frames: Option<Newest>,
+    #[prost(uint64, tag = "3")]
     record_seq: u64,
-    #[prost(bool, tag = "15")]
+    #[prost(bool, tag = "4")]
     records_open: bool,
 }
 
@@ -349,12 +280,6 @@ struct Cell {
     failed: u64,
     #[prost(bytes = "vec", tag = "3")]
     response: Vec<u8>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Records {
-    #[prost(bytes = "vec", repeated, tag = "1")]
-    records: Vec<Vec<u8>>,
 }
 
 #[derive(Clone, PartialEq, Message)]

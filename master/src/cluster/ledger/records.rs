@@ -58,11 +58,6 @@ impl Sampler {
         highest.unwrap_or(u64::MAX).min(self.cut)
     }
 
-    /// Those that are kept, in order of priority.
-    pub(super) fn kept(&self) -> impl Iterator<Item = &Record> {
-        self.kept.values()
-    }
-
     /// Most records.
     pub(super) fn keep(&self) -> u64 {
         self.keep as u64

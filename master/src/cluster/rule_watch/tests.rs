@@ -104,6 +104,30 @@ fn expected(workers: &[Worker], rule: &Threshold, warmup: u32) -> Watched {
     watched
 }
 
+#[test]
+fn a_run_that_is_taken_up_is_judged_from_there_on() {
+    let rules: Vec<Threshold> = ["p95 < 200ms over 3s", "failure_rate < 10%", "rate > 1 over 2s"]
+        .iter()
+        .map(|rule| Threshold::parse(rule).unwrap().aborting().unwrap())
+        .collect();
+    let ended = (0..SECONDS).flat_map(|second| [(second, 1, 1_000, false); 4]).collect();
+    let worker = Worker { ended, cuts: (1..=SECONDS).collect(), marked: Vec::new() };
+    let frames = frames(1, &worker);
+    let before = &frames[7].body;
+    let reported = (SessionId(1), before.to_second, *before.odometers.phase(Phase::Main));
+    let mut watch = Watch::resume(&rules, RunTime(0), std::iter::once(reported));
+    assert_eq!(watch.settled(), 8);
+    let end = RunTime(u64::from(SECONDS) * SECOND);
+    for frame in &frames[8..] {
+        let part = watch.part(frame, RunTime(u64::from(frame.body.to_second) * SECOND)).unwrap();
+        watch.add(part);
+        assert_eq!(watch.advance(watch.reported(SessionId(1)), end), None, "nothing of it is slow, failed or rare");
+    }
+    let watched = watch.finish(end);
+    let worst = watched[2].worst.unwrap();
+    assert!(worst.from >= 8 && worst.observed.ok && worst.observed.value == Some(4.0), "{worst:?}");
+}
+
 const RULES: [&str; 8] = [
     "p95 < 200ms over 3s",
     "p50 > 100ms over 1s",
