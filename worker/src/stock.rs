@@ -23,9 +23,9 @@ pub struct Stock {
     asked_at: Mono,
     wanted: u64,
     taken: u64,
-    /// How many came of it, and whether somebody had to wait.
+    /// How many the newest grant was, and how often somebody found none since the request.
     granted: u64,
-    waited: bool,
+    waits: u64,
 }
 
 /// What came of asking for a ticket.
@@ -55,7 +55,7 @@ impl Stock {
             None if self.exhausted => Taken::None { first: !std::mem::replace(&mut self.told_empty, true) },
             None => Taken::Wait,
         };
-        self.waited |= taken == Taken::Wait;
+        self.waits += u64::from(taken == Taken::Wait);
         (taken, self.ask(now))
     }
 
@@ -67,9 +67,9 @@ impl Stock {
         }
         let nanoseconds = now.since(self.asked_at).as_nanos() as u64;
         let want = u128::from(self.taken) * u128::from(2 * SECOND) / u128::from(nanoseconds.max(SECOND));
-        let more = if self.waited && nanoseconds < SECOND { self.granted * 4 } else { 0 };
+        let more = if self.waits > 0 && nanoseconds < SECOND { self.granted * 4 } else { 0 };
         self.wanted = (want as u64).max(more).clamp(1, MOST);
-        (self.asked, self.asked_at, self.taken, self.waited) = (true, now, 0, false);
+        (self.asked, self.asked_at, self.taken, self.waits) = (true, now, 0, 0);
         Some(self.wanted)
     }
 
