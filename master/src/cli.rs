@@ -32,6 +32,7 @@ use ld_shared::boot::version;
 use ld_shared::handshake::Token;
 use ld_shared::message::PROTOCOL_VERSION;
 use ld_shared::targets::{TargetList, TargetRule};
+use ld_worker::cli::{Web, duration};
 use ld_worker::healthcheck::Question;
 use ld_worker::pages::{Completions, ManPages};
 use std::net::SocketAddr;
@@ -75,13 +76,13 @@ pub(crate) struct Global {
     #[arg(long, global = true, value_name = "ADDRESS", env = "LD_MASTER_BIND")]
     bind: Option<SocketAddr>,
     /// Where the HTTP API is served. Without this flag: 127.0.0.1:8089 if no subcommand is given, else nowhere
-    #[arg(long, global = true, value_name = "ADDRESS|off", value_parser = parse_web, env = "LD_MASTER_WEB")]
+    #[arg(long, global = true, value_name = "ADDRESS|off", value_parser = ld_worker::cli::web, env = "LD_MASTER_WEB")]
     web: Option<Web>,
     /// Runs on this many workers, and waits for them; 0: documents run in this process
     #[arg(long, global = true, value_name = "N", default_value_t = 0, env = "LD_MASTER_EXPECTED_WORKERS")]
     expected_workers: u32,
     /// How long to wait for them
-    #[arg(long, global = true, value_name = "TIME", default_value = "60s", value_parser = parse_duration, env = "LD_MASTER_WAIT")]
+    #[arg(long, global = true, value_name = "TIME", default_value = "60s", value_parser = duration, env = "LD_MASTER_WAIT")]
     wait: Duration,
     /// Cores that make load in this process; without it all that the process may use
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), env = "LD_MASTER_CORES")]
@@ -120,7 +121,7 @@ pub(crate) struct Global {
     #[arg(long, global = true, value_name = "RATE", default_value_t = Caps::default().rate, env = "LD_MASTER_MAX_RATE")]
     max_rate: f64,
     /// Longest test from outside
-    #[arg(long, global = true, value_name = "TIME", default_value = "1h", value_parser = parse_duration, env = "LD_MASTER_MAX_TIME")]
+    #[arg(long, global = true, value_name = "TIME", default_value = "1h", value_parser = duration, env = "LD_MASTER_MAX_TIME")]
     max_time: Duration,
     /// Sends metrics elsewhere while tests run: prometheus[=ADDRESS], influx=udp://HOST:PORT, influx=URL, otlp[=URL],
     /// statsd[=HOST:PORT]. May be given several times
@@ -142,15 +143,6 @@ pub(crate) struct Global {
     /// Says nothing on stderr but errors
     #[arg(short, long, global = true, conflicts_with = "verbose", env = "LD_MASTER_QUIET")]
     quiet: bool,
-}
-
-/// Where the HTTP API is served.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Web {
-    /// Nowhere.
-    Off,
-    /// There.
-    At(SocketAddr),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -458,15 +450,6 @@ pub(crate) fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-/// `off` or an address.
-fn parse_web(text: &str) -> Result<Web, String> {
-    if text == "off" {
-        return Ok(Web::Off);
-    }
-    let address = text.parse().map(Web::At);
-    address.map_err(|_| "an address with a port like 127.0.0.1:8089 is accepted, or `off`".to_owned())
-}
-
 /// `auto`, `off` or `CERT,KEY`.
 fn parse_tls(text: &str) -> Result<TlsMode, String> {
     match text {
@@ -477,23 +460,6 @@ fn parse_tls(text: &str) -> Result<TlsMode, String> {
             Ok(TlsMode::Files { certificate, key })
         }
     }
-}
-
-/// `10s`, `1.5m`, `500ms`, `2h`; a bare number is seconds.
-fn parse_duration(text: &str) -> Result<Duration, String> {
-    let text = text.trim();
-    let unit_at = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(unit_at);
-    let factor = match unit {
-        "" | "s" => 1.0,
-        "ms" => 1e-3,
-        "m" | "min" => 60.0,
-        "h" => 3_600.0,
-        _ => return Err(format!("unknown unit `{unit}`; accepted: ms, s, m, h")),
-    };
-    let seconds = number.trim().parse::<f64>().ok().filter(|n| n.is_finite() && *n >= 0.0);
-    let seconds = seconds.ok_or_else(|| "a time like 10s, 500ms or 2m is accepted".to_owned())? * factor;
-    Duration::try_from_secs_f64(seconds).map_err(|_| "too long".to_owned())
 }
 
 #[cfg(test)]
@@ -540,16 +506,5 @@ mod tests {
         assert_eq!(web("off").unwrap(), Some(Web::Off));
         assert_eq!(web("[::1]:8089").unwrap(), Some(Web::At("[::1]:8089".parse().unwrap())));
         assert!(web("8089").is_err());
-    }
-
-    #[test]
-    fn times_as_people_write_them() {
-        let good = [("10s", 10.0), ("500ms", 0.5), ("1.5m", 90.0), ("2h", 7_200.0), ("7", 7.0)];
-        for (text, seconds) in good {
-            assert_eq!(parse_duration(text), Ok(Duration::from_secs_f64(seconds)));
-        }
-        for text in ["", "x", "-1s", "10 parsecs", "1e400s"] {
-            assert!(parse_duration(text).is_err(), "{text}");
-        }
     }
 }

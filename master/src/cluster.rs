@@ -30,7 +30,7 @@ pub use security::{Security, SecurityError, TlsMode};
 
 use crate::journal::{JournalOrder, Unfinished};
 use crate::record_file::LineSink;
-use crate::run::{Measured, Progress};
+use crate::run::{Measured, Progress, attic};
 use bytes::Bytes;
 use driver::{Driver, Input, Received, RunRequest};
 use ld_shared::handshake::Fingerprint;
@@ -163,6 +163,9 @@ impl Cluster {
             Some(_) => Credentials::load(&options.security)?,
             None => Credentials::of_nobody(),
         };
+        if let Some(folder) = &options.security.data_dir {
+            attic::open(folder);
+        }
         let fingerprint = credentials.acceptor.as_ref().map(|_| credentials.fingerprint);
         let key = credentials.key.clone();
         let bound = |address| {

@@ -1,5 +1,6 @@
 //! What a run measured, and the result that is made of it.
 
+pub(crate) mod attic;
 pub mod blocks;
 pub mod conservation;
 #[cfg(test)]

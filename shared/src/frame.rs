@@ -48,6 +48,9 @@ pub struct FrameBody {
     pub records_follow: bool,
 }
 
+/// Most bytes of the variables that a setup hands to all users: they travel in one message, and lie in every plan.
+pub const MOST_COLLECTED: usize = 4 * 1024 * 1024;
+
 /// What a setup brought about ([`crate::plan::Plan::collect`]).
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Collected {

@@ -87,10 +87,10 @@ pub struct Arguments {
     #[arg(long, env = "LD_WORKER_LOG", value_enum, default_value_t = Log::Text)]
     pub log: Log,
     /// Say more; twice: every message.
-    #[arg(short, long, action = ArgAction::Count)]
+    #[arg(short, long, action = ArgAction::Count, env = "LD_WORKER_VERBOSE")]
     pub verbose: u8,
     /// Say nothing but errors.
-    #[arg(short, long, conflicts_with = "verbose")]
+    #[arg(short, long, conflicts_with = "verbose", env = "LD_WORKER_QUIET")]
     pub quiet: bool,
 }
 
@@ -141,7 +141,8 @@ pub enum Log {
     Json,
 }
 
-fn web(text: &str) -> Result<Web, String> {
+/// `off` or an address.
+pub fn web(text: &str) -> Result<Web, String> {
     if text == "off" {
         return Ok(Web::Off);
     }
@@ -168,14 +169,21 @@ pub fn pair_of_files(text: &str) -> Result<(PathBuf, PathBuf), String> {
         .ok_or_else(|| "expected two PEM files with a comma between them: CERT,KEY".to_owned())
 }
 
-/// `60s`, `500ms`, `2m`; a bare number is seconds.
+/// `10s`, `1.5m`, `500ms`, `2h`; a bare number is seconds.
 pub fn duration(text: &str) -> Result<Duration, String> {
-    let units = [("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3_600.0), ("", 1.0)];
-    let seconds = units.into_iter().find_map(|(unit, factor)| {
-        let number: f64 = text.strip_suffix(unit)?.parse().ok()?;
-        Some(number * factor).filter(|seconds| (0.0..=1e9).contains(seconds))
-    });
-    seconds.map(Duration::from_secs_f64).ok_or_else(|| "expected a time like 60s, 500ms or 2m".to_owned())
+    let text = text.trim();
+    let unit_at = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(unit_at);
+    let factor = match unit {
+        "" | "s" => 1.0,
+        "ms" => 1e-3,
+        "m" | "min" => 60.0,
+        "h" => 3_600.0,
+        _ => return Err(format!("unknown unit `{unit}`; accepted: ms, s, m, h")),
+    };
+    let seconds = number.trim().parse::<f64>().ok().filter(|n| n.is_finite() && *n >= 0.0);
+    let seconds = seconds.ok_or_else(|| "a time like 10s, 500ms or 2m is accepted".to_owned())? * factor;
+    Duration::try_from_secs_f64(seconds).map_err(|_| "too long".to_owned())
 }
 
 /// Runs `ld-worker` with the process's arguments.
@@ -356,10 +364,13 @@ mod tests {
         for bad in ["h", ":1", "h:99999"] {
             assert!(Arguments::try_parse_from(["ld-worker", "--master", bad]).is_err(), "{bad}");
         }
-        for (text, seconds) in [("60s", 60.0), ("2m", 120.0), ("3", 3.0), ("1h", 3_600.0)] {
+        let good = [("10s", 10.0), ("500ms", 0.5), ("1.5m", 90.0), ("2min", 120.0), ("2h", 7_200.0), ("7", 7.0)];
+        for (text, seconds) in good {
             assert_eq!(duration(text), Ok(Duration::from_secs_f64(seconds)));
         }
-        assert!(duration("-1s").is_err() && duration("soon").is_err());
+        for text in ["", "x", "-1s", "10 parsecs", "1e400s"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
         assert!(VERSION.contains(&format!("protocol {PROTOCOL_VERSION}")));
     }
 

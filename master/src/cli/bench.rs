@@ -1,9 +1,10 @@
 //! `bench`: one URL, as a document that is then run the normal way.
 
 use super::session::{self, Source};
-use super::{Global, Outputs, ReportFiles, parse_duration};
+use super::{Global, Outputs, ReportFiles};
 use crate::console::Console;
 use clap::Args;
+use ld_worker::cli::duration;
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ pub(crate) struct Bench {
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..))]
     users: u64,
     /// How long
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     duration: Duration,
     /// Requests per second whatever the target does, instead of users
     #[arg(long, value_name = "R", conflicts_with = "users")]

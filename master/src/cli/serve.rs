@@ -32,7 +32,7 @@ pub(super) struct Serve {
     #[arg(long, value_name = "KEY", env = "LD_MASTER_SERVE_TLS_KEY")]
     tls_key: Option<PathBuf>,
     /// How long a client has to say what it wants; its document may take as long as it takes
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = super::parse_duration, env = "LD_MASTER_SERVE_TIMEOUT")]
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = ld_worker::cli::duration, env = "LD_MASTER_SERVE_TIMEOUT")]
     timeout: Duration,
 }
 

@@ -8,10 +8,11 @@ use bytes::Bytes;
 use futures_util::Stream;
 use ld_proto::v1;
 use ld_proto::v1::cluster_server::{Cluster, ClusterServer};
-use ld_shared::boot::{cause, clock};
+use ld_shared::boot::clock;
 use ld_shared::id::SessionId;
 use ld_shared::message::{FRAME_WINDOW, LINK_QUEUE, RECORD_WINDOW, ToMaster, ToWorker};
 use ld_shared::wire::{self, MAX_MESSAGE, WireError};
+use ld_worker::link::grpc::text_of;
 use ld_worker::link::socket::Listen;
 use std::future::Future;
 use std::pin::Pin;
@@ -136,7 +137,7 @@ impl Cluster for Service {
                 let message = match message {
                     Ok(Some(message)) => message,
                     Ok(None) => break "closed without goodbye".to_owned(),
-                    Err(status) => break describe(&status),
+                    Err(status) => break text_of(&status),
                 };
                 let at = clock::mono();
                 match wire::control_from_worker(message) {
@@ -192,7 +193,7 @@ impl Cluster for Service {
                 match stream.next().await {
                     // the end of `Control` says what it means
                     None => return,
-                    Some(Err(status)) => break describe(&status),
+                    Some(Err(status)) => break text_of(&status),
                     Some(Ok(Ok(Err(message)))) => {
                         let at = clock::mono();
                         if measured.send(Input::Message { connection, at, message }).await.is_err() {
@@ -216,14 +217,4 @@ impl Cluster for Service {
 /// Where a call comes from.
 fn peer_of<T>(request: &Request<T>) -> Result<Peer, Status> {
     request.extensions().get::<Peer>().cloned().ok_or_else(|| Status::internal("a connection without a peer"))
-}
-
-/// What ended a stream, as far as it is known.
-fn describe(status: &Status) -> String {
-    use std::error::Error as _;
-    match status.source() {
-        Some(source) => cause::of(source),
-        None if status.message().is_empty() => status.code().to_string(),
-        None => status.message().to_owned(),
-    }
 }

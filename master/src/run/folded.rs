@@ -1,5 +1,6 @@
 //! A histogram that is added to for a while, and as small as its content ever after.
 
+use super::attic::Stored;
 use flate2::Compression;
 use flate2::read::{DeflateDecoder, DeflateEncoder};
 use ld_shared::latency::{BUCKETS, DecodeError, Latency, put_varint, take_varint};
@@ -20,10 +21,10 @@ const DEFLATED: u8 = 1;
 pub struct Folded {
     open: Latency,
     /// Packed, or nothing.
-    sealed: Box<[u8]>,
+    sealed: Stored,
 }
 
-fn pack(samples: &Latency) -> Box<[u8]> {
+fn pack(samples: &Latency) -> Vec<u8> {
     let wire = samples.encoded();
     let deflated = wire.len() >= LONG;
     let mut packed = vec![if deflated { DEFLATED } else { PLAIN }];
@@ -33,7 +34,7 @@ fn pack(samples: &Latency) -> Box<[u8]> {
     } else {
         packed.extend(wire);
     }
-    packed.into()
+    packed
 }
 
 /// The numbers of the wire form, of all pairs first the distances of buckets and then the counts: each kind is alike
@@ -97,7 +98,7 @@ impl Folded {
     pub fn from_packed(sealed: Vec<u8>) -> Result<Self, DecodeError> {
         // all of it is read once: what is wrong shows here
         unpack_into(&mut Latency::default(), &sealed)?;
-        Ok(Self { open: Latency::default(), sealed: sealed.into() })
+        Ok(Self { open: Latency::default(), sealed: Stored::new(sealed) })
     }
 
     /// Adds samples.
@@ -111,20 +112,20 @@ impl Folded {
         if self.sealed.is_empty() {
             self.sealed.clone_from(&other.sealed);
         } else {
-            unpack_into(&mut self.open, &other.sealed).expect("these bytes were packed here");
+            unpack_into(&mut self.open, &other.sealed.bytes()).expect("these bytes were packed here");
         }
     }
 
     /// All samples.
     pub fn whole(&self) -> Latency {
         let mut all = self.open.clone();
-        unpack_into(&mut all, &self.sealed).expect("these bytes were packed here");
+        unpack_into(&mut all, &self.sealed.bytes()).expect("these bytes were packed here");
         all
     }
 
     /// All samples, packed to be stored.
     pub fn packed(&self) -> Cow<'_, [u8]> {
-        if self.is_sealed() { Cow::Borrowed(&self.sealed) } else { Cow::Owned(pack(&self.whole()).into()) }
+        if self.is_sealed() { self.sealed.bytes() } else { Cow::Owned(pack(&self.whole())) }
     }
 
     /// Whether it takes no more than its content.
@@ -135,7 +136,7 @@ impl Folded {
     /// Nothing more is expected; what comes all the same counts too.
     pub fn seal(&mut self) {
         if !self.is_sealed() {
-            self.sealed = pack(&self.whole());
+            self.sealed = Stored::new(pack(&self.whole()));
             self.open = Latency::default();
         }
     }
@@ -159,7 +160,7 @@ mod tests {
         let (mut one, mut other) = (Folded::default(), Folded::default());
         one.add(&many);
         one.seal();
-        assert!(one.sealed.len() < many.encoded().len() / 2, "{} bytes", one.sealed.len());
+        assert!(one.sealed.bytes().len() < many.encoded().len() / 2, "{} bytes", one.sealed.bytes().len());
         other.add(&few);
         other.seal();
         one.merge(&other);
@@ -179,7 +180,8 @@ mod tests {
         let (buckets, mut folded) = (samples.buckets().count(), Folded::default());
         folded.add(&samples);
         folded.seal();
-        assert!(folded.sealed.len() < buckets, "{} bytes for {buckets} buckets", folded.sealed.len());
+        let bytes = folded.sealed.bytes().len();
+        assert!(bytes < buckets, "{bytes} bytes for {buckets} buckets");
         assert_eq!(folded.whole(), samples);
     }
 

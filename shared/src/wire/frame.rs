@@ -1,7 +1,7 @@
 //! Frames on the wire: names in a table of strings, histograms as varints.
 
 use super::{WireError, length, v1};
-use crate::frame::{Collected, Frame, FrameBody, FrameKey, Generator, Odometers, PhaseOdometer};
+use crate::frame::{Collected, Frame, FrameBody, FrameKey, Generator, MOST_COLLECTED, Odometers, PhaseOdometer};
 use crate::id::{RunId, SessionId};
 use crate::latency::Latency;
 use crate::sample::{FailureKind, MAX_NAMES, MAX_REASONS, Phase, SeriesKey};
@@ -123,6 +123,9 @@ pub fn collected_to_wire(collected: &Collected) -> v1::Collected {
 
 /// What a setup brought about, of a wire form.
 pub fn collected_from_wire(collected: &v1::Collected) -> Result<Collected, WireError> {
+    // as JSON they are a little longer than they were counted
+    let bytes = collected.variables.len();
+    length("variables", bytes, bytes <= 2 * MOST_COLLECTED, "at most twice what a setup may extract")?;
     let variables = serde_json::from_str(&collected.variables).map_err(|_| WireError::Malformed("variables"))?;
     Ok(Collected { variables, failure: collected.failure.clone() })
 }

@@ -301,7 +301,8 @@ async fn receive(
     }
 }
 
-fn text_of(status: &Status) -> String {
+/// What ended a stream, as far as it is known.
+pub fn text_of(status: &Status) -> String {
     match std::error::Error::source(status) {
         Some(source) => cause::of(source),
         None if status.message().is_empty() => status.code().to_string(),

@@ -3,13 +3,10 @@
 
 use super::{Task, User};
 use crate::probe::Purpose;
-use ld_shared::frame::Collected;
+use ld_shared::frame::{Collected, MOST_COLLECTED};
 use ld_shared::rng::KeyedRng;
 use std::ops::ControlFlow;
 use std::rc::Rc;
-
-/// Most bytes of what a setup hands on: it travels in one message, and lies in every plan.
-const MOST_COLLECTED: usize = 4 * 1024 * 1024;
 
 /// How a user's life began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
