@@ -28,13 +28,12 @@ impl Coordinator {
         run.load = Arc::new(run.spec.plan.with(&program));
         (run.program, run.tickets, run.events, run.ledger) = (program, tickets, events, ledger);
         run.cause = cause;
-        // until when whoever has finished leaves something to do
-        let end = if run.spec.plan.iterations.is_some() { RunTime(0) } else { run.spec.plan.end() };
-        let end = end.min(stopping.map_or(RunTime::MAX, |(at, _)| at));
+        let end = run.spec.plan.end().min(stopping.map_or(RunTime::MAX, |(at, _)| at));
+        let used_up = run.spec.plan.iterations.is_some();
         // whoever had joined and owned nothing yet joins anew
         for (session, member) in sessions.iter().filter(|(_, member)| !member.assignments.is_empty()) {
             let finished = run.ledger.has_finished(*session);
-            run.participants.insert(*session, participant(member, finished, end));
+            run.participants.insert(*session, participant(member, finished, (end, used_up)));
         }
         let epochs = sessions.values().flat_map(|member| &member.assignments).map(|assignment| assignment.epoch);
         run.epoch = epochs.max().unwrap_or(Epoch(1));
@@ -97,15 +96,17 @@ impl Coordinator {
     }
 }
 
-/// What the other master made of a worker.
-fn participant(member: &Member, finished: bool, end: RunTime) -> Participant {
+/// What the other master made of a worker: whoever had finished and is gone before `end` has left, but for one that was lost
+/// when it had used its iterations up.
+fn participant(member: &Member, finished: bool, (end, used_up): (RunTime, bool)) -> Participant {
     let tenures = member.assignments.iter().map(|assignment| Tenure {
         epoch: assignment.epoch,
         from: assignment.from,
         part: Part { lanes: assignment.lanes.clone(), caps: assignment.caps.clone() },
     });
     let stage = match &member.fate {
-        Fate::Left { at, .. } | Fate::Lost(Lost { at, .. }) if finished && *at < end => Stage::Left { at: *at },
+        Fate::Left { at, .. } if finished && *at < end => Stage::Left { at: *at },
+        Fate::Lost(Lost { at, .. }) if finished && *at < end && !used_up => Stage::Left { at: *at },
         _ if finished => Stage::Finished,
         _ => Stage::Armed(0),
     };
