@@ -11,6 +11,7 @@ pub(crate) mod limits;
 mod open;
 mod pacer;
 mod rest;
+mod slots;
 mod throttle;
 mod tickets;
 
@@ -34,9 +35,10 @@ use ld_shared::throttle::ThrottleUse;
 use ld_shared::time::{Mono, RunTime};
 use limits::{Change, Limits, Loads};
 use rest::Rest;
+use slots::Slots;
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -88,7 +90,7 @@ pub(crate) struct Shared {
     /// Users may end by themselves before the test does.
     pub(crate) ends_by_itself: bool,
     /// Open iterations and their cap, one a scenario.
-    pub(crate) in_flight: Vec<(AtomicI64, AtomicI64)>,
+    pub(crate) slots: Vec<Slots>,
     pub(crate) record_limits: RecordLimits,
     /// The shard whose shares of caps and limits take effect at an instant of this node's clock.
     next_shares: Mutex<Option<(u64, Shard)>>,
@@ -102,8 +104,8 @@ impl Shared {
     /// Goes by the shares of `shard` where they are lower than those in force: what is given to
     /// others is given up first, so that all shares never add up to more than the whole.
     fn lower_shares(&self, shard: &Shard) {
-        for ((_, cap), share) in self.in_flight.iter().zip(&shard.max_in_flight) {
-            cap.fetch_min(i64::try_from(*share).unwrap_or(i64::MAX), Ordering::Relaxed);
+        for (slots, share) in self.slots.iter().zip(&shard.max_in_flight) {
+            slots.lower_most(*share);
         }
         self.throttles.lower(&shard.throttles);
     }
@@ -115,8 +117,8 @@ impl Shared {
         if *at > now {
             return Some(*at);
         }
-        for ((_, cap), share) in self.in_flight.iter().zip(&shard.max_in_flight) {
-            cap.store(i64::try_from(*share).unwrap_or(i64::MAX), Ordering::Relaxed);
+        for (slots, share) in self.slots.iter().zip(&shard.max_in_flight) {
+            slots.set_most(*share);
         }
         self.throttles.set_shares(&shard.throttles);
         *next = None;
@@ -165,7 +167,7 @@ impl Engine {
         let series = Arc::new(SeriesTable::new());
         let details = plan.details.clone();
         let is_replaced = plan.on_worker_loss == WorkerLoss::Redistribute;
-        let in_flight = plan.scenarios.iter().map(|_| (AtomicI64::new(0), AtomicI64::new(i64::MAX))).collect();
+        let slots = plan.scenarios.iter().map(|_| Slots::new()).collect();
         let shared = Arc::new(Shared {
             secrets: secrets(&plan, &blobs)?,
             tickets: Tickets::new(&plan, events.clone()),
@@ -178,7 +180,7 @@ impl Engine {
             rows,
             limits: Arc::new(Limits::new(cores, is_replaced)),
             series: Arc::clone(&series),
-            in_flight,
+            slots,
             record_limits: Arc::new([AtomicU64::new(u64::MAX), AtomicU64::new(u64::MAX)]),
             next_shares: Mutex::new(None),
         });
@@ -240,10 +242,11 @@ impl Engine {
     /// of them the arrivals due since `from` start up to 1 s late, or are dropped `generator_late`.
     ///
     /// Lanes that are kept stay as they are. On lost ones arrivals due before `from` still start, and
-    /// iterations of the open model go on to their end; users of the closed model start no request at
+    /// iterations of the open model go on to their end (when all lanes went behind this worker's
+    /// back, the cap went with them, and these do not count against it any more); users of the closed model start no request at
     /// or after `from`, run their `on_stop`, and end. On new ones users who live at `from` are new
-    /// users, spread evenly over one second; none begins while one with its number has an open
-    /// request here.
+    /// users, spread evenly over one second but its first 200 ms, in which those elsewhere end; none
+    /// begins while one with its number has an open request here.
     ///
     /// # The lease
     ///
@@ -264,6 +267,9 @@ impl Engine {
         let mut assigned = self.assigned();
         let at = assigned.t0.saturating_add(shard.from.0);
         let dealt = assigned.dealing.deal(&shard.lanes);
+        if shard.lanes.is_empty() && at <= mono().0 {
+            self.shared.slots.iter().for_each(Slots::forget);
+        }
         self.shared.rest.tell(Some(!shard.lanes.is_empty()), || {
             for (core, lanes) in dealt.into_iter().enumerate() {
                 self.shared.limits.tell(core, at, Change::Lanes { from: shard.from, lanes: lanes.into() });

@@ -13,8 +13,10 @@ use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// Users who lived already when their lanes came are new users, started evenly over this time.
-const SPREAD: u64 = SECOND;
+/// Users who lived already when their lanes came are new users, and begin within this time.
+const MOVED_WITHIN: u64 = SECOND;
+/// None of them before this: until then those of before, on another worker, end their requests and log out.
+const ROOM: u64 = SECOND / 5;
 /// How often a user looks whether the one before with its number has ended: at first, and at last.
 const LOOK: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(50)];
 
@@ -44,7 +46,7 @@ pub(crate) async fn start_users(core: Rc<Core>, scenario: Rc<Scenario>, batch: R
         starting.rest(dues.is_empty());
         for due in dues {
             let at = if due.life.start < batch.from {
-                RunTime(from.0.saturating_add(SPREAD * begun / living))
+                RunTime(from.0.saturating_add(ROOM + (MOVED_WITHIN - ROOM) * begun / living))
             } else {
                 due.life.start
             };

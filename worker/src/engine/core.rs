@@ -1,6 +1,7 @@
 //! One load core: a thread with a single-threaded runtime and the users that live on it.
 
 use super::holding::{Holding, Tenure};
+use super::slots::Slots;
 use super::throttle::Gates;
 use super::{Order, Shared, closed, open};
 use crate::messages::Messages;
@@ -16,7 +17,6 @@ use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 use tokio::runtime::{Builder, LocalOptions};
@@ -137,8 +137,7 @@ impl Core {
     fn is_done(&self, now: u64) -> bool {
         let word = self.shared.rest.word();
         self.holding().catch_up();
-        let open = self.shared.in_flight.iter().any(|(open, _)| open.load(Ordering::Relaxed) > 0);
-        let idle = !open
+        let idle = self.shared.slots.iter().all(Slots::is_empty)
             && self.starting.get() == 0
             && self.recorder.users() + self.away.get() == 0
             && !self.holding().has_batches()

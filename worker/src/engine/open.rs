@@ -8,6 +8,7 @@ use super::closed::Alive;
 use super::core::{Core, Owing};
 use super::holding::{May, TOO_LATE};
 use super::pacer::Pacer;
+use super::slots::{Era, Slots};
 use crate::user::{Began, Scenario, User};
 use ld_shared::boot::clock::mono;
 use ld_shared::load::{Agenda, ArrivalId, Arrivals, Open};
@@ -16,7 +17,6 @@ use ld_shared::snapshot::DropReason;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
 use std::task::{Poll, Waker};
 
 /// The pacer looks at most so often: between two looks arrivals gather for one wake-up.
@@ -46,12 +46,14 @@ struct Arrival {
     id: ArrivalId,
     /// When it was due, ns of this node's clock.
     due: u64,
+    /// Its slot, which its user gives back.
+    slot: Era,
     begun: bool,
 }
 
 impl Arrival {
-    fn new(core: &Rc<Core>, (id, due): (ArrivalId, u64)) -> Self {
-        Self { core: Rc::clone(core), id, due, begun: false }
+    fn new(core: &Rc<Core>, (id, due): (ArrivalId, u64), slot: Era) -> Self {
+        Self { core: Rc::clone(core), id, due, slot, begun: false }
     }
 
     /// Its user begins it, and answers for it from now on.
@@ -176,23 +178,8 @@ impl Pool {
         if self.poisson { (id.0 >> 16) * 1_000 + (id.0 & 0xffff) } else { id.0 }
     }
 
-    /// Takes one of the cluster's slots for open iterations.
-    fn take_slot(&self, core: &Core) -> bool {
-        let (open, cap) = &core.shared.in_flight[self.index];
-        if open.fetch_add(1, Ordering::Relaxed) < cap.load(Ordering::Relaxed) {
-            return true;
-        }
-        open.fetch_sub(1, Ordering::Relaxed);
-        false
-    }
-
-    fn is_full(&self, core: &Core) -> bool {
-        let (open, cap) = &core.shared.in_flight[self.index];
-        open.load(Ordering::Relaxed) >= cap.load(Ordering::Relaxed)
-    }
-
-    fn give_slot(&self, core: &Core) {
-        core.shared.in_flight[self.index].0.fetch_sub(1, Ordering::Relaxed);
+    fn slots<'a>(&self, core: &'a Core) -> &'a Slots {
+        &core.shared.slots[self.index]
     }
 
     /// Whether the pool may add a user at `now`; takes the right to it.
@@ -210,21 +197,21 @@ impl Pool {
     /// Starts or drops what is due at `now`. Returns whether arrivals wait for the pool to grow.
     fn serve(self: &Rc<Self>, core: &Rc<Core>, now: u64, busy: bool) -> bool {
         while let Some(due) = self.next(core).filter(|due| *due <= now) {
-            let stuck = self.idle.borrow().is_empty() && !self.is_full(core);
+            let stuck = self.idle.borrow().is_empty() && !self.slots(core).is_full();
             if stuck && now - due <= TOO_LATE && !self.grow(now, busy) {
                 return true;
             }
             let Some((id, due)) = self.take(core, now) else { return false };
-            if !self.take_slot(core) {
+            let Some(slot) = self.slots(core).take() else {
                 Self::drop_arrival(core, due, DropReason::InFlightCap, now);
                 continue;
-            }
+            };
             let desk = self.idle.borrow_mut().pop();
             if let Some(desk) = desk {
-                desk.give(Job::Serve(Arrival::new(core, (id, due))));
+                desk.give(Job::Serve(Arrival::new(core, (id, due), slot)));
             } else {
                 self.users.set(self.users.get() + 1);
-                let work = serve_arrivals(Rc::clone(core), Rc::clone(self), Arrival::new(core, (id, due)));
+                let work = serve_arrivals(Rc::clone(core), Rc::clone(self), Arrival::new(core, (id, due), slot));
                 core.users.borrow_mut().spawn_local(work);
             }
         }
@@ -305,7 +292,7 @@ async fn serve_arrivals(core: Rc<Core>, pool: Rc<Pool>, first: Arrival) {
     let hook =
         |which: u64| KeyedRng::new(core.shared.plan.seed, id, u64::MAX - which - pool.scenario.plan().first_number);
     core.recorder.dispatched(mono().0.saturating_sub(first.due));
-    let slot = Slot { core: &core, pool: &pool, _alive: Alive::new(&core) };
+    let slot = Slot::new(&core, &pool, &first);
     match user.start(hook(0), number).await {
         Began::Ready => serve(&core, &pool, &mut user, slot, first).await,
         Began::Over => drop((slot, first)),
@@ -321,7 +308,7 @@ async fn serve<'a>(core: &'a Rc<Core>, pool: &'a Rc<Pool>, user: &mut User, slot
     let mut slot = Some(slot);
     let mut was_told = true;
     loop {
-        let slot = slot.take().unwrap_or_else(|| Slot { core, pool, _alive: Alive::new(core) });
+        let slot = slot.take().unwrap_or_else(|| Slot::new(core, pool, &job));
         let mut next = Some(job.begin());
         while let Some((id, due)) = next.take() {
             let now = mono().0;
@@ -335,12 +322,12 @@ async fn serve<'a>(core: &'a Rc<Core>, pool: &'a Rc<Pool>, user: &mut User, slot
             }
             user.end_iteration();
             let now = user.last_instant();
-            if pool.is_full(core) {
+            if pool.slots(core).is_full() {
                 // these came due while nobody could start them
                 while let Some((_, due)) = pool.take(core, now) {
                     Pool::drop_arrival(core, due, DropReason::InFlightCap, now);
                 }
-            } else {
+            } else if pool.slots(core).counts(slot.since) {
                 next = pool.take(core, now);
             }
         }
@@ -367,11 +354,19 @@ impl Drop for Member<'_> {
 struct Slot<'a> {
     core: &'a Core,
     pool: &'a Pool,
+    since: Era,
     _alive: Alive,
+}
+
+impl<'a> Slot<'a> {
+    /// The one that was taken for an arrival.
+    fn new(core: &'a Rc<Core>, pool: &'a Pool, arrival: &Arrival) -> Self {
+        Self { core, pool, since: arrival.slot, _alive: Alive::new(core) }
+    }
 }
 
 impl Drop for Slot<'_> {
     fn drop(&mut self) {
-        self.pool.give_slot(self.core);
+        self.pool.slots(self.core).give(self.since);
     }
 }

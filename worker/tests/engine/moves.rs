@@ -232,11 +232,12 @@ async fn users_move_as_new_users_and_others_stay_undisturbed() {
     // those that stay log in once, at the start; those that came are spread over a second
     let came: Vec<Seen> = logins("b").into_iter().filter(|seen| seen.began >= from).collect();
     assert_eq!(came.len(), 20);
-    let quarter = |q: u64| {
-        let of = from.after(Duration::from_millis(250 * q))..from.after(Duration::from_millis(250 * (q + 1)));
+    let fifth = |n: u64| {
+        let of = from.after(Duration::from_millis(200 * n))..from.after(Duration::from_millis(200 * (n + 1)));
         came.iter().filter(|seen| of.contains(&seen.began)).count()
     };
-    assert!((0..4).all(|q| (2..=8).contains(&quarter(q))), "{:?}", [0, 1, 2, 3].map(quarter));
+    assert_eq!(fifth(0), 0, "until then users of the old side may end");
+    assert!((1..5).all(|n| (2..=8).contains(&fifth(n))), "{:?}", [1, 2, 3, 4].map(fifth));
     // the old side starts nothing from then on but its farewells
     assert!(target.seen("/a/work").iter().all(|seen| seen.began < from.after(Duration::from_millis(100))));
     assert_eq!(target.seen("/a/logout").len(), 20);
@@ -323,6 +324,26 @@ async fn a_tenure_that_ended_without_a_lease_is_counted_to_its_end() {
     assert_eq!(odometer.due, 160 + 120);
     assert!((58..=80).contains(&odometer.dropped[2]), "{odometer:?}");
     assert_eq!(target.seen("/a").len() as u64, odometer.iterations);
+}
+
+#[tokio::test]
+async fn what_is_open_of_a_share_that_went_away_takes_no_slot_of_the_next_one() {
+    let target = target(Duration::from_secs(3));
+    let t0 = soon();
+    let capped = |lanes: &LaneSet, from| Shard { max_in_flight: vec![20], ..shard(lanes, from) };
+    let worker = Worker::new(numbered(&target, "a", &open(100, 20), 2.0, 200), t0).await;
+    worker.lease(500);
+    worker.engine().start(&capped(&LaneSet::full(), 0), t0);
+    worker.until(600).await;
+    worker.engine().assign(&capped(&LaneSet::empty(), 550));
+    worker.lease(60_000);
+    worker.engine().assign(&capped(&LaneSet::full(), 800));
+    worker.until(1_200).await;
+    // what is moved beforehand keeps its slots
+    worker.engine().assign(&capped(&LaneSet::empty(), 1_300));
+    worker.engine().assign(&capped(&LaneSet::full(), 1_310));
+    let (odometer, _) = worker.end().await;
+    assert_eq!(odometer.iterations, 20 + 20, "{odometer:?}");
 }
 
 #[tokio::test]
