@@ -16,7 +16,9 @@ static ATTIC: OnceLock<Mutex<Attic>> = OnceLock::new();
 
 #[derive(Debug)]
 struct Attic {
-    file: File,
+    folder: DataDir,
+    /// Made for the first piece.
+    file: Option<File>,
     /// Where the next piece goes.
     end: u64,
     /// Pieces that somebody still has. Once there is none, the file begins anew.
@@ -41,13 +43,10 @@ pub(super) struct Piece {
     length: usize,
 }
 
-/// Makes this process's attic in a folder, if it has none yet.
+/// This process's attic is in a folder, if it has none yet. Nothing is made there before there is something to keep.
 pub(crate) fn open(folder: &DataDir) {
-    match folder.create().and_then(|()| tempfile::tempfile_in(folder.root())) {
-        // a second cluster of this process shares the first one's
-        Ok(file) => drop(ATTIC.set(Mutex::new(Attic { file, end: 0, pieces: 0, is_full: false }))),
-        Err(error) => tracing::debug!(folder = %folder.root().display(), "no attic, seconds stay in memory: {error}"),
-    }
+    // a second cluster of this process shares the first one's
+    drop(ATTIC.set(Mutex::new(Attic { folder: folder.clone(), file: None, end: 0, pieces: 0, is_full: false })));
 }
 
 fn attic() -> Option<MutexGuard<'static, Attic>> {
@@ -82,9 +81,12 @@ impl Stored {
 impl Attic {
     fn put(&mut self, bytes: &[u8]) -> Option<Piece> {
         let at = self.end;
-        if let Err(error) = write_at(&self.file, bytes, at) {
-            if !std::mem::replace(&mut self.is_full, true) {
-                tracing::warn!("seconds that are over stay in memory: {error}");
+        if let Err(error) = self.file().and_then(|file| write_at(file, bytes, at)) {
+            let folder = self.folder.root().display();
+            if self.file.is_none() {
+                tracing::debug!("no attic in `{folder}`, seconds that are over stay in memory: {error}");
+            } else if !std::mem::replace(&mut self.is_full, true) {
+                tracing::warn!("`{folder}` takes nothing, seconds that are over stay in memory: {error}");
             }
             return None;
         }
@@ -92,13 +94,21 @@ impl Attic {
         self.pieces += 1;
         Some(Piece { at, length: bytes.len() })
     }
+
+    fn file(&mut self) -> io::Result<&File> {
+        if self.file.is_none() {
+            self.folder.create()?;
+            self.file = Some(tempfile::tempfile_in(self.folder.root())?);
+        }
+        self.file.as_ref().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
 }
 
 impl Piece {
     fn read(&self) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; self.length];
         let attic = attic().ok_or(io::ErrorKind::NotFound)?;
-        read_at(&attic.file, &mut bytes, self.at)?;
+        read_at(attic.file.as_ref().ok_or(io::ErrorKind::NotFound)?, &mut bytes, self.at)?;
         Ok(bytes)
     }
 }
@@ -110,7 +120,7 @@ impl Drop for Piece {
         if attic.pieces == 0 {
             attic.end = 0;
             // if it stays long, it is written over
-            drop(attic.file.set_len(0));
+            drop(attic.file.as_ref().map(|file| file.set_len(0)));
         }
     }
 }
@@ -147,8 +157,9 @@ mod tests {
     fn what_is_kept_comes_back_and_the_file_begins_anew() {
         let folder = tempfile::tempdir().unwrap();
         let before = Stored::new(vec![9; WORTH]);
-        open(&DataDir::new(folder.path().to_owned()));
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "it has no name");
+        let inside = folder.path().join("new");
+        open(&DataDir::new(inside.clone()));
+        assert!(!inside.exists(), "there is nothing to keep yet");
         let short = Stored::new(vec![1; WORTH - 1]);
         let long: Vec<Stored> = (0..9_u8).map(|n| Stored::new(vec![n; WORTH + usize::from(n)])).collect();
         assert!(matches!(short, Stored::Memory(_)) && matches!(long[0], Stored::Attic(_)));
@@ -156,9 +167,11 @@ mod tests {
             assert_eq!(*stored.clone().bytes(), vec![n; WORTH + usize::from(n)]);
         }
         assert_eq!(before.bytes().len(), WORTH);
+        assert_eq!(std::fs::read_dir(inside).unwrap().count(), 0, "it has no name");
         assert!(attic().unwrap().end > 0);
         drop(long);
         let attic = attic().unwrap();
-        assert_eq!((attic.end, attic.pieces, attic.file.metadata().unwrap().len()), (0, 0, 0));
+        let length = attic.file.as_ref().unwrap().metadata().unwrap().len();
+        assert_eq!((attic.end, attic.pieces, length), (0, 0, 0));
     }
 }
