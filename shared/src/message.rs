@@ -148,6 +148,8 @@ pub struct Returning {
     pub session: SessionId,
     /// That of its welcome.
     pub secret: Bytes,
+    /// It makes no load: it delivers what the session's process had measured when it died.
+    pub heir: bool,
 }
 
 /// A heartbeat.

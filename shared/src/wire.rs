@@ -22,7 +22,8 @@ pub use greeting::{
 pub use ld_proto::v1;
 pub use link::{
     attach_to_master, control_from_master, control_from_worker, control_to_master, control_to_worker,
-    results_from_master, results_from_worker, results_to_master, results_to_worker,
+    results_from_master, results_from_worker, results_to_master, results_to_worker, run_beat_from_bytes,
+    run_beat_to_bytes,
 };
 pub use records::{Lines, Texts, batch_from_wire, batch_to_wire, record_from_wire, record_to_wire};
 

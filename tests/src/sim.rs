@@ -21,6 +21,7 @@
 //! [`Closed::lives`]: ld_shared::load::Closed::lives
 
 mod clock;
+mod disk;
 mod engine;
 mod journal;
 mod master;
@@ -66,6 +67,8 @@ pub struct Outcome {
     pub lost: u64,
     /// Workers that were lost.
     pub losses: usize,
+    /// Frames of dead workers that their heirs delivered.
+    pub inherited: u64,
     /// Things that happened.
     pub steps: u64,
     /// Faults that were injected, for people.

@@ -85,6 +85,59 @@ fn results_wait_in_the_spool_for_a_master_that_comes_back() {
     assert_eq!(left, [0, 0], "what was counted is removed");
 }
 
+/// A worker of three is killed, maybe 3 s after its master, and started again on its spool, as is the master then.
+#[track_caller]
+fn inherited(master_dies: bool) {
+    let (target, url) = target();
+    let address = address();
+    let document = test(&url, &open(600.0, 14.0));
+    let spools: Vec<_> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
+    let paths: Vec<&str> = spools.iter().map(|spool| spool.path().to_str().unwrap()).collect();
+    let flags: Vec<[&str; 2]> = paths.iter().map(|path| ["--spool", path]).collect();
+    let flags: Vec<&[&str]> = flags.iter().map(|flags| &flags[..]).collect();
+    let mut cluster = cluster(&document, &address, &flags);
+    under_load(&target, 1_800);
+    if master_dies {
+        cluster.master.signal(Signal::KILL);
+        cluster.master.wait(LIMIT);
+        pause(Duration::from_secs(3));
+    }
+    cluster.workers[1].signal(Signal::KILL);
+    cluster.workers[1].wait(LIMIT);
+    let mut next = command("ld-worker", cluster.folder.path());
+    next.args(["--master", &address, "--name", "next", "--cores", "1", "--spool", paths[1]]);
+    cluster.workers[1] = Process::start("ld-worker next", next);
+    if master_dies {
+        let mut again = command("ld-master", cluster.folder.path());
+        again.args(["--bind", &address, "--expected-workers", "3", "run", "test.json", "--summary", "summary.json"]);
+        cluster.master = Process::start("ld-master", again);
+    }
+    cluster.workers[1].line_with("what it left in ");
+    let (finished, summary) = cluster.finish(LIMIT);
+    finished.expect_code(0);
+    let seen = target.stop().unwrap().total;
+    summary.check_bounds(seen);
+    let missing = seen - summary.ended() - summary.count("/conservation/in_flight");
+    let lost = summary.count("/conservation/lost");
+    // no more than what it did since its last whole second, of 200/s; and as much as could follow its last word
+    let could = if master_dies { 500 } else { 0 };
+    assert!(missing <= 250 && lost <= missing + could + 60, "{missing} of {lost} did arrive: {}", summary.0["losses"]);
+    let told = summary.list("/events").iter().any(|event| event["what"].as_str().unwrap().contains("from its spool"));
+    assert!(told, "{}", summary.0["events"]);
+    let left: Vec<usize> = spools.iter().map(|spool| files(spool.path())).collect();
+    assert_eq!(left, [0, 0, 0], "what was counted is removed");
+}
+
+#[test]
+fn what_a_killed_worker_left_the_next_one_delivers() {
+    inherited(false);
+}
+
+#[test]
+fn what_a_killed_worker_left_without_a_master_the_next_one_delivers() {
+    inherited(true);
+}
+
 /// A master that is killed for good in the fourth second of a test of ten, under a policy.
 fn forsaken(policy: &str) -> (u64, Summary) {
     let (target, url) = target();

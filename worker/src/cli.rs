@@ -10,6 +10,7 @@ use crate::link::trust::Tls;
 use crate::link::{self, LoadMaker};
 use crate::membership::{Exit, Options};
 use crate::pages::{Completions, ManPages};
+use crate::spool::{self, Folders, Shelves};
 use clap::{ArgAction, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use ld_shared::boot::signal::Signals;
 use ld_shared::boot::telemetry::{self, LogFormat};
@@ -21,7 +22,7 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
@@ -77,7 +78,8 @@ pub struct Arguments {
     /// Users, or open iterations of an open model, that it takes part for at most [default: what its open files allow].
     #[arg(long, env = "LD_WORKER_MAX_USERS", value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub max_users: Option<u64>,
-    /// A folder for results that the master has not taken yet: memory need not hold them all while it is away.
+    /// A folder for results that the master has not taken yet: memory need not hold them all while it is away, and
+    /// what a worker that was killed leaves there the next one delivers.
     #[arg(long, env = "LD_WORKER_SPOOL", value_name = "DIR")]
     pub spool: Option<PathBuf>,
     /// Serves /healthz (it lives) and /readyz (it has joined a master; else 503 and why), without a token.
@@ -319,8 +321,9 @@ fn run<L: LoadMaker>(
         master_timeout: arguments.master_timeout,
         master: master.clone(),
         targets: (!arguments.allow_targets.is_empty()).then_some(TargetList(arguments.allow_targets)),
-        spool: arguments.spool,
+        spool: arguments.spool.clone().map(|dir| Arc::new(Folders(dir)) as Arc<dyn Shelves>),
     };
+    let left = arguments.spool.map(|dir| spool::find(&dir)).unwrap_or_default();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let exit = runtime.block_on(async {
         let mut signals = Signals::listen()?;
@@ -334,7 +337,11 @@ fn run<L: LoadMaker>(
                 }
             }
         });
-        Ok(link::run::<L>(options, GrpcDial { master, credentials, connect: Tcp }, requests, standing).await)
+        let dial = GrpcDial { master, credentials, connect: Tcp };
+        if !left.is_empty() {
+            tokio::spawn(link::heir::deliver(left, options.hello.clone(), dial.clone()));
+        }
+        Ok(link::run::<L>(options, dial, requests, standing).await)
     });
     // a task that still waits, for example for a name look-up, must not hold the process
     runtime.shutdown_background();

@@ -6,6 +6,7 @@ pub mod dial;
 pub mod engine;
 pub mod health;
 pub mod healthcheck;
+pub mod heir;
 mod kept;
 pub mod limits;
 pub mod link;

@@ -4,6 +4,7 @@
 //! no heartbeat. All decisions are [`Membership`]'s.
 
 pub mod grpc;
+pub mod heir;
 pub mod socket;
 pub mod trust;
 
@@ -28,6 +29,10 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
+use tokio::time::MissedTickBehavior;
+
+/// So often a spool on a disk is told how the load stands.
+const NOTE_EVERY: Duration = Duration::from_millis(10);
 
 /// What makes the load: the engine, or a double of it in tests.
 pub trait LoadMaker: Sized + Send + 'static {
@@ -136,6 +141,8 @@ pub async fn run<L: LoadMaker>(
     let mut effects = Vec::new();
     let mut open = None;
     let mut signals_open = true;
+    let mut note = tokio::time::interval(NOTE_EVERY);
+    note.set_missed_tick_behavior(MissedTickBehavior::Delay);
     membership.on(clock::mono(), Event::Tick, &mut effects);
     loop {
         for effect in std::mem::take(&mut effects) {
@@ -162,7 +169,14 @@ pub async fn run<L: LoadMaker>(
             changed
         });
         let wake = tokio::time::sleep(membership.deadline().since(clock::mono()));
+        let notes = membership.notes();
         let event = tokio::select! {
+            _ = note.tick(), if notes.is_some() => {
+                if let Some((run, t0)) = notes {
+                    membership.note(&shell.stands(run, t0));
+                }
+                continue;
+            }
             result = dial.dial(), if open.is_some() => {
                 open = None;
                 match result {
@@ -291,14 +305,8 @@ impl<L: LoadMaker> Shell<L> {
             Effect::Send(message) => return self.send(message, true),
             Effect::Beat { number, run } => {
                 let run = run.map(|(run, t0)| RunBeat {
-                    run,
-                    // read first: an odometer that is newer than its instant only widens a bound
-                    at: RunTime::from(clock::mono().since(t0)),
-                    odometers: self.load.as_ref().map(LoadMaker::odometers).unwrap_or_default(),
-                    users: self.newest.users,
-                    cpu_permille: self.newest.cpu_permille,
-                    lag_us: self.newest.lag_us,
                     throttles: self.load.as_ref().map(LoadMaker::throttle_use).unwrap_or_default(),
+                    ..self.stands(run, t0)
                 });
                 let beat = Beat { number, sent_at: clock::mono(), clock: membership.clock(), run };
                 return self.send(ToMaster::Beat(beat), false);
@@ -337,6 +345,19 @@ impl<L: LoadMaker> Shell<L> {
             Effect::Dial | Effect::Exit(_) => {}
         }
         None
+    }
+
+    fn stands(&self, run: RunId, t0: Mono) -> RunBeat {
+        RunBeat {
+            run,
+            // read first: an odometer that is newer than its instant only widens a bound
+            at: RunTime::from(clock::mono().since(t0)),
+            odometers: self.load.as_ref().map(LoadMaker::odometers).unwrap_or_default(),
+            users: self.newest.users,
+            cpu_permille: self.newest.cpu_permille,
+            lag_us: self.newest.lag_us,
+            throttles: Vec::new(),
+        }
     }
 
     fn with_load(&self, act: impl FnOnce(&L)) {

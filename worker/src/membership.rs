@@ -7,12 +7,13 @@ mod delivery;
 mod link;
 mod run;
 
+use crate::spool::Shelves;
 use bytes::Bytes;
 use ld_shared::clock_estimate::ClockEstimate;
 use ld_shared::frame::FrameBody;
 use ld_shared::id::{Digest, RunId};
 use ld_shared::load::Program;
-use ld_shared::message::{BEAT_EVERY, Hello, Returning, ToMaster, ToWorker};
+use ld_shared::message::{BEAT_EVERY, Hello, Returning, RunBeat, ToMaster, ToWorker};
 use ld_shared::plan::{MasterLoss, Pool};
 use ld_shared::record::RecordBody;
 use ld_shared::shard::Shard;
@@ -22,7 +23,7 @@ use link::{Absence, Link};
 use run::Run;
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// After an abort, how long the engine may take for its last span, and the master to count it.
@@ -44,7 +45,7 @@ pub struct Options {
     /// Which targets it dials, whatever a plan allows; `None`: any.
     pub targets: Option<TargetList>,
     /// Where frames lie that the master has not counted yet, beside memory.
-    pub spool: Option<PathBuf>,
+    pub spool: Option<Arc<dyn Shelves>>,
 }
 
 /// What happens to a worker.
@@ -356,6 +357,19 @@ impl Membership {
         }
         let done = Exit::Done("ended by the user".into());
         effects.push(Effect::Exit(if made_load { Exit::Interrupted } else { done }));
+    }
+
+    /// The run, and its start instant on the own clock, of which [`Self::note`] wants to be told how it stands.
+    pub fn notes(&self) -> Option<(RunId, Mono)> {
+        let run = self.run.as_ref().filter(|run| run.spool.has_shelf() && run.makes_load())?;
+        Some((run.run.clone(), run.t0()?))
+    }
+
+    /// How the load stands: should this process die, it is the last that will be known of it.
+    pub fn note(&mut self, stands: &RunBeat) {
+        if let Some(run) = self.run.as_mut().filter(|run| run.run == stands.run) {
+            run.spool.note(stands);
+        }
     }
 
     /// What is known of the master's clock.

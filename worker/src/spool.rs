@@ -9,13 +9,16 @@
 //! Without one, or when it is full, the oldest that were never offered merge: totals and the counts
 //! of each second survive, percentiles then mean a longer span, memory stays bounded.
 
+mod estate;
 mod folder;
 
-pub use folder::Folder;
+pub use estate::{Estate, find};
+pub use folder::Folders;
 
 use bytes::Bytes;
 use ld_shared::frame::FrameBody;
-use ld_shared::message::FRAME_WINDOW;
+use ld_shared::id::RunId;
+use ld_shared::message::{FRAME_WINDOW, Returning, RunBeat};
 use ld_shared::time::RunTime;
 use ld_shared::wire::{frame_from_bytes, frame_to_bytes};
 use std::collections::VecDeque;
@@ -31,9 +34,16 @@ const MOST_BYTES: usize = 8 * 1024 * 1024;
 /// Seconds that a frame may span before its bytes are no reason any more to make it longer.
 const MOST_SECONDS: u32 = 10;
 
+/// Where shelves are.
+pub trait Shelves: Debug + Send + Sync {
+    /// That of a session in a run.
+    fn shelf(&self, run: &RunId, home: &Returning) -> Box<dyn Shelf>;
+}
+
 /// Where sealed frames lie beside memory, each until it is acknowledged.
 pub trait Shelf: Debug + Send {
-    /// Keeps the bytes of the frame that was sealed as the `number`-th one.
+    /// Keeps the bytes of the `number`-th frame: what it has gathered so far, or all of it, instead of what was kept of it
+    /// before. After an error nothing of it is kept.
     fn put(&mut self, number: u64, bytes: &[u8]) -> io::Result<()>;
     /// The bytes of a frame that is kept and was not offered.
     fn get(&mut self, number: u64) -> io::Result<Vec<u8>>;
@@ -43,6 +53,19 @@ pub trait Shelf: Debug + Send {
     fn discard(&mut self, number: u64) -> io::Result<()>;
     /// A frame that was offered as `seq` is not needed any more.
     fn remove(&mut self, number: u64, seq: u64) -> io::Result<()>;
+    /// How the load stands: the newest is kept.
+    fn note(&mut self, stands: &RunBeat) -> io::Result<()>;
+}
+
+/// What lies on the shelf of a session that is over.
+#[derive(Debug, Default)]
+pub struct Left {
+    /// Frames up to this number were acknowledged.
+    pub acknowledged: u64,
+    /// Those after it that were offered, in order.
+    pub offered: Vec<(Box<FrameBody>, RunTime)>,
+    /// Numbers under which the others were sealed, in order.
+    pub sealed: Vec<u64>,
 }
 
 /// Frames of one session in one run.
@@ -113,6 +136,42 @@ impl Spool {
         }
     }
 
+    /// What a session left on its shelf.
+    pub fn found(shelf: Box<dyn Shelf>, left: Left) -> Self {
+        let Left { acknowledged, offered, sealed } = left;
+        // a frame that was offered has its seq for a name
+        let number = u64::MAX;
+        let again = |(body, sealed_at)| Offered { number, body, sealed_at, on_shelf: true };
+        let waiting = |number| Waiting { number, bytes: None, on_shelf: true };
+        Self {
+            offered: acknowledged + offered.len() as u64,
+            acknowledged,
+            unacknowledged: offered.into_iter().map(again).collect(),
+            waiting: sealed.into_iter().map(waiting).collect(),
+            ..Self::new(Some(shelf))
+        }
+    }
+
+    /// Whether frames lie somewhere beside memory.
+    pub fn has_shelf(&self) -> bool {
+        self.shelf.is_some()
+    }
+
+    /// How the load stands that the frames are of.
+    pub fn note(&mut self, stands: &RunBeat) {
+        self.ask_shelf(|shelf| shelf.note(stands));
+    }
+
+    /// Frames that are sealed and not acknowledged.
+    pub fn len(&self) -> usize {
+        self.unacknowledged.len() + self.waiting.len()
+    }
+
+    /// Whether every sealed frame is acknowledged.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Takes a complete span that was closed at `sealed_at`.
     pub fn put(&mut self, mut body: Box<FrameBody>, sealed_at: RunTime) {
         self.finished |= body.last;
@@ -126,6 +185,12 @@ impl Spool {
         if body.last || body.to_second.saturating_sub(body.from_second) >= self.seconds {
             self.seal(&body, sealed_at);
         } else {
+            let number = self.sealed;
+            if self.has_shelf() {
+                // should this process die, no more is missing than the second that was open
+                let bytes = encoded(&body, sealed_at);
+                self.ask_shelf(|shelf| shelf.put(number, &bytes));
+            }
             self.open = Some((body, sealed_at));
         }
     }

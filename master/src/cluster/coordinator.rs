@@ -37,7 +37,7 @@ use ld_shared::plan::{Plan, Pool};
 use ld_shared::record::RecordBatch;
 use ld_shared::ticket::Dispenser;
 use ld_shared::time::{Mono, RunTime};
-use participant::{Absence, Participant, Stage};
+use participant::{Absence, Busiest, Participant, Stage};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -241,11 +241,12 @@ impl Coordinator {
         }
         // of a large cluster messages come thousands of times a second, and half of its workers may be lost at once: what
         // looks at every worker waits for the next tick
-        let has_time = matches!(event, Event::Message(..) | Event::Joined | Event::Lost { .. } | Event::Returned(_));
+        let has_time = !matches!(event, Event::Change(..) | Event::Stop | Event::Abort | Event::Tick);
         match event {
             Event::Message(session, message) => self.on_message(now, session, message, effects),
             Event::Lost { session, until, silent, how } => self.on_lost(now, session, (until, silent, how), effects),
             Event::Returned(session) => self.on_returned(now, session, registry, effects),
+            Event::LastWord(session, word) => self.on_heir(now, session, word),
             Event::Change(what, by) => self.on_change(now, what, &by, effects),
             Event::Stop => self.on_stop(now, effects),
             Event::Abort => self.on_abort(now, effects),
@@ -405,17 +406,21 @@ impl Coordinator {
         if let Some(group) = self.ledger.fold() {
             effects.push(Effect::Journal(Box::new(Entry::Frames(Box::new(group)))));
         }
-        let record_limits = self.ledger.record_limits();
+        let (record_limits, at) = (self.ledger.record_limits(), self.run_now(now));
         for session in std::mem::take(&mut self.unacknowledged) {
             let Some((seq, _)) = self.ledger.counted(session) else { continue };
             let run = self.spec.run.clone();
             effects.push(Effect::Send(session, ToWorker::FrameAck { run, seq, record_limits }));
-            if let Some(participant) = self.participants.get_mut(&session)
-                && self.ledger.has_finished(session)
-                && participant.makes_load()
-            {
+            let Some(participant) = self.participants.get_mut(&session) else { continue };
+            if !self.ledger.has_finished(session) {
+                continue;
+            }
+            if participant.makes_load() {
                 participant.stage = Stage::Finished;
                 self.on_finished(now, session, effects);
+            } else if participant.return_from_loss(at, true) {
+                // by its heir, which has no records
+                self.ledger.end_records(session);
             }
         }
     }
@@ -480,9 +485,7 @@ impl Coordinator {
             return;
         };
         if participant.makes_load() {
-            // it started by its own clock
-            let until = participant.latest(until.since(t0).into());
-            participant.stage = Stage::Lost { at, until, silent, how: how.clone() };
+            participant.lose(at, until.since(t0).into(), silent, how.clone());
             self.throttles.lose(now, session);
             self.note(now, format!("worker {worker} was lost: {how}"), &worker);
             self.on_gone(now, session, effects);

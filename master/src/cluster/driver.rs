@@ -8,6 +8,7 @@ mod journaling;
 
 use super::ClusterOptions;
 use super::coordinator::{ChangeError, Coordinator, Effect, Event, RunError, Spec, present};
+use super::greeter::NO_HEIR;
 use super::membership::Registry;
 use super::view::{Look, RunView, View};
 use crate::journal::{self, JournalOrder, Unfinished};
@@ -36,6 +37,8 @@ struct Connection {
     out: mpsc::Sender<ToWorker>,
     results: Option<mpsc::Sender<ToWorker>>,
     session: Option<(SessionId, Bytes)>,
+    /// It is not the session's worker, which has died, but delivers what that one had measured.
+    is_heir: bool,
     /// Dropped with it, it closes the connection.
     _open: Option<DropGuard>,
 }
@@ -182,7 +185,7 @@ impl Driver {
     fn take(&mut self, input: Input) {
         match input {
             Input::Opened { connection, out, open } => {
-                let new = Connection { out, results: None, session: None, _open: open };
+                let new = Connection { out, results: None, session: None, is_heir: false, _open: open };
                 self.connections.insert(connection, new);
             }
             Input::Attach { session, secret, out, reply } => {
@@ -224,9 +227,13 @@ impl Driver {
     fn on_message(&mut self, id: ConnectionId, at: Mono, message: ToMaster) {
         let Some(connection) = self.connections.get(&id) else { return };
         let session = connection.session.as_ref().map(|(session, _)| *session);
+        let is_heir = connection.is_heir;
         match (message, session) {
             (ToMaster::Hello(hello), None) if self.is_returning(&hello) => self.take_back(id, at, &hello),
             (ToMaster::Hello(hello), None) if self.is_early(at, &hello) => self.early.push((id, at, hello)),
+            (ToMaster::Hello(Hello { returning: Some(Returning { heir: true, .. }), .. }), None) => {
+                self.refuse(id, Refusal { code: RefusalCode::Hello, text: NO_HEIR.into(), retry: false });
+            }
             (ToMaster::Hello(hello), None) => match self.registry.join(at, &hello) {
                 Ok((session, name)) => {
                     let secret = self.key.secret(session);
@@ -242,13 +249,23 @@ impl Driver {
                 }
             },
             (ToMaster::Beat(beat), Some(session)) => {
-                self.registry.beat(session, at, beat.clock);
+                if !is_heir {
+                    self.registry.beat(session, at, beat.clock);
+                }
                 let (number, sent_at) = (beat.number, beat.sent_at);
                 let (replied_at, every) = (clock::mono(), self.registry.beat_every());
                 let reply = BeatReply { number, sent_at, received_at: at, replied_at, every };
                 self.send(session, ToWorker::BeatReply(reply));
-                self.tell(Event::Message(session, ToMaster::Beat(beat)));
+                let heard = if is_heir {
+                    Event::LastWord(session, beat.run)
+                } else {
+                    Event::Message(session, ToMaster::Beat(beat))
+                };
+                self.tell(heard);
             }
+            (message @ ToMaster::Frame { .. }, Some(session)) => self.tell(Event::Message(session, message)),
+            // it has nothing else to say
+            (_, Some(_)) if is_heir => {}
             (ToMaster::Goodbye { text }, Some(session)) => {
                 self.tell(Event::Message(session, ToMaster::Goodbye { text }));
                 self.registry.leave(session);
@@ -282,7 +299,7 @@ impl Driver {
 
     /// Whether a worker had a part in the run that goes on, and proves that it is the same.
     fn is_returning(&self, hello: &Hello) -> bool {
-        let Some(Returning { session, secret }) = &hello.returning else { return false };
+        let Some(Returning { session, secret, .. }) = &hello.returning else { return false };
         let takes_part = self.active.as_ref().is_some_and(|active| active.coordinator.may_return(*session));
         takes_part && self.secrets.get(session) == Some(secret)
     }
@@ -293,11 +310,19 @@ impl Driver {
         hello.returning.is_some() && self.active.is_none() && young && self.early.len() < INPUTS
     }
 
-    /// A worker of the run is there again over another connection, which replaces the one it had.
+    /// A worker of the run is there again over another connection, which replaces the one it had; or its heir is.
     fn take_back(&mut self, id: ConnectionId, at: Mono, hello: &Hello) {
-        let Some(Returning { session, secret }) = hello.returning.clone() else { return };
+        let Some(Returning { session, secret, heir }) = hello.returning.clone() else { return };
+        if heir && self.connection(session).is_some_and(|connection| !connection.is_heir) {
+            self.registry.disconnect(session, at, "its process died".into());
+        }
         self.hang_up(session);
         self.belongs(id, session, &secret);
+        if heir {
+            self.connections.entry(id).and_modify(|connection| connection.is_heir = true);
+            self.send(session, ToWorker::Welcome { session, secret, name: hello.name.clone() });
+            return;
+        }
         let name = self.registry.rejoin(at, session, hello);
         tracing::info!(worker = %name, "worker is back");
         self.send(session, ToWorker::Welcome { session, secret, name: name.to_string() });
@@ -305,7 +330,8 @@ impl Driver {
     }
 
     fn on_closed(&mut self, id: ConnectionId, seen: &str) {
-        let Some(Connection { session: Some((session, _)), .. }) = self.disconnect(id) else { return };
+        let closed = self.disconnect(id).filter(|connection| !connection.is_heir);
+        let Some(Connection { session: Some((session, _)), .. }) = closed else { return };
         let how = format!("its connection ended ({seen})");
         // the end of a connection is no proof that load has stopped: it may come back within its lease
         if self.active.as_ref().is_some_and(|active| active.coordinator.may_return(session)) {
@@ -336,7 +362,9 @@ impl Driver {
                 self.secrets.remove(&session);
             }
         }
-        self.hang_up(session);
+        if self.connection(session).is_some_and(|connection| !connection.is_heir) {
+            self.hang_up(session);
+        }
     }
 
     fn tell(&mut self, event: Event) {

@@ -15,6 +15,9 @@ use tonic::Streaming;
 /// How long the first message on a stream may take, and each of a handshake.
 pub(super) const FIRST_WITHIN: Duration = Duration::from_secs(5);
 
+/// What an heir hears of whose session nothing is known here.
+pub(super) const NO_HEIR: &str = "the run that it has results of is over here, or was never this master's";
+
 /// One handshake.
 pub(super) struct Greeter<'a> {
     pub(super) credentials: &'a Credentials,
@@ -67,7 +70,9 @@ impl Greeter<'_> {
         if let Some(session) = greeting.claimed {
             let secret = self.credentials.key.secret(session);
             if transcript.is_proof(Role::Session, &secret, &proof.session) {
-                hello.returning = Some(Returning { session, secret });
+                hello.returning = Some(Returning { session, secret, heir: greeting.heir });
+            } else if greeting.heir {
+                return Err(self.refuse(RefusalCode::Hello, NO_HEIR).await);
             } else {
                 self.peer.complain(&format!("a worker claims session {session} without proof: it joins as a new one"));
             }

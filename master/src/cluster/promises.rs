@@ -160,7 +160,13 @@ impl Promises {
             Event::Message(session, ToMaster::Goodbye { text }) => {
                 Some(Control::Left { session: *session, at, text: text.clone() })
             }
-            Event::Message(..) | Event::Change(..) | Event::Joined | Event::Stop | Event::Abort | Event::Tick => None,
+            Event::Message(..)
+            | Event::LastWord(..)
+            | Event::Change(..)
+            | Event::Joined
+            | Event::Stop
+            | Event::Abort
+            | Event::Tick => None,
         }
     }
 

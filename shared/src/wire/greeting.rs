@@ -16,6 +16,8 @@ pub struct Greeting {
     pub hello: Hello,
     /// The session that it claims to be.
     pub claimed: Option<SessionId>,
+    /// It claims to be that session's heir only.
+    pub heir: bool,
     /// Its nonce; `None`: there is no valid one, as of a worker of protocol version 1.
     pub nonce: Option<Nonce>,
 }
@@ -47,6 +49,7 @@ pub fn hello_to_master(hello: &Hello, nonce: &Nonce) -> v1::FromWorker {
         cores: hello.cores,
         returning: hello.returning.as_ref().map(|returning| returning.session.0),
         nonce: Bytes::copy_from_slice(nonce),
+        heir: hello.returning.as_ref().is_some_and(|returning| returning.heir),
     }))
 }
 
@@ -59,6 +62,7 @@ pub fn hello_from_worker(message: v1::FromWorker) -> Result<Greeting, WireError>
     within("cores", hello.cores.into(), MAX_CORES)?;
     Ok(Greeting {
         claimed: hello.returning.map(SessionId),
+        heir: hello.heir,
         nonce,
         hello: Hello {
             protocol: hello.protocol_version,
@@ -135,10 +139,10 @@ mod tests {
     #[test]
     fn the_handshake_round_trips_without_the_secret() {
         use prost::Message as _;
-        let returning = Returning { session: SessionId(5), secret: Bytes::from_static(b"hunter2") };
+        let returning = Returning { session: SessionId(5), secret: Bytes::from_static(b"hunter2"), heir: true };
         let sent = hello_to_master(&hello(Some(returning)), &[7; 32]);
         assert!(!sent.encode_to_vec().windows(7).any(|bytes| bytes == b"hunter2"));
-        let expected = Greeting { hello: hello(None), claimed: Some(SessionId(5)), nonce: Some([7; 32]) };
+        let expected = Greeting { hello: hello(None), claimed: Some(SessionId(5)), heir: true, nonce: Some([7; 32]) };
         assert_eq!(hello_from_worker(sent), Ok(expected));
         let challenge = Challenge { nonce: [8; 32], token_needed: true };
         assert_eq!(challenge_from_master(&challenge_to_worker(challenge)), Some(Ok(challenge)));

@@ -13,6 +13,7 @@ use crate::shard::Shard;
 use crate::throttle::{PARTS, ThrottleShare, ThrottleUse};
 use crate::time::{Mono, RunTime, SECOND};
 use bytes::Bytes;
+use prost::Message as _;
 use std::time::Duration;
 use v1::{from_master, from_worker, results_from_master as results_down, results_from_worker as results_up};
 
@@ -42,19 +43,7 @@ pub fn control_to_master(message: &ToMaster) -> Option<v1::FromWorker> {
             sent_at_ns: beat.sent_at.0,
             clock_offset_ns: beat.clock.map(|clock| clock.offset),
             clock_error_ns: beat.clock.map_or(0, |clock| clock.error),
-            run: beat.run.as_ref().map(|run| v1::RunBeat {
-                run: run.run.to_string(),
-                at_ns: run.at.0,
-                odometers: Some(odometers_to_wire(&run.odometers)),
-                users: run.users,
-                cpu_permille: run.cpu_permille,
-                lag_us: run.lag_us,
-                throttles: run
-                    .throttles
-                    .iter()
-                    .map(|used| v1::ThrottleUse { passed: used.passed, waiting: used.waiting })
-                    .collect(),
-            }),
+            run: beat.run.as_ref().map(run_beat_to),
         }),
         ToMaster::WantTickets { run, pool, want } => {
             M::TicketRequest(v1::TicketRequest { run: run.to_string(), pool: Some(pool_to(*pool)), want: *want })
@@ -327,6 +316,29 @@ fn digest(text: String) -> Result<Digest, WireError> {
 fn digests(texts: Vec<String>) -> Result<Vec<Digest>, WireError> {
     length("digests", texts.len(), texts.len() <= 10_000, "at most 10000")?;
     texts.into_iter().map(digest).collect()
+}
+
+/// The bytes of where the load stands.
+pub fn run_beat_to_bytes(beat: &RunBeat) -> Vec<u8> {
+    run_beat_to(beat).encode_to_vec()
+}
+
+/// What [`run_beat_to_bytes`] made bytes of.
+pub fn run_beat_from_bytes(bytes: &[u8]) -> Result<RunBeat, WireError> {
+    run_beat(v1::RunBeat::decode(bytes).map_err(|_| WireError::Malformed("report"))?)
+}
+
+fn run_beat_to(beat: &RunBeat) -> v1::RunBeat {
+    let throttle = |used: &ThrottleUse| v1::ThrottleUse { passed: used.passed, waiting: used.waiting };
+    v1::RunBeat {
+        run: beat.run.to_string(),
+        at_ns: beat.at.0,
+        odometers: Some(odometers_to_wire(&beat.odometers)),
+        users: beat.users,
+        cpu_permille: beat.cpu_permille,
+        lag_us: beat.lag_us,
+        throttles: beat.throttles.iter().map(throttle).collect(),
+    }
 }
 
 fn run_beat(beat: v1::RunBeat) -> Result<RunBeat, WireError> {

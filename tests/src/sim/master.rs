@@ -13,10 +13,10 @@ use ld_master::cluster::membership::Registry;
 use ld_master::journal::{MemoryJournal, RecoverError, book::Image};
 use ld_master::run::Measured;
 use ld_shared::id::{RunId, SessionId};
-use ld_shared::message::{BeatReply, Hello, Returning, ToMaster, ToWorker};
+use ld_shared::message::{BeatReply, Hello, Refusal, RefusalCode, Returning, ToMaster, ToWorker};
 use ld_shared::plan::Pool;
 use ld_shared::time::{Mono, RunTime};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,6 +34,8 @@ pub(crate) struct Master {
     index: usize,
     registry: Registry,
     connections: BTreeMap<ConnectionId, Option<SessionId>>,
+    /// Those of them that are not the session's worker's.
+    heirs: BTreeSet<ConnectionId>,
     coordinator: Coordinator,
     log: Log,
     effects: Vec<Effect>,
@@ -80,6 +82,7 @@ impl Master {
             index: setup.workers,
             registry,
             connections: BTreeMap::new(),
+            heirs: BTreeSet::new(),
             coordinator,
             log,
             effects: Vec::new(),
@@ -117,7 +120,8 @@ impl Master {
                 self.on_message(context, connection, message);
             }
             Packet::End(seen) => {
-                if let Some(Some(session)) = self.connections.remove(&connection) {
+                let known = self.connections.remove(&connection).flatten();
+                if let Some(session) = known.filter(|_| !self.heirs.remove(&connection)) {
                     let (now, how) = (self.now(context), format!("its connection ended ({seen})"));
                     // the end of a connection is no proof that load has stopped
                     if self.result.is_none() && self.coordinator.may_return(session) {
@@ -138,6 +142,11 @@ impl Master {
         let session = self.connections.get(&connection).copied().flatten();
         match (message, session) {
             (ToMaster::Hello(hello), None) if self.is_returning(&hello) => self.take_back(context, connection, &hello),
+            (ToMaster::Hello(Hello { returning: Some(Returning { heir: true, .. }), .. }), None) => {
+                let refusal = Refusal { code: RefusalCode::Hello, text: String::new(), retry: false };
+                context.send(connection, Side::Worker, Packet::Down(ToWorker::Refused(refusal)));
+                self.hang_up(context, connection);
+            }
             (ToMaster::Hello(hello), None) => match self.registry.join(at, &hello) {
                 Ok((session, name)) => {
                     self.connections.insert(connection, Some(session));
@@ -151,12 +160,20 @@ impl Master {
                 }
             },
             (ToMaster::Beat(beat), Some(session)) => {
-                self.registry.beat(session, at, beat.clock);
+                let is_heir = self.heirs.contains(&connection);
+                if !is_heir {
+                    self.registry.beat(session, at, beat.clock);
+                }
                 let (number, sent_at) = (beat.number, beat.sent_at);
                 let every = self.registry.beat_every();
                 let reply = BeatReply { number, sent_at, received_at: at, replied_at: at, every };
                 self.send(context, session, ToWorker::BeatReply(reply));
-                self.tell(context, Event::Message(session, ToMaster::Beat(beat)));
+                let heard = if is_heir {
+                    Event::LastWord(session, beat.run)
+                } else {
+                    Event::Message(session, ToMaster::Beat(beat))
+                };
+                self.tell(context, heard);
             }
             (ToMaster::Goodbye { text }, Some(session)) => {
                 self.tell(context, Event::Message(session, ToMaster::Goodbye { text }));
@@ -172,6 +189,7 @@ impl Master {
 
     fn hang_up(&mut self, context: &mut Context, connection: ConnectionId) {
         self.connections.remove(&connection);
+        self.heirs.remove(&connection);
         context.close(connection, Side::Master, false);
     }
 
@@ -181,12 +199,20 @@ impl Master {
     }
 
     fn take_back(&mut self, context: &mut Context, connection: ConnectionId, hello: &Hello) {
-        let Some(Returning { session, secret }) = hello.returning.clone() else { return };
+        let Some(Returning { session, secret, heir }) = hello.returning.clone() else { return };
         let of = |(_, s): &(&ConnectionId, &Option<SessionId>)| **s == Some(session);
         if let Some((before, _)) = self.connections.iter().find(of).map(|(id, s)| (*id, *s)) {
+            if heir && !self.heirs.contains(&before) {
+                self.registry.disconnect(session, self.now(context), "its process died".into());
+            }
             self.hang_up(context, before);
         }
         self.connections.insert(connection, Some(session));
+        if heir {
+            self.heirs.insert(connection);
+            self.send(context, session, ToWorker::Welcome { session, secret, name: hello.name.clone() });
+            return;
+        }
         let name = self.registry.rejoin(self.now(context), session, hello);
         self.send(context, session, ToWorker::Welcome { session, secret, name: name.to_string() });
         self.tell(context, Event::Returned(session));
@@ -200,7 +226,7 @@ impl Master {
         }
         let of = |(_, s): &(&ConnectionId, &Option<SessionId>)| **s == Some(session);
         let connection = self.connections.iter().find(of).map(|(id, _)| *id);
-        if let Some(connection) = connection {
+        if let Some(connection) = connection.filter(|connection| !self.heirs.contains(connection)) {
             self.hang_up(context, connection);
         }
     }

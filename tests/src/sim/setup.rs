@@ -60,6 +60,8 @@ pub(crate) struct Setup {
     pub(crate) delay: u64,
     pub(crate) master_timeout: Duration,
     pub(crate) allow_missing: bool,
+    /// Workers have a spool on their disks.
+    pub(crate) spools: bool,
     pub(crate) faults: Vec<(u64, Fault)>,
 }
 
@@ -97,6 +99,7 @@ impl Setup {
             delay,
             master_timeout: Duration::from_secs(3 + rng.below(3)),
             allow_missing: rng.below(2) == 0,
+            spools: KeyedRng::new(seed, 5, 0).below(2) == 0,
             faults,
         }
     }
@@ -109,7 +112,7 @@ impl Setup {
     pub(crate) fn story(&self) -> Vec<String> {
         let scenarios = self.plan.scenarios.iter().map(|s| format!("{}: {:?}", s.name, s.load));
         let mut story = vec![format!(
-            "{} workers, test_time {:?} s, graceful {:?} s, iterations {:?}, sources {:?}, limits {}, {:?}, delay {} ms, {:?}",
+            "{} workers, test_time {:?} s, graceful {:?} s, iterations {:?}, sources {:?}, limits {}, {:?}, delay {} ms, {:?}, spools {}",
             self.workers,
             self.plan.end().as_secs(),
             self.plan.graceful_stop.as_secs(),
@@ -119,6 +122,7 @@ impl Setup {
             self.plan.on_worker_loss,
             self.delay as f64 / 1e6,
             self.service,
+            self.spools,
         )];
         story.extend(scenarios);
         story.extend(self.faults.iter().map(|(at, fault)| format!("at {:.3} s {fault:?}", *at as f64 / 1e9)));

@@ -78,6 +78,8 @@ pub(crate) struct Truth {
     granted: BTreeMap<Pool, u64>,
     offered: BTreeMap<FrameKey, Frame>,
     acknowledged: BTreeMap<SessionId, u64>,
+    /// Frames of dead workers that the master has counted.
+    pub(crate) inherited: u64,
     claim: Option<Claim>,
     /// Somebody's connection ended, it went on for a while and never came back: nobody will know of what it
     /// did then. The residual of decision C3.
@@ -103,6 +105,7 @@ impl Truth {
             granted: BTreeMap::new(),
             offered: BTreeMap::new(),
             acknowledged: BTreeMap::new(),
+            inherited: 0,
             claim: None,
             residual: false,
             broken: None,

@@ -1,6 +1,7 @@
 //! A model of the worker's shell (`ld_worker::link`): carries out what [`Membership`] decides.
 
 use super::Sabotage;
+use super::disk::Disk;
 use super::engine::{Engine, Said};
 use super::net::{ConnectionId, MS, Packet, Side};
 use super::setup::Setup;
@@ -11,7 +12,9 @@ use ld_shared::id::RunId;
 use ld_shared::message::{Beat, Hello, LEASE, PROTOCOL_VERSION, RunBeat, ToMaster, ToWorker};
 use ld_shared::plan::WorkerLoss;
 use ld_shared::time::{Mono, RunTime, SECOND};
+use ld_worker::heir::Heir;
 use ld_worker::membership::{Effect, Event, Membership, Options, Ready, Unreached};
+use ld_worker::spool::Shelves;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +24,9 @@ pub(crate) const REFUSED: &str = "connection refused";
 /// For how long a worker may go on after that.
 const ORPHAN_LEASE: Duration = LEASE;
 
+/// A spool is told so often how the load stands, if something happens at all.
+const NOTE_EVERY: Duration = Duration::from_millis(10);
+
 /// A worker's host.
 #[derive(Debug)]
 pub(crate) struct Worker {
@@ -28,6 +34,7 @@ pub(crate) struct Worker {
     /// How many processes there were before and are.
     pub(crate) life: u32,
     pub(crate) process: Option<Process>,
+    disk: Disk,
 }
 
 /// How a process ends.
@@ -50,13 +57,19 @@ pub(crate) struct Process {
     lease: Option<Mono>,
     wanted: Option<RunId>,
     users: u64,
+    /// When it last told its spool how the load stands.
+    noted: Mono,
+    /// Of processes that died here; the first one delivers.
+    heirs: VecDeque<Heir>,
+    heir_link: Option<ConnectionId>,
+    own: Hello,
     /// Offered and not acknowledged: what a planted fault goes by.
     offered: VecDeque<Frame>,
 }
 
 impl Worker {
     pub(crate) fn new(index: usize) -> Self {
-        Self { index, life: 0, process: None }
+        Self { index, life: 0, process: None, disk: Disk::default() }
     }
 
     fn now(&self, context: &Context) -> Mono {
@@ -73,14 +86,16 @@ impl Worker {
             cores: setup.cores[self.index],
             returning: None,
         };
+        let heirs = if setup.spools { self.disk.heirs().into() } else { VecDeque::new() };
+        let disk = setup.spools.then(|| Arc::new(self.disk.clone()) as Arc<dyn Shelves>);
         let options = Options {
-            hello,
+            hello: hello.clone(),
             capacity: 10_000,
             stay: false,
             master_timeout: setup.master_timeout,
             master: "master".into(),
             targets: None,
-            spool: None,
+            spool: disk,
         };
         let membership = Membership::new(self.now(context), options);
         self.process = Some(Process {
@@ -90,6 +105,10 @@ impl Worker {
             lease: None,
             wanted: None,
             users: 0,
+            noted: Mono(0),
+            heirs,
+            heir_link: None,
+            own: hello,
             offered: VecDeque::new(),
         });
         context.truth.process(self.index);
@@ -103,7 +122,7 @@ impl Worker {
             context.truth.dropped(engine.who);
         }
         context.truth.process(self.index);
-        if let Some(connection) = process.connection {
+        for connection in process.connection.into_iter().chain(process.heir_link) {
             match how {
                 End::Exits => context.close(connection, Side::Worker, false),
                 End::Dies => context.close(connection, Side::Worker, true),
@@ -119,6 +138,7 @@ impl Worker {
         let event = match result {
             Ok(()) => {
                 process.connection = Some(context.net.open((self.index, self.life)));
+                process.send_heir((self.index, self.life), context);
                 Event::Connected
             }
             Err(seen) => {
@@ -135,6 +155,11 @@ impl Worker {
 
     /// Something came over a connection.
     pub(crate) fn receive(&mut self, setup: &Setup, context: &mut Context, connection: ConnectionId, packet: Packet) {
+        let now = self.now(context);
+        if let Some(process) = self.process.as_mut().filter(|p| p.heir_link == Some(connection)) {
+            process.heir_hears((self.index, self.life), (now, &self.disk), context, &packet);
+            return;
+        }
         let Some(process) = self.process.as_mut().filter(|p| p.connection == Some(connection)) else { return };
         let event = match packet {
             Packet::Down(message) => {
@@ -215,6 +240,13 @@ impl Worker {
     fn run_engine(&mut self, setup: &Setup, context: &mut Context) {
         let now = self.now(context);
         let Some(process) = &mut self.process else { return };
+        if now >= process.noted.after(NOTE_EVERY)
+            && let Some((run, t0)) = process.membership.notes()
+        {
+            process.noted = now;
+            let stands = RunBeat { throttles: Vec::new(), ..process.report(now, run, t0) };
+            process.membership.note(&stands);
+        }
         let Some(engine) = &mut process.engine else { return };
         for said in engine.run(now.0, &mut context.truth) {
             let event = match said {
@@ -312,6 +344,58 @@ impl Process {
         }
         (self.wanted, self.users) = (None, 0);
         self.offered.clear();
+    }
+
+    /// The heir of a process that died here opens a connection, if there is one and it has none.
+    fn send_heir(&mut self, owner: (usize, u32), context: &mut Context) {
+        if let Some(heir) = self.heirs.front().filter(|_| self.heir_link.is_none()) {
+            let connection = context.net.open(owner);
+            self.heir_link = Some(connection);
+            let hello = ToMaster::Hello(heir.hello(&self.own));
+            context.send(connection, Side::Master, Packet::Up(hello));
+        }
+    }
+
+    /// Something came over the heir's connection; one that ends is opened again with the worker's own.
+    fn heir_hears(&mut self, owner: (usize, u32), (now, disk): (Mono, &Disk), context: &mut Context, packet: &Packet) {
+        let (Some(connection), Some(heir)) = (self.heir_link, self.heirs.front_mut()) else { return };
+        let mut refused = false;
+        let messages = match packet {
+            Packet::Down(ToWorker::Welcome { .. }) => heir.begin(now),
+            Packet::Down(ToWorker::BeatReply(_)) => {
+                heir.heard();
+                Vec::new()
+            }
+            Packet::Down(ToWorker::FrameAck { seq, .. }) => {
+                let before = heir.frames();
+                let messages = heir.acknowledge(*seq);
+                context.truth.inherited += (before - heir.frames()) as u64;
+                messages
+            }
+            Packet::Down(ToWorker::Refused(_)) => {
+                refused = true;
+                Vec::new()
+            }
+            Packet::End(_) => {
+                self.heir_link = None;
+                return;
+            }
+            Packet::Down(_) | Packet::Up(_) => Vec::new(),
+        };
+        let is_over = refused || heir.is_done();
+        for message in messages {
+            if let ToMaster::Frame { frame, .. } = &message {
+                context.truth.offer(frame);
+            }
+            context.send(connection, Side::Master, Packet::Up(message));
+        }
+        if is_over {
+            context.close(connection, Side::Worker, false);
+            disk.clear(heir.session());
+            self.heirs.pop_front();
+            self.heir_link = None;
+            self.send_heir(owner, context);
+        }
     }
 
     fn report(&mut self, now: Mono, run: RunId, t0: Mono) -> RunBeat {

@@ -260,7 +260,8 @@ impl World {
             None => ("the master was killed".to_owned(), 0, 0),
         };
         let target = self.context.truth.target;
-        Outcome { ending, target, lost, losses, steps: self.steps, story: self.setup.story() }
+        let inherited = self.context.truth.inherited;
+        Outcome { ending, target, lost, losses, inherited, steps: self.steps, story: self.setup.story() }
     }
 
     /// Everybody has ended.

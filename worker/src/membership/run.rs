@@ -2,7 +2,7 @@
 
 use super::delivery::Shipped;
 use super::{ABORT_WITHIN, Effect, Ending, Membership, Ready};
-use crate::spool::{Folder, Shelf, Spool};
+use crate::spool::Spool;
 use bytes::{Bytes, BytesMut};
 use ld_shared::frame::FrameBody;
 use ld_shared::id::{Digest, Epoch, RunId};
@@ -13,7 +13,6 @@ use ld_shared::shard::Shard;
 use ld_shared::time::{Mono, RunTime};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
-use std::path::PathBuf;
 use std::time::Duration;
 
 /// The engine is started so long before the start instant: later, the instant could not be
@@ -83,6 +82,11 @@ impl Run {
             Stage::Running { t0 } | Stage::Draining { t0, .. } | Stage::Spent { t0 } => Some(*t0),
             Stage::Fetching { .. } | Stage::Preparing | Stage::Ready | Stage::Armed { .. } => None,
         }
+    }
+
+    /// Whether its engine starts requests, or waits for open ones.
+    pub(super) fn makes_load(&self) -> bool {
+        matches!(self.stage, Stage::Running { .. } | Stage::Draining { .. })
     }
 
     /// When its stage changes by itself.
@@ -212,8 +216,8 @@ impl Membership {
         let digests = missing.iter().cloned().collect();
         effects.push(Effect::Send(ToMaster::NeedBlobs { run: run.clone(), digests }));
         let stage = Stage::Fetching { plan, missing, blobs: BTreeMap::new(), partial: BytesMut::new() };
-        let folder = |dir: &PathBuf| Some(Folder::new(dir, &run, self.home.as_ref()?.session));
-        let shelf = self.options.spool.as_ref().and_then(folder).map(|folder| Box::new(folder) as Box<dyn Shelf>);
+        let shelf =
+            self.options.spool.as_ref().zip(self.home.as_ref()).map(|(shelves, home)| shelves.shelf(&run, home));
         self.run = Some(Run {
             run,
             stage,

@@ -1,9 +1,12 @@
 use super::*;
-use ld_shared::id::{RunId, SessionId};
+use ld_shared::id::SessionId;
+use ld_shared::message::{Hello, ToMaster};
 use ld_shared::sample::{FailureKind, Phase, SeriesKey};
 use ld_shared::snapshot::FailureCount;
+use ld_shared::time::Mono;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 /// One second with so many requests of different lengths: more of them are more bytes.
@@ -58,11 +61,14 @@ impl Board {
 impl Shelf for Board {
     fn put(&mut self, number: u64, bytes: &[u8]) -> io::Result<()> {
         let mut board = self.0.lock().unwrap();
+        let newest = board.1.keys().next_back().copied();
+        let instead = board.1.remove(&number).is_some();
+        assert!(!instead || newest == Some(number), "only the newest gathers");
         let used: usize = board.1.values().map(Vec::len).sum();
         if used + bytes.len() > board.0 {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        assert!(board.1.insert(number, bytes.to_vec()).is_none());
+        board.1.insert(number, bytes.to_vec());
         Ok(())
     }
 
@@ -81,6 +87,10 @@ impl Shelf for Board {
 
     fn remove(&mut self, number: u64, _seq: u64) -> io::Result<()> {
         assert!(self.0.lock().unwrap().1.remove(&number).is_some());
+        Ok(())
+    }
+
+    fn note(&mut self, _stands: &RunBeat) -> io::Result<()> {
         Ok(())
     }
 }
@@ -233,35 +243,152 @@ fn reasons_that_fit_no_message_become_one() {
     assert_eq!(main.failures.values().map(|failure| failure.count).sum::<u64>(), 20_000);
 }
 
+/// A folder for spools, and the one in it of session 7 of run `a/../b`.
+fn folder() -> (tempfile::TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a____b.0000000000000007");
+    (dir, path)
+}
+
+fn in_folder(dir: &tempfile::TempDir) -> Spool {
+    let home = Returning { session: SessionId(7), secret: Bytes::from_static(b"secret"), heir: false };
+    Spool::new(Some(Folders(dir.path().to_owned()).shelf(&run(), &home)))
+}
+
+fn run() -> RunId {
+    RunId("a/../b".into())
+}
+
+/// Names of the frames in a folder.
+fn frames(path: &Path) -> Vec<String> {
+    let names = std::fs::read_dir(path).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = names.filter(|name| !["home", "stands"].contains(&&**name)).collect();
+    names.sort();
+    names
+}
+
 #[test]
 fn a_folder_holds_what_memory_has_no_room_for() {
-    let dir = std::env::temp_dir().join(format!("ld-spool-{}", std::process::id()));
-    let run = RunId("a/../b".into());
-    let folder = Folder::new(&dir, &run, SessionId(7));
-    let path = dir.join("a____b.0000000000000007");
-    let files = || {
-        let mut names: Vec<String> =
-            std::fs::read_dir(&path).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
-        names.sort();
-        names
-    };
-    let mut spool = Spool::new(Some(Box::new(folder)));
+    let (dir, path) = folder();
+    let mut spool = in_folder(&dir);
     spool.memory = 0;
     spool.put(second(0, 100), RunTime(5));
     spool.put(second(1, 100), RunTime(6));
-    assert_eq!(files()[0], "000000000000.sealed");
+    assert_eq!(frames(&path)[0], "000000000000.sealed");
     assert!(spool.in_memory == 0 && spool.waiting.iter().all(|waiting| waiting.bytes.is_none()));
     let (seq, body, sealed_at) = spool.offer().unwrap();
     assert_eq!((seq, &*body, sealed_at), (1, &*second(0, 100), RunTime(5)));
-    assert!(files().contains(&"000000000001.offered".to_owned()));
+    assert!(frames(&path).contains(&"000000000001.offered".to_owned()));
     // another process finds the very bytes
     let left = std::fs::read(path.join("000000000001.offered")).unwrap();
     assert_eq!(frame_from_bytes(&left).unwrap(), (*body, RunTime(5)));
     spool.put(end(2), RunTime(7));
     spool.acknowledge(1);
     assert_eq!(drain(&mut spool).iter().map(requests).sum::<u64>(), 100);
-    assert!(spool.is_done() && files().is_empty());
+    assert!(spool.is_done());
     drop(spool);
     assert!(!path.exists(), "nothing is left behind");
-    std::fs::remove_dir(&dir).unwrap();
+}
+
+fn stands(ms: u64) -> RunBeat {
+    let at = RunTime(ms * 1_000_000);
+    let odometers = ld_shared::frame::Odometers::default();
+    RunBeat { run: run(), at, odometers, users: ms, cpu_permille: 0, lag_us: 0, throttles: Vec::new() }
+}
+
+fn offered(messages: &[ToMaster]) -> Vec<(u64, u32)> {
+    let key = |message: &ToMaster| match message {
+        ToMaster::Frame { frame, .. } => Some((frame.key.seq, frame.body.from_second)),
+        _ => None,
+    };
+    messages.iter().filter_map(key).collect()
+}
+
+#[test]
+fn what_a_dead_process_left_is_delivered_under_its_numbers() {
+    let (dir, path) = folder();
+    let mut spool = in_folder(&dir);
+    for n in 0..6 {
+        spool.put(second(n, 100), RunTime(0));
+        if n < 4 {
+            spool.offer();
+        }
+    }
+    spool.acknowledge(1);
+    (1..=5).for_each(|ms| spool.note(&stands(ms)));
+    assert!(find(dir.path()).is_empty(), "its process lives");
+    // as one that is killed, it leaves all
+    drop(spool);
+    assert!(frames(&path).contains(&"000000000001.counted".to_owned()), "{:?}", frames(&path));
+    let mut found = find(dir.path());
+    assert!(find(dir.path()).is_empty(), "and it has one heir");
+    let mut heir = found.pop().unwrap().heir;
+    let own = Hello { protocol: 2, build: "b".into(), name: "w".into(), cores: 1, returning: None };
+    let secret = Bytes::from_static(b"secret");
+    assert_eq!(heir.hello(&own).returning, Some(Returning { session: SessionId(7), secret, heir: true }));
+    let said = heir.begin(Mono(0));
+    assert!(matches!(&said[0], ToMaster::Beat(beat) if beat.run == Some(stands(5))));
+    assert_eq!(offered(&said), [(2, 1), (3, 2), (4, 3), (5, 4)]);
+    // the last second was to gather with the one after it, which never came
+    assert_eq!(offered(&heir.acknowledge(2)), [(6, 5)]);
+    // the connection ends, and another one stands
+    assert_eq!(offered(&heir.begin(Mono(0))), [(3, 2), (4, 3), (5, 4), (6, 5)]);
+    heir.acknowledge(6);
+    assert!(!heir.is_done(), "its last word is not taken");
+    heir.heard();
+    assert!(heir.is_done());
+    drop(heir);
+    assert!(!path.exists(), "nothing is left behind");
+}
+
+#[test]
+fn what_may_be_counted_already_is_not_delivered_under_another_number() {
+    let (dir, path) = folder();
+    let mut spool = in_folder(&dir);
+    for n in 0..3 {
+        spool.put(second(n, 100), RunTime(0));
+        spool.offer();
+    }
+    spool.acknowledge(3);
+    spool.put(second(3, 100), RunTime(0));
+    drop(spool);
+    // a disk on which a frame could neither be renamed when it was offered nor when it was counted
+    let stale = frame_to_bytes(&second(2, 100), RunTime(0));
+    std::fs::write(path.join("000000000002.sealed"), stale).unwrap();
+    assert!(find(dir.path()).is_empty());
+    std::fs::remove_file(path.join("000000000002.sealed")).unwrap();
+    let mut heir = find(dir.path()).pop().unwrap().heir;
+    assert_eq!(offered(&heir.begin(Mono(0))), [(4, 3)]);
+}
+
+#[test]
+fn what_cannot_be_read_of_the_dead_is_left_where_it_is() {
+    let (dir, path) = folder();
+    let left = || {
+        let mut spool = in_folder(&dir);
+        for n in 0..3 {
+            spool.put(second(n, 100), RunTime(0));
+            spool.offer();
+        }
+        spool.note(&stands(1));
+        spool.note(&stands(2));
+    };
+    left();
+    // the newest note was being written, and so was the second frame
+    let notes = std::fs::read(path.join("stands")).unwrap();
+    std::fs::write(path.join("stands"), [&notes[..1_024], &notes[1_024..1_050], &[7; 998]].concat()).unwrap();
+    std::fs::write(path.join("000000000002.offered"), b"half").unwrap();
+    let mut heir = find(dir.path()).pop().unwrap().heir;
+    let said = heir.begin(Mono(0));
+    assert!(matches!(&said[0], ToMaster::Beat(beat) if beat.run == Some(stands(1))));
+    assert_eq!(offered(&said), [(1, 0)]);
+    heir.acknowledge(1);
+    heir.heard();
+    assert!(heir.is_done());
+    drop(heir);
+    assert_eq!(frames(&path), ["000000000001.counted", "000000000002.offered", "000000000003.offered"]);
+    std::fs::write(path.join("home"), b"{}").unwrap();
+    std::fs::create_dir(dir.path().join("of somebody else")).unwrap();
+    assert!(find(dir.path()).is_empty());
+    assert!(find(&dir.path().join("none")).is_empty());
 }

@@ -6,7 +6,7 @@ use crate::journal::Entry;
 use bytes::Bytes;
 use ld_shared::id::{Digest, RunId, SessionId};
 use ld_shared::load::What;
-use ld_shared::message::{ToMaster, ToWorker};
+use ld_shared::message::{RunBeat, ToMaster, ToWorker};
 use ld_shared::plan::Plan;
 use ld_shared::threshold::Threshold;
 use ld_shared::time::Mono;
@@ -39,7 +39,6 @@ pub struct Spec {
 }
 
 /// What happens to a run.
-#[expect(clippy::large_enum_variant, reason = "beats pass through by value; nothing is kept")]
 #[derive(Clone, Debug)]
 pub enum Event {
     /// A worker joined (it is in the registry).
@@ -59,6 +58,8 @@ pub enum Event {
     },
     /// A worker of this run is there again, over a new connection (it is in the registry).
     Returned(SessionId),
+    /// The heir of a worker of this run is there, which has died: the newest that is known of its load. Frames may follow.
+    LastWord(SessionId, Option<RunBeat>),
     /// Somebody changes the load.
     Change(What, String),
     /// Somebody asked the run to end.

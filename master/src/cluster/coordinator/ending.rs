@@ -1,6 +1,6 @@
 //! How a run ends: by plan, by somebody, because a source has no more rows, at once.
 
-use super::participant::{Participant, Stage};
+use super::participant::Participant;
 use super::{Coordinator, Effect, Empty, RunError, State};
 use crate::journal::Cause;
 use ld_shared::id::SessionId;
@@ -139,7 +139,7 @@ impl Coordinator {
         let at = self.run_now(now);
         for participant in self.participants.values_mut().filter(|p| p.makes_load()) {
             let how = "no last frame by the end of the run".to_owned();
-            participant.stage = Stage::Lost { at, until: participant.latest(at), silent: true, how };
+            participant.lose(at, at, true, how);
         }
     }
 }

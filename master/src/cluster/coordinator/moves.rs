@@ -8,10 +8,10 @@ use super::super::assign::fixed_need;
 use super::super::handover::{Part, Tenure, Tenures, surplus};
 use super::super::membership::Registry;
 use super::ending::ABORT_WITHIN;
-use super::{Absence, Coordinator, Effect, Handover, Participant, Stage, State, Strength};
+use super::{Busiest, Coordinator, Effect, Handover, Participant, Stage, State, Strength};
 use crate::journal::{Cause, Control, Entry};
 use ld_shared::id::{Epoch, SessionId};
-use ld_shared::message::{LEASE, ToWorker};
+use ld_shared::message::{LEASE, RunBeat, ToWorker};
 use ld_shared::plan::{Connections, WorkerLoss};
 use ld_shared::shard::Shard;
 use ld_shared::throttle::ThrottleShare;
@@ -44,7 +44,8 @@ impl Coordinator {
                 throttles: Vec::new(),
                 absences: Vec::new(),
                 beat: None,
-                top_rate: 0.0,
+                died: None,
+                busiest: Busiest::default(),
                 clock: member.clock.unwrap_or_default(),
                 pace: None,
                 was_late: false,
@@ -388,16 +389,7 @@ impl Coordinator {
             resuming.somebody = true;
         }
         let Some(participant) = self.participants.get_mut(&session) else { return };
-        let was_lost = match &participant.stage {
-            Stage::Lost { until, how, .. } => {
-                let absence = Absence { from: *until, to: at, how: how.clone() };
-                participant.absences.push(absence);
-                let finished = self.ledger.has_finished(session);
-                participant.stage = if finished { Stage::Finished } else { Stage::Armed(0) };
-                true
-            }
-            _ => false,
-        };
+        let was_lost = participant.return_from_loss(at, self.ledger.has_finished(session));
         let name = participant.name.to_string();
         let finished = participant.stage == Stage::Finished;
         if was_lost {
@@ -424,6 +416,15 @@ impl Coordinator {
             effects.push(Effect::Send(session, ToWorker::Throttles { run, number, parts }));
         }
         self.watch_late(now, registry);
+    }
+
+    /// What a worker had measured when it died arrives.
+    pub(super) fn on_heir(&mut self, now: Mono, session: SessionId, word: Option<RunBeat>) {
+        let (at, word) = (self.run_now(now), word.filter(|word| word.run == self.spec.run));
+        let Some(participant) = self.participants.get_mut(&session) else { return };
+        participant.take_last_word(word, at);
+        let name = participant.name.to_string();
+        self.note(now, format!("what worker {name} had measured when it died arrives from its spool"), &name);
     }
 
     /// Run time so long from now, and as much later as clocks may differ.

@@ -12,7 +12,7 @@ use ld_shared::frame::Odometers;
 use ld_shared::id::SessionId;
 use ld_shared::lanes::LaneSet;
 use ld_shared::load::Load;
-use ld_shared::plan::{AtEnd, Dealing, Plan, Pool, SourcePlan};
+use ld_shared::plan::{AtEnd, Dealing, Plan, Pool, ScenarioPlan, SourcePlan};
 use ld_shared::record::Record;
 use ld_shared::sample::Phase;
 use ld_shared::snapshot::{DropReason, Row};
@@ -221,7 +221,7 @@ impl Coordinator {
             taken: newest.phases.iter().map(|p| p.due).sum(),
             reported_at,
             until,
-            top_rate: self.top_rate(participant),
+            top_rate: self.top_rate(participant, until),
             users: frames.users_max.max(participant.beat.as_ref().map_or(0, |beat| beat.users)),
         };
         let mut total = bound(plan, &participant.tenures, &known);
@@ -275,20 +275,30 @@ impl Coordinator {
         fate.loss = Some(loss(participant, (until, to), (planned, 0), total, reason));
     }
 
-    /// Highest rate of starts of a worker: what it has shown, and what others have by as many lanes. One
-    /// that fell silent early has shown too little. Beats of another master's time are not known; then
-    /// frames tell at least the average.
-    fn top_rate(&self, participant: &Participant) -> f64 {
+    /// Highest rate of starts of a worker until then: what it or others have shown by as many lanes, and as much more
+    /// as users have become more. One that fell silent early has shown too little. Beats of another master's time are
+    /// not known; then frames tell at least the average.
+    fn top_rate(&self, participant: &Participant, until: RunTime) -> f64 {
+        let users = |at: RunTime| {
+            let closed = |s: &ScenarioPlan| match &s.load {
+                Load::Closed(load) => load.peak(at.min(self.load.end())),
+                Load::Open(_) => 0,
+            };
+            self.load.scenarios.iter().map(closed).sum::<u64>().max(1) as f64
+        };
+        let most = users(until);
+        let grown = |rate: f64, at: RunTime| rate * (most / users(at)).max(1.0);
         let average = |frames: &Frames| {
             let started: u64 = frames.odometers.of_requests().iter().map(|p| p.requests_started).sum();
-            started as f64 / f64::from(frames.to_second.max(1))
+            // the last second may be no whole one
+            let seconds = frames.sealed_at.as_secs().min(frames.to_second.into()).max(0.1);
+            grown(started as f64 / seconds, frames.sealed_at)
         };
         let by_lane = |(session, p): (&SessionId, &Participant)| {
-            let rate = self.ledger.frames(*session).map_or(0.0, average).max(p.top_rate);
-            rate / p.tenures.most_lanes().max(1) as f64
+            let average = self.ledger.frames(*session).map_or(0.0, average) / p.tenures.most_lanes().max(1) as f64;
+            grown(p.busiest.starts_by_lane, p.busiest.at).max(average)
         };
-        let by_lane = self.participants.iter().map(by_lane).fold(0.0, f64::max);
-        participant.top_rate.max(by_lane * participant.tenures.most_lanes() as f64)
+        self.participants.iter().map(by_lane).fold(0.0, f64::max) * participant.tenures.most_lanes() as f64
     }
 
     /// Arrivals that are due in a span in which nobody owned the lanes.

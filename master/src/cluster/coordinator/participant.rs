@@ -3,7 +3,7 @@
 use crate::cluster::assign::Strength;
 use crate::cluster::handover::Tenures;
 use ld_shared::id::WorkerName;
-use ld_shared::message::RunBeat;
+use ld_shared::message::{LEASE, RunBeat};
 use ld_shared::throttle::ThrottleShare;
 use ld_shared::time::{RunTime, SECOND};
 
@@ -21,10 +21,20 @@ pub(super) struct Participant {
     /// Spans in which it was lost before it came back.
     pub(super) absences: Vec<Absence>,
     pub(super) beat: Option<RunBeat>,
-    pub(super) top_rate: f64,
+    /// Between these instants of its own run clock its process died, says its heir.
+    pub(super) died: Option<(RunTime, RunTime)>,
+    pub(super) busiest: Busiest,
     pub(super) clock: ld_shared::message::ClockReport,
     pub(super) pace: Option<Pace>,
     pub(super) was_late: bool,
+}
+
+/// The time between two reports in which a worker started most.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Busiest {
+    /// Requests per second and lane.
+    pub(super) starts_by_lane: f64,
+    pub(super) at: RunTime,
 }
 
 /// How far a worker's run clock is ahead of ours, ns, by the beats of a span and of the one before: the
@@ -97,6 +107,38 @@ impl Participant {
         RunTime(at.0.saturating_add(ahead + error))
     }
 
+    /// It is back at `at`, if it was lost; `finished`: with all that it had measured.
+    pub(super) fn return_from_loss(&mut self, at: RunTime, finished: bool) -> bool {
+        let Stage::Lost { until, how, .. } = &self.stage else { return false };
+        self.absences.push(Absence { from: *until, to: at, how: how.clone() });
+        self.stage = if finished { Stage::Finished } else { Stage::Armed(0) };
+        true
+    }
+
+    /// Its process has died, says its heir at `now`; `word`: the newest that is known of its load. The thread that
+    /// writes it down is the one that renews the lease.
+    pub(super) fn take_last_word(&mut self, word: Option<RunBeat>, now: RunTime) {
+        let lived = word.as_ref().map_or(RunTime(0), |word| word.at);
+        let lease = word.as_ref().map_or(u64::MAX, |word| word.at.0.saturating_add(LEASE.as_nanos() as u64));
+        let dead_by = self.latest(now).min(RunTime(lease)).max(lived);
+        self.died = Some((lived, dead_by));
+        if let Stage::Lost { until, silent, .. } = &mut self.stage {
+            (*until, *silent) = ((*until).clamp(lived, dead_by), false);
+        }
+        let is_news = |word: &RunBeat| {
+            self.beat.as_ref().is_none_or(|had| word.at > had.at && word.odometers.is_after(&had.odometers))
+        };
+        self.beat = word.filter(is_news).or(self.beat.take());
+    }
+
+    /// It is lost: by the master's run clock it started nothing after `until`.
+    pub(super) fn lose(&mut self, at: RunTime, until: RunTime, silent: bool, how: String) {
+        // it started by its own clock
+        let (lived, dead_by) = self.died.unwrap_or((RunTime(0), RunTime::MAX));
+        let until = self.latest(until).clamp(lived, dead_by);
+        self.stage = Stage::Lost { at, until, silent, how };
+    }
+
     /// Takes what a beat tells that was received at `received`.
     pub(super) fn take_report(&mut self, report: RunBeat, received: RunTime) {
         self.pace = Some(Pace::take(self.pace, report.at, received));
@@ -106,7 +148,11 @@ impl Participant {
             }
             let started = |beat: &RunBeat| beat.odometers.of_requests().iter().map(|p| p.requests_started).sum::<u64>();
             let seconds = RunTime(report.at.0 - before.at.0).as_secs();
-            self.top_rate = self.top_rate.max((started(&report) - started(before)) as f64 / seconds);
+            let rate = (started(&report) - started(before)) as f64 / seconds;
+            let starts_by_lane = rate / self.tenures.part().lanes.len().max(1) as f64;
+            if starts_by_lane > self.busiest.starts_by_lane {
+                self.busiest = Busiest { starts_by_lane, at: report.at };
+            }
         }
         self.beat = Some(report);
     }

@@ -4,7 +4,7 @@ use super::super::handover::{Part, Tenure, Tenures};
 use super::super::ledger::Frames;
 use super::super::rule_watch::Watch;
 use super::super::throttles::Dealer;
-use super::{Absence, Coordinator, Participant, Resuming, Spec, Stage, State, Strength, left_early};
+use super::{Absence, Busiest, Coordinator, Participant, Resuming, Spec, Stage, State, Strength, left_early};
 use crate::journal::{Fate, Lost, Member, Recovered};
 use ld_shared::id::{Epoch, SessionId, WorkerName};
 use ld_shared::lanes::LaneSet;
@@ -126,7 +126,8 @@ fn participant(member: &Member, finished: bool, (end, used_up): (RunTime, bool))
             .unwrap_or_default(),
         absences: member.absences.iter().map(absence).collect(),
         beat: None,
-        top_rate: 0.0,
+        died: None,
+        busiest: Busiest::default(),
         clock: ld_shared::message::ClockReport::default(),
         pace: None,
         was_late: true,
@@ -138,7 +139,7 @@ fn participant(member: &Member, finished: bool, (end, used_up): (RunTime, bool))
     };
     if let Some(Lost { at, until, silent, how }) = lost.filter(|_| !finished) {
         // what was known of its clock is not in the journal
-        participant.stage = Stage::Lost { at, until: participant.latest(until), silent, how };
+        participant.lose(at, until, silent, how);
     }
     participant
 }

@@ -143,6 +143,17 @@ impl World {
         }
     }
 
+    /// Its process is dead, and had started so many more by some ms ago.
+    fn inherit(&mut self, session: u64, (more, ms): (u64, u64)) {
+        let id = SessionId(session);
+        let Some((_, started)) = self.sent.get(&id).filter(|_| self.coordinator.may_return(id)) else { return };
+        let at = RunTime(self.coordinator.run_now(self.now).0.saturating_sub(ms * 1_000_000));
+        let odometers = Self::odometers(started + more, started + more);
+        let word =
+            RunBeat { run: self.run(), at, odometers, users: 10, cpu_permille: 0, lag_us: 0, throttles: Vec::new() };
+        self.turn(Event::LastWord(id, Some(word)));
+    }
+
     fn confirm(&mut self, session: u64) {
         let epoch = self.coordinator.epoch;
         let run = self.run();
@@ -200,7 +211,7 @@ proptest! {
         open_model: bool,
         ruled: bool,
         orderly in 0usize..4,
-        events in prop::collection::vec((0u8..14, 1u64..=WORKERS + 2, 0u64..50, 0u64..1_500), 0..120),
+        events in prop::collection::vec((0u8..15, 1u64..=WORKERS + 2, 0u64..50, 0u64..1_500), 0..120),
     ) {
         let rule = |text: &str| Threshold::parse(text).unwrap().aborting().unwrap();
         let rules = if ruled { vec![rule("count < 200 over 2s"), rule("failures == 0"), rule("dropped < 9 over 1s")] } else { vec![] };
@@ -222,6 +233,7 @@ proptest! {
                 10 | 11 => world.confirm(session),
                 12 if world.sent.len() < WORKERS as usize + 2 => world.join(),
                 13 => world.get_ready(session),
+                14 => world.inherit(session, (n, wait)),
                 4 if n < 2 => world.tell(Event::Stop),
                 5 if n < 2 => world.tell(Event::Abort),
                 6 if n < 2 => world.say(session, ToMaster::Goodbye { text: "bye".into() }),
@@ -252,6 +264,45 @@ proptest! {
             prop_assert_eq!(rows, main.succeeded());
         }
     }
+}
+
+/// What a killed worker leaves on its disk, and what is known when it died, make `lost` exact.
+#[test]
+fn an_heir_tells_what_was_done_and_when_it_ended() {
+    let run = |inherits: bool| {
+        let mut world = World::new(true);
+        (0..WORKERS).for_each(|_| world.join());
+        world.ready_and_armed();
+        world.now = world.coordinator.t0().unwrap().after(Duration::from_millis(1_500));
+        (1..=WORKERS).for_each(|session| world.frame(session, 16, false));
+        world.beat(1, 8);
+        // it dies soon; the master hears nothing of that
+        world.now = world.now.after(Duration::from_millis(3_400));
+        world.lose(1, true);
+        if inherits {
+            world.inherit(1, (24, 3_300));
+            world.frame(1, 17, false);
+        }
+        for session in 2..=WORKERS {
+            world.frame(session, 1, true);
+        }
+        world.tell(Event::Stop);
+        while let Some(deadline) = world.coordinator.deadline() {
+            world.now = world.now.max(deadline);
+            world.tell(Event::Tick);
+        }
+        let measured = world.coordinator.measured(chrono::DateTime::UNIX_EPOCH).unwrap();
+        let told = measured.events.iter().any(|event| event.what.contains("arrives from its spool"));
+        assert_eq!(told, inherits);
+        (measured.lost, measured.total.phase(Phase::Main).succeeded())
+    };
+    let (unknown, counted) = run(false);
+    // of a third of 50/s what was due in 3.4 s, and the 8 that it had begun
+    assert!((8 + 56..8 + 60).contains(&unknown), "{unknown}");
+    let (lost, inherited) = run(true);
+    assert_eq!(inherited, counted + 17);
+    // 24 - 17 without an end, and what was due within a lease of its last word, 2.5 s
+    assert!((7 + 40..7 + 45).contains(&lost), "{lost}");
 }
 
 #[test]

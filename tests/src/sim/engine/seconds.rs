@@ -1,6 +1,6 @@
 //! Seconds that become frames, and the end.
 
-use super::{Act, Engine, Said};
+use super::{Act, Engine, Job, Kind, Said};
 use ld_shared::frame::{FrameBody, Generator};
 use ld_shared::snapshot::DropReason;
 use ld_shared::time::RunTime;
@@ -47,7 +47,14 @@ impl Engine {
         let until = now.saturating_add(self.plan.graceful_stop.0);
         self.drain = Some(until);
         let waiting = std::mem::take(&mut self.waiting).into_iter().map(|(_, job)| job);
-        for job in waiting.chain(std::mem::take(&mut self.parked)) {
+        // those whose tickets are here, and that were about to begin
+        let begins = |act: &Act| matches!(act, Act::Next(Job { kind: Kind::Arrival { .. }, step: 0, .. }));
+        let about = self.acts.extract_if(.., |_, act| begins(act)).filter_map(|(_, act)| match act {
+            Act::Next(job) => Some(job),
+            _ => None,
+        });
+        let jobs: Vec<Job> = waiting.chain(about).chain(std::mem::take(&mut self.parked)).collect();
+        for job in jobs {
             self.refuse(now, job);
         }
         self.at(until, Act::Over);
