@@ -148,8 +148,8 @@ pub struct Returning {
     pub session: SessionId,
     /// That of its welcome.
     pub secret: Bytes,
-    /// It makes no load: it delivers what the session's process had measured when it died.
-    pub heir: bool,
+    /// It makes no load: it delivers what the session's process had measured in this run when it died.
+    pub heir_of: Option<RunId>,
 }
 
 /// A heartbeat.
@@ -245,6 +245,8 @@ pub enum ToWorker {
         run: RunId,
         /// What the worker owns from `shard.from` on: all of it, not the difference.
         shard: Box<Shard>,
+        /// Assignments before that one which it may have missed, in order.
+        earlier: Vec<Shard>,
     },
     /// The load is the plan's with these changes: all of them, not the newest.
     Program {

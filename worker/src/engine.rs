@@ -16,6 +16,7 @@ mod throttle;
 mod tickets;
 
 use crate::aggregator::Aggregator;
+use crate::limits::load_files;
 use crate::protocol::PrepareError;
 use crate::recorder::{ChunkPool, LineBacklog, Odometer, Part};
 use crate::sampler::RecordLimits;
@@ -36,7 +37,7 @@ use ld_shared::time::{Mono, RunTime};
 use limits::{Change, Limits, Loads};
 use rest::Rest;
 use slots::Slots;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
@@ -92,13 +93,24 @@ pub(crate) struct Shared {
     /// Open iterations and their cap, one a scenario.
     pub(crate) slots: Vec<Slots>,
     pub(crate) record_limits: RecordLimits,
-    /// The shard whose shares of caps and limits take effect at an instant of this node's clock.
-    next_shares: Mutex<Option<(u64, Shard)>>,
+    /// The shards whose shares of caps and limits take effect at instants of this node's clock, ascending; and the first
+    /// of these instants.
+    next_shares: Mutex<VecDeque<(u64, Shard)>>,
+    shares_at: AtomicU64,
 }
 
 impl Shared {
-    fn next_shares(&self) -> MutexGuard<'_, Option<(u64, Shard)>> {
+    fn next_shares(&self) -> MutexGuard<'_, VecDeque<(u64, Shard)>> {
         self.next_shares.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From `at` on these are the shares, whatever was said of later.
+    fn expect_shares(&self, at: u64, shard: &Shard) {
+        self.lower_shares(shard);
+        let mut next = self.next_shares();
+        next.retain(|(then, _)| *then < at);
+        next.push_back((at, shard.clone()));
+        self.shares_at.store(next.front().map_or(u64::MAX, |(at, _)| *at), Ordering::Relaxed);
     }
 
     /// Goes by the shares of `shard` where they are lower than those in force: what is given to
@@ -112,17 +124,19 @@ impl Shared {
 
     /// Goes by shares whose time has come. Returns when the next ones come, ns of this node's clock.
     pub(crate) fn take_shares(&self, now: u64) -> Option<u64> {
-        let mut next = self.next_shares();
-        let (at, shard) = next.as_ref()?;
-        if *at > now {
-            return Some(*at);
+        if now >= self.shares_at.load(Ordering::Relaxed) {
+            let mut next = self.next_shares();
+            while let Some((_, shard)) = next.pop_front_if(|(at, _)| *at <= now) {
+                for (slots, share) in self.slots.iter().zip(&shard.max_in_flight) {
+                    slots.set_most(*share);
+                }
+                self.throttles.set_shares(&shard.throttles);
+                // what is given up later is given up already
+                next.iter().for_each(|(_, later)| self.lower_shares(later));
+            }
+            self.shares_at.store(next.front().map_or(u64::MAX, |(at, _)| *at), Ordering::Relaxed);
         }
-        for (slots, share) in self.slots.iter().zip(&shard.max_in_flight) {
-            slots.set_most(*share);
-        }
-        self.throttles.set_shares(&shard.throttles);
-        *next = None;
-        None
+        Some(self.shares_at.load(Ordering::Relaxed)).filter(|at| *at < u64::MAX)
     }
 }
 
@@ -167,7 +181,8 @@ impl Engine {
         let series = Arc::new(SeriesTable::new());
         let details = plan.details.clone();
         let is_replaced = plan.on_worker_loss == WorkerLoss::Redistribute;
-        let slots = plan.scenarios.iter().map(|_| Slots::new()).collect();
+        let files = load_files();
+        let slots = plan.scenarios.iter().map(|_| Slots::new(files)).collect();
         let shared = Arc::new(Shared {
             secrets: secrets(&plan, &blobs)?,
             tickets: Tickets::new(&plan, events.clone()),
@@ -182,7 +197,8 @@ impl Engine {
             series: Arc::clone(&series),
             slots,
             record_limits: Arc::new([AtomicU64::new(u64::MAX), AtomicU64::new(u64::MAX)]),
-            next_shares: Mutex::new(None),
+            next_shares: Mutex::default(),
+            shares_at: AtomicU64::new(u64::MAX),
         });
         let (orders, _) = watch::channel(Order::Wait);
         let (parts, input) = std::sync::mpsc::channel();
@@ -267,7 +283,8 @@ impl Engine {
         let mut assigned = self.assigned();
         let at = assigned.t0.saturating_add(shard.from.0);
         let dealt = assigned.dealing.deal(&shard.lanes);
-        if shard.lanes.is_empty() && at <= mono().0 {
+        let now = mono().0;
+        if shard.lanes.is_empty() && (at <= now || self.shared.limits.lease_over(now)) {
             self.shared.slots.iter().for_each(Slots::forget);
         }
         self.shared.rest.tell(Some(!shard.lanes.is_empty()), || {
@@ -275,8 +292,7 @@ impl Engine {
                 self.shared.limits.tell(core, at, Change::Lanes { from: shard.from, lanes: lanes.into() });
             }
         });
-        self.shared.lower_shares(shard);
-        *self.shared.next_shares() = Some((at, shard.clone()));
+        self.shared.expect_shares(at, shard);
         self.shared.limits.wake(0);
     }
 
@@ -362,8 +378,8 @@ impl Engine {
 
     /// Limits on the rate of requests go by these parts from now on.
     pub fn set_throttles(&self, parts: &[u32]) {
-        // an assignment that takes effect later was made with older ones
-        if let Some((_, shard)) = &mut *self.shared.next_shares() {
+        // assignments that take effect later were made with older ones
+        for (_, shard) in self.shared.next_shares().iter_mut() {
             shard.throttles.iter_mut().zip(parts).for_each(|(share, parts)| share.parts = *parts);
         }
         self.shared.throttles.set_parts(parts);

@@ -37,7 +37,8 @@ impl Heir {
 
     /// What it says first; `own`: what this process says of itself.
     pub fn hello(&self, own: &Hello) -> Hello {
-        let returning = Returning { session: self.session, secret: self.secret.clone(), heir: true };
+        let returning =
+            Returning { session: self.session, secret: self.secret.clone(), heir_of: Some(self.run.clone()) };
         Hello { returning: Some(returning), ..own.clone() }
     }
 

@@ -280,7 +280,7 @@ impl Membership {
                 self.on_blob(&digest, total, offset, &data, effects);
             }
             ToWorker::Arm { run, attempt, t0, shard } if ours(&run) => self.on_arm(now, attempt, t0, shard, effects),
-            ToWorker::Assign { run, shard } if ours(&run) => self.on_assign(shard, effects),
+            ToWorker::Assign { run, shard, earlier } if ours(&run) => self.on_assign(shard, earlier, effects),
             ToWorker::Program { run, program } if ours(&run) => self.on_program(program, effects),
             ToWorker::Stop { run } if ours(&run) => self.stop_load(now, effects),
             ToWorker::Abort { run } if ours(&run) => self.abort_load(now, effects),

@@ -231,7 +231,7 @@ impl Driver {
         match (message, session) {
             (ToMaster::Hello(hello), None) if self.is_returning(&hello) => self.take_back(id, at, &hello),
             (ToMaster::Hello(hello), None) if self.is_early(at, &hello) => self.early.push((id, at, hello)),
-            (ToMaster::Hello(Hello { returning: Some(Returning { heir: true, .. }), .. }), None) => {
+            (ToMaster::Hello(Hello { returning: Some(Returning { heir_of: Some(_), .. }), .. }), None) => {
                 self.refuse(id, Refusal { code: RefusalCode::Hello, text: NO_HEIR.into(), retry: false });
             }
             (ToMaster::Hello(hello), None) => match self.registry.join(at, &hello) {
@@ -299,9 +299,10 @@ impl Driver {
 
     /// Whether a worker had a part in the run that goes on, and proves that it is the same.
     fn is_returning(&self, hello: &Hello) -> bool {
-        let Some(Returning { session, secret, .. }) = &hello.returning else { return false };
-        let takes_part = self.active.as_ref().is_some_and(|active| active.coordinator.may_return(*session));
-        takes_part && self.secrets.get(session) == Some(secret)
+        let Some(Returning { session, secret, heir_of }) = &hello.returning else { return false };
+        let in_run = |run: &Coordinator| heir_of.as_ref().is_none_or(|of| of == run.run()) && run.may_return(*session);
+        self.active.as_ref().is_some_and(|active| in_run(&active.coordinator))
+            && self.secrets.get(session) == Some(secret)
     }
 
     /// Whether a worker comes back before this master knows whether it takes a run up.
@@ -312,7 +313,8 @@ impl Driver {
 
     /// A worker of the run is there again over another connection, which replaces the one it had; or its heir is.
     fn take_back(&mut self, id: ConnectionId, at: Mono, hello: &Hello) {
-        let Some(Returning { session, secret, heir }) = hello.returning.clone() else { return };
+        let Some(Returning { session, secret, heir_of }) = hello.returning.clone() else { return };
+        let heir = heir_of.is_some();
         if heir && self.connection(session).is_some_and(|connection| !connection.is_heir) {
             self.registry.disconnect(session, at, "its process died".into());
         }

@@ -70,8 +70,8 @@ impl Greeter<'_> {
         if let Some(session) = greeting.claimed {
             let secret = self.credentials.key.secret(session);
             if transcript.is_proof(Role::Session, &secret, &proof.session) {
-                hello.returning = Some(Returning { session, secret, heir: greeting.heir });
-            } else if greeting.heir {
+                hello.returning = Some(Returning { session, secret, heir_of: greeting.heir_of });
+            } else if greeting.heir_of.is_some() {
                 return Err(self.refuse(RefusalCode::Hello, NO_HEIR).await);
             } else {
                 self.peer.complain(&format!("a worker claims session {session} without proof: it joins as a new one"));

@@ -2,6 +2,7 @@
 
 use ld_shared::id::Epoch;
 use ld_shared::lanes::{LaneSet, deal_first};
+use ld_shared::shard::Shard;
 use ld_shared::time::RunTime;
 use std::collections::BTreeMap;
 
@@ -79,6 +80,14 @@ pub struct Tenure {
     pub from: RunTime,
     /// What it owns.
     pub part: Part,
+}
+
+impl Tenure {
+    /// The assignment of it, with all else as in a newer one.
+    pub fn shard(&self, newer: &Shard) -> Shard {
+        let Self { epoch, from, part } = self.clone();
+        Shard { epoch, from, lanes: part.lanes, max_in_flight: part.caps, ..newer.clone() }
+    }
 }
 
 /// What one session owns over time, by ascending instants. Empty before it takes part.

@@ -4,7 +4,7 @@ use super::frame::within;
 use super::link::MAX_CORES;
 use super::{WireError, length, v1};
 use crate::handshake::{NONCE_BYTES, Nonce};
-use crate::id::SessionId;
+use crate::id::{RunId, SessionId};
 use crate::message::Hello;
 use bytes::Bytes;
 use v1::{from_master, from_worker};
@@ -16,8 +16,8 @@ pub struct Greeting {
     pub hello: Hello,
     /// The session that it claims to be.
     pub claimed: Option<SessionId>,
-    /// It claims to be that session's heir only.
-    pub heir: bool,
+    /// It claims to be that session's heir only, in this run.
+    pub heir_of: Option<RunId>,
     /// Its nonce; `None`: there is no valid one, as of a worker of protocol version 1.
     pub nonce: Option<Nonce>,
 }
@@ -49,7 +49,7 @@ pub fn hello_to_master(hello: &Hello, nonce: &Nonce) -> v1::FromWorker {
         cores: hello.cores,
         returning: hello.returning.as_ref().map(|returning| returning.session.0),
         nonce: Bytes::copy_from_slice(nonce),
-        heir: hello.returning.as_ref().is_some_and(|returning| returning.heir),
+        heir_of: hello.returning.as_ref().and_then(|returning| Some(returning.heir_of.as_ref()?.to_string())),
     }))
 }
 
@@ -59,10 +59,12 @@ pub fn hello_from_worker(message: v1::FromWorker) -> Result<Greeting, WireError>
     let nonce = nonce(&hello.nonce).ok();
     length("build", hello.build.len(), hello.build.len() <= 100, "at most 100")?;
     length("name", hello.name.len(), hello.name.len() <= 1_000, "at most 1000")?;
+    let run = hello.heir_of.as_ref().map_or(0, String::len);
+    length("run", run, run <= 1_000, "at most 1000")?;
     within("cores", hello.cores.into(), MAX_CORES)?;
     Ok(Greeting {
         claimed: hello.returning.map(SessionId),
-        heir: hello.heir,
+        heir_of: hello.heir_of.map(|run| RunId(run.into())),
         nonce,
         hello: Hello {
             protocol: hello.protocol_version,
@@ -139,10 +141,19 @@ mod tests {
     #[test]
     fn the_handshake_round_trips_without_the_secret() {
         use prost::Message as _;
-        let returning = Returning { session: SessionId(5), secret: Bytes::from_static(b"hunter2"), heir: true };
+        let returning = Returning {
+            session: SessionId(5),
+            secret: Bytes::from_static(b"hunter2"),
+            heir_of: Some(RunId("r".into())),
+        };
         let sent = hello_to_master(&hello(Some(returning)), &[7; 32]);
         assert!(!sent.encode_to_vec().windows(7).any(|bytes| bytes == b"hunter2"));
-        let expected = Greeting { hello: hello(None), claimed: Some(SessionId(5)), heir: true, nonce: Some([7; 32]) };
+        let expected = Greeting {
+            hello: hello(None),
+            claimed: Some(SessionId(5)),
+            heir_of: Some(RunId("r".into())),
+            nonce: Some([7; 32]),
+        };
         assert_eq!(hello_from_worker(sent), Ok(expected));
         let challenge = Challenge { nonce: [8; 32], token_needed: true };
         assert_eq!(challenge_from_master(&challenge_to_worker(challenge)), Some(Ok(challenge)));

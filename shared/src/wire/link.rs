@@ -150,7 +150,11 @@ pub fn control_to_worker(message: &ToWorker) -> Option<v1::FromMaster> {
         ToWorker::Arm { run, attempt, t0, shard } => {
             M::Arm(v1::Arm { run: run.to_string(), attempt: *attempt, t0_ns: t0.0, shard: Some(shard_to(shard)) })
         }
-        ToWorker::Assign { run, shard } => M::Assign(v1::Assign { run: run.to_string(), shard: Some(shard_to(shard)) }),
+        ToWorker::Assign { run, shard, earlier } => M::Assign(v1::Assign {
+            run: run.to_string(),
+            shard: Some(shard_to(shard)),
+            earlier: earlier.iter().map(shard_to).collect(),
+        }),
         ToWorker::Program { run, program } => {
             M::Program(v1::Program { run: run.to_string(), changes: program.changes().iter().map(change_to).collect() })
         }
@@ -226,6 +230,7 @@ pub fn control_from_master(message: v1::FromMaster) -> Result<ToWorker, WireErro
         M::Assign(assign) => ToWorker::Assign {
             run: run(assign.run),
             shard: Box::new(shard_from(assign.shard.ok_or(WireError::Missing("shard"))?)?),
+            earlier: assign.earlier.into_iter().map(shard_from).collect::<Result<_, _>>()?,
         },
         M::Program(program) => ToWorker::Program { run: run(program.run), program: program_from(program.changes)? },
         M::Stop(name) => ToWorker::Stop { run: run(name.run) },
@@ -536,7 +541,7 @@ mod tests {
             ToWorker::Prepare { run: run.clone(), plan: digest.clone(), blobs: vec![digest.clone()] },
             ToWorker::Blob { digest, total: 9, offset: 4, data: Bytes::from_static(b"abc") },
             ToWorker::Arm { run: run.clone(), attempt: 1, t0: Mono(9), shard: Box::new(shard.clone()) },
-            ToWorker::Assign { run: run.clone(), shard: Box::new(shard) },
+            ToWorker::Assign { run: run.clone(), shard: Box::new(shard.clone()), earlier: vec![shard.clone(), shard] },
             ToWorker::Program { run: run.clone(), program },
             ToWorker::Stop { run: run.clone() },
             ToWorker::Abort { run: run.clone() },

@@ -142,7 +142,7 @@ impl Master {
         let session = self.connections.get(&connection).copied().flatten();
         match (message, session) {
             (ToMaster::Hello(hello), None) if self.is_returning(&hello) => self.take_back(context, connection, &hello),
-            (ToMaster::Hello(Hello { returning: Some(Returning { heir: true, .. }), .. }), None) => {
+            (ToMaster::Hello(Hello { returning: Some(Returning { heir_of: Some(_), .. }), .. }), None) => {
                 let refusal = Refusal { code: RefusalCode::Hello, text: String::new(), retry: false };
                 context.send(connection, Side::Worker, Packet::Down(ToWorker::Refused(refusal)));
                 self.hang_up(context, connection);
@@ -199,7 +199,8 @@ impl Master {
     }
 
     fn take_back(&mut self, context: &mut Context, connection: ConnectionId, hello: &Hello) {
-        let Some(Returning { session, secret, heir }) = hello.returning.clone() else { return };
+        let Some(Returning { session, secret, heir_of }) = hello.returning.clone() else { return };
+        let heir = heir_of.is_some();
         let of = |(_, s): &(&ConnectionId, &Option<SessionId>)| **s == Some(session);
         if let Some((before, _)) = self.connections.iter().find(of).map(|(id, s)| (*id, *s)) {
             if heir && !self.heirs.contains(&before) {

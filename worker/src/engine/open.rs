@@ -202,7 +202,12 @@ impl Pool {
                 return true;
             }
             let Some((id, due)) = self.take(core, now) else { return false };
-            let Some(slot) = self.slots(core).take() else {
+            let slot = self.slots(core).take().or_else(|| {
+                // more may be allowed since a moment
+                core.shared.take_shares(now);
+                self.slots(core).take()
+            });
+            let Some(slot) = slot else {
                 Self::drop_arrival(core, due, DropReason::InFlightCap, now);
                 continue;
             };
@@ -331,8 +336,10 @@ async fn serve<'a>(core: &'a Rc<Core>, pool: &'a Rc<Pool>, user: &mut User, slot
                 next = pool.take(core, now);
             }
         }
+        let counts = pool.slots(core).counts(slot.since);
         drop(slot);
-        if pool.closed.get() || core.holding().is_hung_up(mono().0) {
+        // one that outlived the share that it was of would be one too many of the next
+        if !counts || pool.closed.get() || core.holding().is_hung_up(mono().0) {
             return;
         }
         pool.idle.borrow_mut().push(Rc::clone(&desk));

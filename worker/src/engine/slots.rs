@@ -8,6 +8,10 @@ pub(crate) struct Slots {
     /// Open iterations, below their era.
     open: AtomicU64,
     most: AtomicU64,
+    /// Open iterations of earlier eras.
+    forgotten: AtomicU64,
+    /// As many files as this machine has for load, of which each open iteration may hold one.
+    files: u64,
 }
 
 /// Since when an iteration has its slot.
@@ -21,32 +25,40 @@ fn split(open: u64) -> (Era, u64) {
 }
 
 impl Slots {
-    /// Without a cap.
-    pub(crate) fn new() -> Self {
-        Self { open: AtomicU64::new(0), most: AtomicU64::new(u64::MAX) }
+    /// Without a cap, on a machine with so many files for load.
+    pub(crate) fn new(files: u64) -> Self {
+        Self { open: AtomicU64::new(0), most: AtomicU64::new(u64::MAX), forgotten: AtomicU64::new(0), files }
     }
 
     /// Takes a slot, if one is free.
     pub(crate) fn take(&self) -> Option<Era> {
-        let (era, open) = split(self.open.fetch_add(1, Ordering::Relaxed));
-        if open < self.most.load(Ordering::Relaxed) {
-            return Some(era);
-        }
-        self.give(era);
-        None
+        let most = self.most();
+        let more = |open| (split(open).1 < most).then(|| open + 1);
+        let taken = self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        Some(split(taken).0)
     }
 
     /// Gives a slot back.
     pub(crate) fn give(&self, era: Era) {
         let less = |open| (split(open).0 == era).then(|| open - 1);
-        // of an era that is over there is none
-        self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).ok();
+        if self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_err() {
+            self.forgotten.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
-    /// The share went to others, and with it its slots: iterations that are open do not count any more.
+    /// The share went to others, and with it its slots: iterations that are open do not count any more, as long as there
+    /// are files for others beside them.
     pub(crate) fn forget(&self) {
+        // an iteration that ends between these two is not missed: it counts as forgotten for no longer than that
         let next = |open: u64| Some((open >> ERA).wrapping_add(1) << ERA);
-        self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).ok();
+        if let Ok(open) = self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next) {
+            self.forgotten.fetch_add(split(open).1, Ordering::Relaxed);
+        }
+    }
+
+    fn most(&self) -> u64 {
+        let forgotten = self.forgotten.load(Ordering::Relaxed);
+        self.most.load(Ordering::Relaxed).min(self.files.saturating_sub(forgotten))
     }
 
     /// Whether an iteration counts against the cap.
@@ -55,7 +67,7 @@ impl Slots {
     }
 
     pub(crate) fn is_full(&self) -> bool {
-        self.now().1 >= self.most.load(Ordering::Relaxed)
+        self.now().1 >= self.most()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -82,15 +94,20 @@ mod tests {
 
     proptest! {
         #[test]
-        fn never_more_than_the_cap_of_one_era(most in 0..6_u64, steps in prop::collection::vec(0..8_u8, 0..200)) {
-            let slots = Slots::new();
+        fn never_more_than_the_cap_of_one_era_nor_than_there_are_files(
+            most in 0..6_u64,
+            files in 6..12_u64,
+            steps in prop::collection::vec(0..8_u8, 0..200),
+        ) {
+            let slots = Slots::new(files);
             slots.set_most(most);
             let (mut current, mut forgotten) = (Vec::new(), Vec::new());
             for step in steps {
                 match step {
                     0..=3 => {
                         let taken = slots.take();
-                        prop_assert_eq!(taken.is_some(), (current.len() as u64) < most);
+                        let has_room = ((current.len() + forgotten.len()) as u64) < files;
+                        prop_assert_eq!(taken.is_some(), (current.len() as u64) < most && has_room);
                         current.extend(taken);
                     }
                     4 | 5 => current.pop().into_iter().for_each(|era| slots.give(era)),
@@ -102,7 +119,8 @@ mod tests {
                 }
                 prop_assert!(current.iter().all(|era| slots.counts(*era)));
                 prop_assert!(!forgotten.iter().any(|era| slots.counts(*era)));
-                prop_assert_eq!(slots.is_full(), current.len() as u64 >= most);
+                let has_room = ((current.len() + forgotten.len()) as u64) < files;
+                prop_assert_eq!(slots.is_full(), current.len() as u64 >= most || !has_room);
                 prop_assert_eq!(slots.is_empty(), current.is_empty());
             }
         }

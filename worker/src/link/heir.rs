@@ -24,7 +24,7 @@ enum Failed {
 pub async fn deliver(estates: Vec<Estate>, own: Hello, mut dial: impl Dial) {
     for Estate { path, mut heir } in estates {
         let (frames, path) = (heir.frames(), path.display());
-        tracing::info!("a worker that died left {frames} frames in {path}");
+        tracing::info!("delivering what a worker that died left in {path}: its last counters and {frames} frames");
         loop {
             match attempt(&mut heir, &own, &mut dial).await {
                 Ok(()) => {

@@ -168,7 +168,7 @@ impl Membership {
         effects: &mut Vec<Effect>,
     ) {
         let same = self.home.as_ref().is_some_and(|home| home.session == session);
-        self.home = Some(Returning { session, secret, heir: false });
+        self.home = Some(Returning { session, secret, heir_of: None });
         self.link = Link::Joined { session };
         self.trying = None;
         self.told.clear();

@@ -158,8 +158,8 @@ impl Membership {
         }
     }
 
-    /// The master says what is owned. After a new connection that is what load waits for.
-    pub(super) fn on_assign(&mut self, shard: Box<Shard>, effects: &mut Vec<Effect>) {
+    /// The master says what is owned, and what was before that. After a new connection that is what load waits for.
+    pub(super) fn on_assign(&mut self, shard: Box<Shard>, earlier: Vec<Shard>, effects: &mut Vec<Effect>) {
         let Some(run) = &mut self.run else { return };
         let (id, epoch) = (run.run.clone(), shard.epoch);
         if !std::mem::replace(&mut self.attached, true) {
@@ -171,8 +171,11 @@ impl Membership {
             }
         }
         effects.push(Effect::Throttles(shard.throttles.iter().map(|share| share.parts).collect()));
-        if epoch > run.epoch {
-            run.epoch = epoch;
+        for shard in earlier.into_iter().map(Box::new).chain([shard]) {
+            if shard.epoch <= run.epoch {
+                continue;
+            }
+            run.epoch = shard.epoch;
             if let Stage::Armed { t0, .. } = run.stage {
                 // the engine begins what it was armed with, and changes at once
                 let armed = std::mem::replace(&mut run.stage, Stage::Running { t0 });

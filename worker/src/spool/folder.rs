@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io::{self, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 pub(super) const SEALED: &str = "sealed";
 pub(super) const OFFERED: &str = "offered";
@@ -24,6 +25,15 @@ const HOME: &str = "home";
 const STANDS: &str = "stands";
 /// Bytes of one note, which is one of two in turn: a process that is killed spoils at most the one that it writes.
 const NOTE: usize = 1024;
+
+/// Locks of folders in which frames were left: as long as this process lives nobody is its heir.
+static LEFT: Mutex<Vec<Open>> = Mutex::new(Vec::new());
+
+/// As if this process had died.
+#[cfg(test)]
+pub(super) fn die() {
+    LEFT.lock().unwrap().clear();
+}
 
 /// Folders below this one.
 #[derive(Debug)]
@@ -230,8 +240,9 @@ impl Shelf for Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        if self.frames > 0 || self.open.is_none() {
-            return;
+        let Some(open) = self.open.take() else { return };
+        if self.frames > 0 {
+            return LEFT.lock().unwrap_or_else(PoisonError::into_inner).push(open);
         }
         // all was acknowledged; what cannot be removed, or was put there by others, stays
         let counted = self.counted.map(|seq| self.counted(seq));

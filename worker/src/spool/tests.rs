@@ -251,7 +251,7 @@ fn folder() -> (tempfile::TempDir, PathBuf) {
 }
 
 fn in_folder(dir: &tempfile::TempDir) -> Spool {
-    let home = Returning { session: SessionId(7), secret: Bytes::from_static(b"secret"), heir: false };
+    let home = Returning { session: SessionId(7), secret: Bytes::from_static(b"secret"), heir_of: None };
     Spool::new(Some(Folders(dir.path().to_owned()).shelf(&run(), &home)))
 }
 
@@ -317,15 +317,16 @@ fn what_a_dead_process_left_is_delivered_under_its_numbers() {
     spool.acknowledge(1);
     (1..=5).for_each(|ms| spool.note(&stands(ms)));
     assert!(find(dir.path()).is_empty(), "its process lives");
-    // as one that is killed, it leaves all
     drop(spool);
+    assert!(find(dir.path()).is_empty(), "and has only let go of it");
+    folder::die();
     assert!(frames(&path).contains(&"000000000001.counted".to_owned()), "{:?}", frames(&path));
     let mut found = find(dir.path());
     assert!(find(dir.path()).is_empty(), "and it has one heir");
     let mut heir = found.pop().unwrap().heir;
     let own = Hello { protocol: 2, build: "b".into(), name: "w".into(), cores: 1, returning: None };
     let secret = Bytes::from_static(b"secret");
-    assert_eq!(heir.hello(&own).returning, Some(Returning { session: SessionId(7), secret, heir: true }));
+    assert_eq!(heir.hello(&own).returning, Some(Returning { session: SessionId(7), secret, heir_of: Some(run()) }));
     let said = heir.begin(Mono(0));
     assert!(matches!(&said[0], ToMaster::Beat(beat) if beat.run == Some(stands(5))));
     assert_eq!(offered(&said), [(2, 1), (3, 2), (4, 3), (5, 4)]);
@@ -352,10 +353,12 @@ fn what_may_be_counted_already_is_not_delivered_under_another_number() {
     spool.acknowledge(3);
     spool.put(second(3, 100), RunTime(0));
     drop(spool);
+    folder::die();
     // a disk on which a frame could neither be renamed when it was offered nor when it was counted
     let stale = frame_to_bytes(&second(2, 100), RunTime(0));
     std::fs::write(path.join("000000000002.sealed"), stale).unwrap();
     assert!(find(dir.path()).is_empty());
+    folder::die();
     std::fs::remove_file(path.join("000000000002.sealed")).unwrap();
     let mut heir = find(dir.path()).pop().unwrap().heir;
     assert_eq!(offered(&heir.begin(Mono(0))), [(4, 3)]);
@@ -374,6 +377,7 @@ fn what_cannot_be_read_of_the_dead_is_left_where_it_is() {
         spool.note(&stands(2));
     };
     left();
+    folder::die();
     // the newest note was being written, and so was the second frame
     let notes = std::fs::read(path.join("stands")).unwrap();
     std::fs::write(path.join("stands"), [&notes[..1_024], &notes[1_024..1_050], &[7; 998]].concat()).unwrap();
@@ -386,6 +390,7 @@ fn what_cannot_be_read_of_the_dead_is_left_where_it_is() {
     heir.heard();
     assert!(heir.is_done());
     drop(heir);
+    folder::die();
     assert_eq!(frames(&path), ["000000000001.counted", "000000000002.offered", "000000000003.offered"]);
     std::fs::write(path.join("home"), b"{}").unwrap();
     std::fs::create_dir(dir.path().join("of somebody else")).unwrap();

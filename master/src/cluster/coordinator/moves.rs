@@ -5,12 +5,12 @@
 //! handed on. Either way no lane has two owners at any instant.
 
 use super::super::assign::fixed_need;
-use super::super::handover::{Part, Tenure, Tenures, surplus};
+use super::super::handover::{Part, Tenures, surplus};
 use super::super::membership::Registry;
 use super::ending::ABORT_WITHIN;
 use super::{Busiest, Coordinator, Effect, Handover, Participant, Stage, State, Strength};
 use crate::journal::{Cause, Control, Entry};
-use ld_shared::id::{Epoch, SessionId};
+use ld_shared::id::{Epoch, RunId, SessionId};
 use ld_shared::message::{LEASE, RunBeat, ToWorker};
 use ld_shared::plan::{Connections, WorkerLoss};
 use ld_shared::shard::Shard;
@@ -46,6 +46,7 @@ impl Coordinator {
                 beat: None,
                 died: None,
                 busiest: Busiest::default(),
+                confirmed: Epoch(0),
                 clock: member.clock.unwrap_or_default(),
                 pace: None,
                 was_late: false,
@@ -255,8 +256,7 @@ impl Coordinator {
         let (run, shard) = (self.spec.run.clone(), Box::new(self.shard(session, participant)));
         let changed = starts && !self.program.changes().is_empty();
         let program = changed.then(|| ToWorker::Program { run: run.clone(), program: self.program.clone() });
-        let message =
-            if starts { ToWorker::Arm { run, attempt: 0, t0, shard } } else { ToWorker::Assign { run, shard } };
+        let message = if starts { ToWorker::Arm { run, attempt: 0, t0, shard } } else { assign(run, shard) };
         effects.push(Effect::Send(session, message));
         effects.extend(program.map(|program| Effect::Send(session, program)));
     }
@@ -295,7 +295,7 @@ impl Coordinator {
             handover.donors.insert(*session, (self.epoch, given));
             if let Some(participant) = self.participants.get(session) {
                 let (run, shard) = (self.spec.run.clone(), Box::new(self.shard(*session, participant)));
-                effects.push(Effect::Send(*session, ToWorker::Assign { run, shard }));
+                effects.push(Effect::Send(*session, assign(run, shard)));
             }
         }
         self.handover = Some(handover);
@@ -312,6 +312,9 @@ impl Coordinator {
     /// A worker goes by an assignment.
     pub(super) fn on_assigned(&mut self, now: Mono, session: SessionId, epoch: Epoch, effects: &mut Vec<Effect>) {
         let at = self.run_now(now);
+        if let Some(participant) = self.participants.get_mut(&session) {
+            participant.confirmed = participant.confirmed.max(epoch);
+        }
         let Some(handover) = &mut self.handover else { return };
         // a confirmation of an assignment before that one says nothing of it
         if handover.donors.get(&session).is_some_and(|(asked, _)| *asked <= epoch)
@@ -333,10 +336,7 @@ impl Coordinator {
     fn journal_tenures(&self, session: SessionId, since: Epoch, effects: &mut Vec<Effect>) {
         let Some(participant) = self.participants.get(&session) else { return };
         for tenure in participant.tenures.since(since) {
-            let Tenure { epoch, from, part } = tenure.clone();
-            let newest = self.shard(session, participant);
-            let shard = Shard { epoch, from, lanes: part.lanes, max_in_flight: part.caps, ..newest };
-            let control = Control::assigned(session, &shard);
+            let control = Control::assigned(session, &tenure.shard(&self.shard(session, participant)));
             effects.push(Effect::Journal(Box::new(Entry::Control(control))));
         }
     }
@@ -410,7 +410,10 @@ impl Coordinator {
             effects.push(Effect::Send(session, ToWorker::Program { run: run(), program: self.program.clone() }));
         }
         let shard = Box::new(self.shard(session, participant));
-        effects.push(Effect::Send(session, ToWorker::Assign { run: run(), shard }));
+        // what it missed was counted on: others own what it lost in between, and have what it had not been told of
+        let missed = participant.tenures.since(Epoch(participant.confirmed.0 + 1)).filter(|t| t.epoch < shard.epoch);
+        let earlier = missed.map(|tenure| Shard { throttles: Vec::new(), ..tenure.shard(&shard) }).collect();
+        effects.push(Effect::Send(session, ToWorker::Assign { run: run(), shard, earlier }));
         if let Some(order) = self.throttles.unconfirmed(session) {
             let (run, number, parts) = (run(), order.number, order.parts);
             effects.push(Effect::Send(session, ToWorker::Throttles { run, number, parts }));
@@ -432,6 +435,10 @@ impl Coordinator {
         let error = clock_error(self.participants.values().map(|p| p.clock.error));
         RunTime(self.run_now(now).0 + (after + error).as_nanos() as u64)
     }
+}
+
+fn assign(run: RunId, shard: Box<Shard>) -> ToWorker {
+    ToWorker::Assign { run, shard, earlier: Vec::new() }
 }
 
 /// How far apart clocks may be: the greatest error that counts. Whose clock is less certain than that holds no lease.

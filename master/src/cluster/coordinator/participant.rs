@@ -2,7 +2,7 @@
 
 use crate::cluster::assign::Strength;
 use crate::cluster::handover::Tenures;
-use ld_shared::id::WorkerName;
+use ld_shared::id::{Epoch, WorkerName};
 use ld_shared::message::{LEASE, RunBeat};
 use ld_shared::throttle::ThrottleShare;
 use ld_shared::time::{RunTime, SECOND};
@@ -16,6 +16,8 @@ pub(super) struct Participant {
     pub(super) strength: Strength,
     /// What it owns, and since when.
     pub(super) tenures: Tenures,
+    /// The newest assignment that it has confirmed.
+    pub(super) confirmed: Epoch,
     /// Its shares of limits at the start.
     pub(super) throttles: Vec<ThrottleShare>,
     /// Spans in which it was lost before it came back.

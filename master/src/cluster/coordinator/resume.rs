@@ -128,6 +128,7 @@ fn participant(member: &Member, finished: bool, (end, used_up): (RunTime, bool))
         beat: None,
         died: None,
         busiest: Busiest::default(),
+        confirmed: Epoch(0),
         clock: ld_shared::message::ClockReport::default(),
         pace: None,
         was_late: true,
