@@ -323,7 +323,7 @@ fn run<L: LoadMaker>(
         targets: (!arguments.allow_targets.is_empty()).then_some(TargetList(arguments.allow_targets)),
         spool: arguments.spool.clone().map(|dir| Arc::new(Folders(dir)) as Arc<dyn Shelves>),
     };
-    let left = arguments.spool.map(|dir| spool::find(&dir)).unwrap_or_default();
+    let spool = arguments.spool;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let exit = runtime.block_on(async {
         let mut signals = Signals::listen()?;
@@ -338,8 +338,14 @@ fn run<L: LoadMaker>(
             }
         });
         let dial = GrpcDial { master, credentials, connect: Tcp };
-        if !left.is_empty() {
-            tokio::spawn(link::heir::deliver(left, options.hello.clone(), dial.clone()));
+        if let Some(dir) = spool {
+            let (own, dial) = (options.hello.clone(), dial.clone());
+            tokio::spawn(async move {
+                // it may be much to read
+                if let Ok(left) = tokio::task::spawn_blocking(move || spool::find(&dir)).await {
+                    link::heir::deliver(left, own, dial).await;
+                }
+            });
         }
         Ok(link::run::<L>(options, dial, requests, standing).await)
     });

@@ -14,15 +14,17 @@ pub struct Heir {
     session: SessionId,
     secret: Bytes,
     spool: Spool,
-    /// The newest that is known of what it had started, until the master has it.
+    /// The newest that is known of what it had started.
     last_word: Option<RunBeat>,
+    /// The master has that.
+    is_heard: bool,
 }
 
 impl Heir {
     /// Of a session with its secret, its frames, and how far its load was at last.
     pub fn new(run: RunId, (session, secret): (SessionId, Bytes), spool: Spool, last_word: Option<RunBeat>) -> Self {
         let last_word = last_word.filter(|word| word.run == run);
-        Self { run, session, secret, spool, last_word }
+        Self { run, session, secret, spool, is_heard: last_word.is_none(), last_word }
     }
 
     /// Whose it is.
@@ -53,7 +55,7 @@ impl Heir {
 
     /// The last word is taken.
     pub fn heard(&mut self) {
-        self.last_word = None;
+        self.is_heard = true;
     }
 
     /// Every frame up to `seq` is counted: what to say now.
@@ -64,7 +66,7 @@ impl Heir {
 
     /// Whether the master has everything.
     pub fn is_done(&self) -> bool {
-        self.spool.is_empty() && self.last_word.is_none()
+        self.spool.is_empty() && self.is_heard
     }
 
     fn offer(&mut self) -> Vec<ToMaster> {

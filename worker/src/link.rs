@@ -122,7 +122,7 @@ pub struct Channel {
 
 /// A way to the master.
 pub trait Dial {
-    /// Opens a connection, in bounded time.
+    /// Opens a connection, in bounded time; dropped before its end it comes to nothing.
     fn dial(&mut self) -> impl Future<Output = Result<Channel, Unreached>>;
 }
 
@@ -130,7 +130,7 @@ pub trait Dial {
 /// told whether it has joined.
 pub async fn run<L: LoadMaker>(
     options: Options,
-    mut dial: impl Dial,
+    dial: impl Dial,
     mut signals: mpsc::Receiver<()>,
     standing: watch::Sender<Standing>,
 ) -> Exit {
@@ -139,7 +139,14 @@ pub async fn run<L: LoadMaker>(
     let mut membership = Membership::new(clock::mono(), options);
     let mut shell = Shell::<L>::new(cores, targets);
     let mut effects = Vec::new();
-    let mut open = None;
+    // what happens meanwhile does not end an attempt to dial
+    let attempt = |mut dial: _| {
+        Box::pin(async move {
+            let result = Dial::dial(&mut dial).await;
+            (dial, result)
+        })
+    };
+    let (mut idle, mut dialing) = (Some(dial), None);
     let mut signals_open = true;
     let mut note = tokio::time::interval(NOTE_EVERY);
     note.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -147,7 +154,7 @@ pub async fn run<L: LoadMaker>(
     loop {
         for effect in std::mem::take(&mut effects) {
             match effect {
-                Effect::Dial => open = Some(()),
+                Effect::Dial => dialing = idle.take().map(attempt).or(dialing),
                 Effect::Exit(exit) => {
                     shell.flush().await;
                     return exit;
@@ -177,8 +184,8 @@ pub async fn run<L: LoadMaker>(
                 }
                 continue;
             }
-            result = dial.dial(), if open.is_some() => {
-                open = None;
+            (dial, result) = finished(&mut dialing) => {
+                (idle, dialing) = (Some(dial), None);
                 match result {
                     Ok(channel) => {
                         shell.channel = Some(channel);
@@ -406,6 +413,14 @@ impl<L: LoadMaker> Shell<L> {
         let closed = async { while down.recv().await.is_some() {} };
         // a master that does not close its side is left
         drop(tokio::time::timeout(Duration::from_millis(500), closed).await);
+    }
+}
+
+/// The end of an attempt, if there is one. Cancel safe.
+async fn finished<F: Future + Unpin>(attempt: &mut Option<F>) -> F::Output {
+    match attempt {
+        Some(attempt) => attempt.await,
+        None => std::future::pending().await,
     }
 }
 

@@ -55,6 +55,8 @@ pub trait Shelf: Debug + Send {
     fn remove(&mut self, number: u64, seq: u64) -> io::Result<()>;
     /// How the load stands: the newest is kept.
     fn note(&mut self, stands: &RunBeat) -> io::Result<()>;
+    /// What lies there is not all there is: nobody is to deliver it for this process.
+    fn disinherit(&mut self);
 }
 
 /// What lies on the shelf of a session that is over.
@@ -331,7 +333,11 @@ impl Spool {
         let Some(shelf) = &mut self.shelf else { return false };
         let Err(error) = work(shelf.as_mut()) else { return true };
         if !std::mem::replace(&mut self.was_told, true) {
-            tracing::warn!(%error, "the spool folder fails: frames wait in memory, and merge when they are too many");
+            shelf.disinherit();
+            tracing::warn!(
+                %error,
+                "the spool folder fails: frames wait in memory, merge when they are too many, and die with this process"
+            );
         }
         false
     }

@@ -412,6 +412,9 @@ impl Coordinator {
             let run = self.spec.run.clone();
             effects.push(Effect::Send(session, ToWorker::FrameAck { run, seq, record_limits }));
             let Some(participant) = self.participants.get_mut(&session) else { continue };
+            if let Some(died) = &mut participant.died {
+                died.heard = at;
+            }
             if !self.ledger.has_finished(session) {
                 continue;
             }
@@ -508,7 +511,7 @@ impl Coordinator {
 
     fn tell_all(&self, effects: &mut Vec<Effect>, message: impl Fn(SessionId, RunId) -> ToWorker) {
         for (session, participant) in &self.participants {
-            if !matches!(participant.stage, Stage::Lost { .. } | Stage::Left { .. }) {
+            if !matches!(participant.stage, Stage::Lost { .. } | Stage::Left { .. }) || participant.died.is_some() {
                 effects.push(Effect::Send(*session, message(*session, self.spec.run.clone())));
             }
         }

@@ -345,6 +345,9 @@ impl Driver {
 
     /// Ends the connection of a worker that may live, and hold its lease: what it owns is given away after that.
     fn cut_off(&mut self, session: SessionId, how: String) {
+        if self.connection(session).is_some_and(|connection| connection.is_heir) {
+            return self.hang_up(session);
+        }
         if self.active.as_ref().is_some_and(|active| active.coordinator.may_return(session)) {
             self.registry.cut_off(session, how);
             self.hang_up(session);

@@ -16,7 +16,7 @@ use tonic::Streaming;
 pub(super) const FIRST_WITHIN: Duration = Duration::from_secs(5);
 
 /// What an heir hears of whose session nothing is known here.
-pub(super) const NO_HEIR: &str = "the run that it has results of is over here, or was never this master's";
+pub(super) const NO_HEIR: &str = "the run that they are of is over here, or that worker has no part in it any more";
 
 /// One handshake.
 pub(super) struct Greeter<'a> {

@@ -118,4 +118,6 @@ impl Shelf for Board {
             Some(())
         })
     }
+
+    fn disinherit(&mut self) {}
 }

@@ -1,10 +1,11 @@
 //! Moves what dead sessions left to their master, each over a connection of its own.
 
-use super::{Channel, Dial};
+use super::Dial;
 use crate::heir::Heir;
+use crate::membership::Unreached;
 use crate::spool::Estate;
 use ld_shared::boot::clock;
-use ld_shared::message::{Hello, ToWorker};
+use ld_shared::message::{Hello, Refusal, RefusalCode, ToMaster, ToWorker};
 use std::time::Duration;
 
 /// Between two attempts.
@@ -15,61 +16,81 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// Why a connection came to nothing.
 enum Failed {
     /// Another one may do better.
-    Now,
-    /// None will.
+    Now(String),
+    /// None of this process will.
     ForGood(String),
+    /// Nobody wants what is left.
+    Over(String),
 }
 
-/// Delivers all of them, one after another; `own`: what this process says of itself.
+/// Delivers all of them, one after another, the newest first; `own`: what this process says of itself.
 pub async fn deliver(estates: Vec<Estate>, own: Hello, mut dial: impl Dial) {
     for Estate { path, mut heir } in estates {
         let (frames, path) = (heir.frames(), path.display());
         tracing::info!("delivering what a worker that died left in {path}: its last counters and {frames} frames");
+        let mut told = false;
         loop {
             match attempt(&mut heir, &own, &mut dial).await {
                 Ok(()) => {
                     tracing::info!("what it left in {path} is delivered");
                     break;
                 }
-                Err(Failed::ForGood(why)) => {
-                    let left = heir.frames();
-                    tracing::warn!("{left} frames in {path} cannot be delivered: {why}; the folder may be removed");
+                Err(Failed::Over(why)) => {
+                    tracing::warn!(
+                        "{} frames in {path} are of no use: {why}; the folder may be removed",
+                        heir.frames()
+                    );
                     break;
                 }
-                Err(Failed::Now) => tokio::time::sleep(AGAIN_AFTER).await,
+                Err(Failed::ForGood(why)) => {
+                    tracing::warn!("{} frames in {path} cannot be delivered: {why}", heir.frames());
+                    break;
+                }
+                Err(Failed::Now(why)) => {
+                    if !std::mem::replace(&mut told, true) {
+                        tracing::info!("what is in {path} is not delivered yet: {why}; trying again");
+                    }
+                    tokio::time::sleep(AGAIN_AFTER).await;
+                }
             }
         }
     }
 }
 
 async fn attempt(heir: &mut Heir, own: &Hello, dial: &mut impl Dial) -> Result<(), Failed> {
-    let connected = dial.dial().await;
-    let mut channel = connected.map_err(|why| if why.hopeless { Failed::ForGood(why.seen) } else { Failed::Now })?;
-    let hello = ld_shared::message::ToMaster::Hello(heir.hello(own));
-    channel.up.send(hello).await.map_err(|_| Failed::Now)?;
+    let failed = |why: Unreached| if why.hopeless { Failed::ForGood(why.seen) } else { Failed::Now(why.seen) };
+    let mut channel = dial.dial().await.map_err(failed)?;
+    let closed = || Failed::Now("the connection ended".to_owned());
+    channel.up.send(ToMaster::Hello(heir.hello(own))).await.map_err(|_| closed())?;
     while !heir.is_done() {
-        let messages = match next(&mut channel).await? {
+        let next = tokio::time::timeout(ANSWER_WITHIN, channel.down.recv()).await;
+        let next = next.map_err(|_| Failed::Now(format!("the master said nothing for {ANSWER_WITHIN:?}")))?;
+        let messages = match next.ok_or_else(closed)?.map_err(failed)? {
+            ToWorker::Welcome { session, .. } if session != heir.session() => {
+                return Err(Failed::ForGood("the master knows nothing of heirs".to_owned()));
+            }
             ToWorker::Welcome { .. } => heir.begin(clock::mono()),
             ToWorker::BeatReply(_) => {
                 heir.heard();
                 Vec::new()
             }
             ToWorker::FrameAck { seq, .. } => heir.acknowledge(seq),
-            ToWorker::Refused(refusal) if !refusal.retry => return Err(Failed::ForGood(refusal.text)),
-            ToWorker::Refused(_) | ToWorker::Goodbye { .. } => return Err(Failed::Now),
+            ToWorker::RunClosed { frames, .. } => {
+                heir.heard();
+                heir.acknowledge(frames);
+                if !heir.is_done() {
+                    return Err(Failed::Over("the run was closed before they had arrived".to_owned()));
+                }
+                Vec::new()
+            }
+            ToWorker::Refused(Refusal { code: RefusalCode::Hello, text, .. }) => return Err(Failed::Over(text)),
+            ToWorker::Refused(Refusal { retry: false, text, .. }) => return Err(Failed::ForGood(text)),
+            ToWorker::Refused(Refusal { text, .. }) | ToWorker::Goodbye { text } => return Err(Failed::Now(text)),
             _ => Vec::new(),
         };
         for message in messages {
-            channel.up.send(message).await.map_err(|_| Failed::Now)?;
+            channel.up.send(message).await.map_err(|_| closed())?;
         }
     }
     Ok(())
-}
-
-async fn next(channel: &mut Channel) -> Result<ToWorker, Failed> {
-    match tokio::time::timeout(ANSWER_WITHIN, channel.down.recv()).await {
-        Ok(Some(Ok(message))) => Ok(message),
-        Ok(Some(Err(why))) if why.hopeless => Err(Failed::ForGood(why.seen)),
-        Ok(Some(Err(_)) | None) | Err(_) => Err(Failed::Now),
-    }
 }

@@ -20,8 +20,10 @@ pub struct Estate {
 pub fn find(dir: &Path) -> Vec<Estate> {
     // without a folder there is nothing in it
     let entries = fs::read_dir(dir).into_iter().flatten();
-    let folders = entries.filter_map(|entry| Folder::of_the_dead(entry.ok()?.path()));
-    folders.filter_map(estate).collect()
+    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    // ids of runs sort by time: the newest first
+    paths.sort_unstable_by(|a, b| b.cmp(a));
+    paths.into_iter().filter_map(Folder::of_the_dead).filter_map(estate).collect()
 }
 
 fn estate(mut folder: Folder) -> Option<Estate> {
@@ -45,11 +47,15 @@ fn estate(mut folder: Folder) -> Option<Estate> {
 /// before it ended, or it and those after it are left where they are.
 fn left(folder: &mut Folder) -> io::Result<Left> {
     let [counted, offered, sealed] = [COUNTED, OFFERED, SEALED].map(|ending| folder.numbers(ending));
-    let (counted, offered, sealed) = (counted?.last().copied(), offered?, sealed?);
-    folder.take_over(offered.len() + sealed.len(), counted);
+    let (counted, offered, sealed) = (counted?, offered?, sealed?);
+    folder.take_over(offered.len() + sealed.len(), &counted);
+    let counted = counted.last().copied();
     let mut left = Left { acknowledged: counted.unwrap_or(0), ..Left::default() };
     let counted = counted.map(|seq| folder.read(seq, COUNTED)).transpose()?;
-    let mut to = counted.and_then(|bytes| decode(&bytes)).map_or(0, |(body, _)| body.to_second);
+    let mut to = match counted.map(|bytes| decode(&bytes).ok_or(io::ErrorKind::InvalidData)).transpose()? {
+        Some((body, _)) => body.to_second,
+        None => 0,
+    };
     let mut next = |number, ending| {
         let (body, sealed_at) = decode(&folder.read(number, ending)?).ok_or(io::ErrorKind::InvalidData)?;
         // the last one may share its second

@@ -21,6 +21,7 @@ use std::sync::{Mutex, PoisonError};
 pub(super) const SEALED: &str = "sealed";
 pub(super) const OFFERED: &str = "offered";
 pub(super) const COUNTED: &str = "counted";
+const PART: &str = "part";
 const HOME: &str = "home";
 const STANDS: &str = "stands";
 /// Bytes of one note, which is one of two in turn: a process that is killed spoils at most the one that it writes.
@@ -73,12 +74,14 @@ pub(super) struct Folder {
     newest: Option<u64>,
     /// The newest frame that was acknowledged.
     counted: Option<u64>,
+    /// Nothing has failed: somebody may deliver it all.
+    is_whole: bool,
 }
 
 #[derive(Debug)]
 struct Open {
     /// Locked as long as this process lives.
-    _home: File,
+    home: File,
     stands: File,
     notes: u64,
 }
@@ -88,7 +91,7 @@ impl Folder {
         // names of runs come from the master
         let name = home.run.0.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' });
         let path = dir.join(format!("{}.{:016x}", name.collect::<String>(), home.session.0));
-        Self { path, home, open: None, frames: 0, newest: None, counted: None }
+        Self { path, home, open: None, frames: 0, newest: None, counted: None, is_whole: true }
     }
 
     /// One that another process left, with so many frames in it; `None`: it lives, or there is no such folder here.
@@ -100,8 +103,9 @@ impl Folder {
         let home = Home { run: home.run, session: SessionId(home.session), secret };
         let stands =
             File::options().read(true).write(true).create(true).truncate(false).open(path.join(STANDS)).ok()?;
-        let open = Some(Open { _home: file, stands, notes: 0 });
-        Some(Self { path, home, open, frames: 0, newest: None, counted: None })
+        let open = Some(Open { home: file, stands, notes: 0 });
+        // until it is known what is in it nothing of it is removed
+        Some(Self { path, home, open, frames: 1, newest: None, counted: None, is_whole: true })
     }
 
     pub(super) fn home(&self) -> &Home {
@@ -137,9 +141,15 @@ impl Folder {
         bytes.chunks(NOTE).filter_map(note_from).max_by_key(|stands| stands.at)
     }
 
-    /// So many frames are in it, of which none is needed any more once they are acknowledged.
-    pub(super) fn take_over(&mut self, frames: usize, counted: Option<u64>) {
-        (self.frames, self.counted) = (frames, counted);
+    /// So many frames are in it, and these were counted, of which only the newest is needed.
+    pub(super) fn take_over(&mut self, frames: usize, counted: &[u64]) {
+        (self.frames, self.counted) = (frames, counted.last().copied());
+        // a process that was killed may have left more
+        let older = counted.iter().rev().skip(1).map(|seq| self.counted(*seq));
+        let parts = fs::read_dir(&self.path).into_iter().flatten().flatten().map(|entry| entry.path());
+        for path in older.chain(parts.filter(|path| path.extension().is_some_and(|ending| ending == PART))) {
+            fs::remove_file(path).ok();
+        }
     }
 
     fn frame(&self, number: u64, ending: &str) -> PathBuf {
@@ -172,7 +182,10 @@ impl Folder {
             let file = HomeFile { run: run.clone(), session: session.0, secret: STANDARD.encode(secret) };
             home.write_all(&serde_json::to_vec(&file)?)?;
             let stands = options.open(self.path.join(STANDS))?;
-            self.open = Some(Open { _home: home, stands, notes: 0 });
+            if !self.is_whole {
+                home.set_len(0)?;
+            }
+            self.open = Some(Open { home, stands, notes: 0 });
         }
         self.open.as_mut().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
@@ -182,19 +195,20 @@ impl Shelf for Folder {
     fn put(&mut self, number: u64, bytes: &[u8]) -> io::Result<()> {
         let path = self.sealed(number);
         // a half-written frame must not be found later
-        let part = path.with_extension("part");
+        let part = path.with_extension(PART);
         let opened = self.open().map(|_| ());
         let written = opened.and_then(|()| fs::write(&part, bytes)).and_then(|()| fs::rename(&part, &path));
-        let is_new = self.newest.replace(number) != Some(number);
+        let is_new = self.newest != Some(number);
         if let Err(error) = written {
             // what is left of it is of no use; the first error is the one to tell
             fs::remove_file(&part).ok();
-            if fs::remove_file(&path).is_ok() {
-                self.frames -= usize::from(!is_new);
+            if !is_new && fs::remove_file(&path).is_ok() {
+                (self.frames, self.newest) = (self.frames.saturating_sub(1), None);
             }
             return Err(named(&path, &error));
         }
         self.frames += usize::from(is_new);
+        self.newest = Some(number);
         Ok(())
     }
 
@@ -227,7 +241,18 @@ impl Shelf for Folder {
         Ok(())
     }
 
+    fn disinherit(&mut self) {
+        self.is_whole = false;
+        // without a name for its session nobody can; if not even that can be done, the master still counts nothing twice
+        if let Some(open) = &self.open {
+            open.home.set_len(0).ok();
+        }
+    }
+
     fn note(&mut self, stands: &RunBeat) -> io::Result<()> {
+        if !self.is_whole {
+            return Ok(());
+        }
         let note = note_of(stands);
         let path = self.path.join(STANDS);
         let open = self.open()?;

@@ -93,6 +93,8 @@ impl Shelf for Board {
     fn note(&mut self, _stands: &RunBeat) -> io::Result<()> {
         Ok(())
     }
+
+    fn disinherit(&mut self) {}
 }
 
 #[derive(Clone, Copy, Debug)]

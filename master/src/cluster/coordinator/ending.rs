@@ -13,7 +13,7 @@ use std::time::Duration;
 /// After the planned end and `graceful_stop`, how long last frames may take.
 const CLOSE_WITHIN: Duration = Duration::from_secs(10);
 /// They may take longer while there is none that comes so long after the one before: the master is what is slow.
-const QUIET: Duration = Duration::from_secs(3);
+pub(super) const QUIET: Duration = Duration::from_secs(3);
 /// Yet no more than so much longer.
 const CLOSE_LATE: Duration = Duration::from_mins(2);
 /// After an abort, how long last frames may take.

@@ -7,7 +7,7 @@
 use super::super::assign::fixed_need;
 use super::super::handover::{Part, Tenures, surplus};
 use super::super::membership::Registry;
-use super::ending::ABORT_WITHIN;
+use super::ending::{ABORT_WITHIN, QUIET};
 use super::{Busiest, Coordinator, Effect, Handover, Participant, Stage, State, Strength};
 use crate::journal::{Cause, Control, Entry};
 use ld_shared::id::{Epoch, RunId, SessionId};
@@ -78,6 +78,9 @@ impl Coordinator {
     pub(super) fn nobody_works(&self, now: Mono) -> bool {
         let at = self.run_now(now);
         let comes_back = |p: &Participant| match &p.stage {
+            Stage::Lost { .. } if let Some(died) = p.died => {
+                at.0 < died.heard.0.saturating_add(QUIET.as_nanos() as u64)
+            }
             Stage::Lost { at: since, silent: true, .. } => {
                 let patience = self.spec.wait.as_nanos() as u64;
                 !self.aborted
@@ -184,13 +187,11 @@ impl Coordinator {
     fn hand_out(&mut self, part: Part, from: RunTime, effects: &mut Vec<Effect>) -> Vec<String> {
         let Some(t0) = self.t0() else { return Vec::new() };
         let plan = Arc::clone(&self.load);
-        // a ready one makes load from its first part on
-        let takes = |p: &Participant| p.makes_load() || p.stage == Stage::Ready;
         let mut owed = part;
         let mut takers = Vec::new();
         // by what each lacks; what does not fit goes to those that have room
         for round in 0..2 {
-            let all = || self.participants.iter().filter(|(_, p)| takes(p));
+            let all = || self.participants.iter().filter(|(_, p)| p.may_take());
             let room = |p: &Participant| {
                 let part = p.tenures.part();
                 let used = fixed_need(&plan, &part.lanes) + part.caps.iter().sum::<u64>();
@@ -267,11 +268,10 @@ impl Coordinator {
         if self.handover.is_some() || self.resuming.as_ref().is_some_and(|resuming| now < resuming.until) {
             return;
         }
-        let takes = |p: &Participant| p.makes_load() || p.stage == Stage::Ready;
         let all: Vec<(SessionId, u32, usize)> = self
             .participants
             .iter()
-            .filter(|(_, p)| takes(p))
+            .filter(|(_, p)| p.may_take())
             .map(|(session, p)| (*session, p.cores, p.tenures.newest().map_or(0, |t| t.part.lanes.len())))
             .collect();
         let held: Vec<usize> = all.iter().map(|(_, _, lanes)| *lanes).collect();
@@ -351,7 +351,7 @@ impl Coordinator {
         }
         // confirmed late: nobody owned it in between
         let from = handover.from.max(self.run_now(now));
-        let all = self.participants.iter().filter(|(_, p)| p.makes_load() || p.stage == Stage::Ready);
+        let all = self.participants.iter().filter(|(_, p)| p.may_take());
         let (mut held, mut weights, mut sessions) = (Vec::new(), Vec::new(), Vec::new());
         for (session, participant) in all {
             held.push(participant.tenures.newest().map_or(0, |t| t.part.lanes.len()));
@@ -390,6 +390,7 @@ impl Coordinator {
         }
         let Some(participant) = self.participants.get_mut(&session) else { return };
         let was_lost = participant.return_from_loss(at, self.ledger.has_finished(session));
+        participant.died = None;
         let name = participant.name.to_string();
         let finished = participant.stage == Stage::Finished;
         if was_lost {
@@ -424,10 +425,14 @@ impl Coordinator {
     /// What a worker had measured when it died arrives.
     pub(super) fn on_heir(&mut self, now: Mono, session: SessionId, word: Option<RunBeat>) {
         let (at, word) = (self.run_now(now), word.filter(|word| word.run == self.spec.run));
+        let told = self.ledger.frames(session).map_or(RunTime(0), |frames| frames.sealed_at);
         let Some(participant) = self.participants.get_mut(&session) else { return };
-        participant.take_last_word(word, at);
+        let is_new = participant.died.is_none();
+        participant.take_last_word(word, told, at);
         let name = participant.name.to_string();
-        self.note(now, format!("what worker {name} had measured when it died arrives from its spool"), &name);
+        if is_new {
+            self.note(now, format!("what worker {name} had measured when it died arrives from its spool"), &name);
+        }
     }
 
     /// Run time so long from now, and as much later as clocks may differ.

@@ -3,7 +3,7 @@
 use crate::cluster::assign::Strength;
 use crate::cluster::handover::Tenures;
 use ld_shared::id::{Epoch, WorkerName};
-use ld_shared::message::{LEASE, RunBeat};
+use ld_shared::message::{BEAT_EVERY, LEASE, RunBeat};
 use ld_shared::throttle::ThrottleShare;
 use ld_shared::time::{RunTime, SECOND};
 
@@ -23,12 +23,29 @@ pub(super) struct Participant {
     /// Spans in which it was lost before it came back.
     pub(super) absences: Vec<Absence>,
     pub(super) beat: Option<RunBeat>,
-    /// Between these instants of its own run clock its process died, says its heir.
-    pub(super) died: Option<(RunTime, RunTime)>,
+    /// Its process has died, says its heir.
+    pub(super) died: Option<Died>,
     pub(super) busiest: Busiest,
     pub(super) clock: ld_shared::message::ClockReport,
     pub(super) pace: Option<Pace>,
     pub(super) was_late: bool,
+}
+
+/// When a process died, by its own run clock.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Died {
+    after: RunTime,
+    before: RunTime,
+    /// When its heir was heard of last, by the master's.
+    pub(super) heard: RunTime,
+}
+
+impl Died {
+    /// When it had started everything, if nothing else is known than that it was by `until`.
+    fn bound(self, until: RunTime) -> RunTime {
+        // it outlived what was taken for its end
+        if until < self.after { self.before } else { until.min(self.before) }
+    }
 }
 
 /// The time between two reports in which a worker started most.
@@ -117,15 +134,25 @@ impl Participant {
         true
     }
 
-    /// Its process has died, says its heir at `now`; `word`: the newest that is known of its load. The thread that
-    /// writes it down is the one that renews the lease.
-    pub(super) fn take_last_word(&mut self, word: Option<RunBeat>, now: RunTime) {
-        let lived = word.as_ref().map_or(RunTime(0), |word| word.at);
-        let lease = word.as_ref().map_or(u64::MAX, |word| word.at.0.saturating_add(LEASE.as_nanos() as u64));
-        let dead_by = self.latest(now).min(RunTime(lease)).max(lived);
-        self.died = Some((lived, dead_by));
-        if let Stage::Lost { until, silent, .. } = &mut self.stage {
-            (*until, *silent) = ((*until).clamp(lived, dead_by), false);
+    /// Its process has died, says its heir at `now`; `word`: the newest that is known of its load; counted frames tell of
+    /// it up to `told`. The thread that writes it down is the one that renews the lease.
+    pub(super) fn take_last_word(&mut self, word: Option<RunBeat>, told: RunTime, now: RunTime) {
+        let told = self.beat.as_ref().map_or(told, |beat| told.max(beat.at));
+        // what could not be written down for long says nothing of its end
+        let newest = word.as_ref().map(|word| word.at).filter(|at| at.0.saturating_add(SECOND) > told.0);
+        let renewed = (LEASE + BEAT_EVERY).as_nanos() as u64;
+        let leased = newest.map_or(RunTime::MAX, |at| RunTime(at.0.saturating_add(renewed)));
+        let after = newest.map_or(told, |at| at.max(told));
+        let before = self.latest(now).min(leased).max(after);
+        let known = self.died;
+        let died = Died {
+            after: known.map_or(after, |known| known.after.max(after)),
+            before: known.map_or(before, |known| known.before.min(before)).max(after),
+            heard: now,
+        };
+        self.died = Some(died);
+        if let Stage::Lost { until, .. } = &mut self.stage {
+            *until = died.bound(*until);
         }
         let is_news = |word: &RunBeat| {
             self.beat.as_ref().is_none_or(|had| word.at > had.at && word.odometers.is_after(&had.odometers))
@@ -133,11 +160,17 @@ impl Participant {
         self.beat = word.filter(is_news).or(self.beat.take());
     }
 
+    /// Whether it can be given something to do.
+    pub(super) fn may_take(&self) -> bool {
+        // a ready one makes load from its first part on
+        (self.makes_load() || self.stage == Stage::Ready) && self.died.is_none()
+    }
+
     /// It is lost: by the master's run clock it started nothing after `until`.
     pub(super) fn lose(&mut self, at: RunTime, until: RunTime, silent: bool, how: String) {
         // it started by its own clock
-        let (lived, dead_by) = self.died.unwrap_or((RunTime(0), RunTime::MAX));
-        let until = self.latest(until).clamp(lived, dead_by);
+        let until = self.latest(until);
+        let until = self.died.map_or(until, |died| died.bound(until));
         self.stage = Stage::Lost { at, until, silent, how };
     }
 
@@ -151,7 +184,8 @@ impl Participant {
             let started = |beat: &RunBeat| beat.odometers.of_requests().iter().map(|p| p.requests_started).sum::<u64>();
             let seconds = RunTime(report.at.0 - before.at.0).as_secs();
             let rate = (started(&report) - started(before)) as f64 / seconds;
-            let starts_by_lane = rate / self.tenures.part().lanes.len().max(1) as f64;
+            let owned = self.tenures.within(before.at, report.at).map(|(.., lanes)| lanes.len()).max();
+            let starts_by_lane = rate / owned.unwrap_or_else(|| self.tenures.most_lanes()).max(1) as f64;
             if starts_by_lane > self.busiest.starts_by_lane {
                 self.busiest = Busiest { starts_by_lane, at: report.at };
             }
