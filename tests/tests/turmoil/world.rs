@@ -17,6 +17,7 @@ use ld_shared::time::Mono;
 use ld_worker::link;
 use ld_worker::link::grpc::{Credentials, GrpcDial};
 use ld_worker::membership::Options;
+use ld_worker::spool::Folders;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -250,6 +251,8 @@ async fn work(way: Way) -> Result<(), Box<dyn std::error::Error>> {
     let (master, worker) = ("master:7000".to_owned(), way.worker);
     let hello =
         Hello { protocol: PROTOCOL_VERSION, build: "turmoil".into(), name: name(worker), cores: 1, returning: None };
+    // what is written there every few milliseconds must not come between a worker and its way to the master
+    let folder = tempfile::tempdir()?;
     let options = Options {
         hello,
         capacity: 1_000,
@@ -257,7 +260,7 @@ async fn work(way: Way) -> Result<(), Box<dyn std::error::Error>> {
         master_timeout: Duration::from_secs(30),
         master: master.clone(),
         targets: None,
-        spool: None,
+        spool: Some(Arc::new(Folders(folder.path().to_owned()))),
     };
     let dial = GrpcDial { master, credentials: Credentials { tls: None, token: Some(token()) }, connect: way };
     let (_signal, signals) = mpsc::channel(1);

@@ -94,7 +94,7 @@ impl Folder {
         Self { path, home, open: None, frames: 0, newest: None, counted: None, is_whole: true }
     }
 
-    /// One that another process left, with so many frames in it; `None`: it lives, or there is no such folder here.
+    /// One that another process left; `None`: it lives, or this is no such folder.
     pub(super) fn of_the_dead(path: PathBuf) -> Option<Self> {
         let file = File::open(path.join(HOME)).ok()?;
         file.try_lock().ok()?;

@@ -49,7 +49,9 @@ impl Engine {
         let count = numbers.len().max(1) as u64;
         for (position, number) in numbers.into_iter().enumerate() {
             for life in load.lives(number).into_iter().filter(|life| life.start < end && life.end > from) {
-                let spread = if life.start < from { SECOND * position as u64 / count } else { 0 };
+                let room = SECOND / 5;
+                let moved = life.start < from;
+                let spread = if moved { room + (SECOND - room) * position as u64 / count } else { 0 };
                 let kind = Kind::User { number, life: truth.new_life(from), ticket: false };
                 let Kind::User { life: name, .. } = kind else { continue };
                 self.ends.insert(name, t0.saturating_add(life.end.min(end).0));
