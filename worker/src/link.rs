@@ -122,7 +122,7 @@ pub struct Channel {
 
 /// A way to the master.
 pub trait Dial {
-    /// Opens a connection, in bounded time; dropped before its end it comes to nothing.
+    /// Opens a connection, in bounded time. To be waited for to its end.
     fn dial(&mut self) -> impl Future<Output = Result<Channel, Unreached>>;
 }
 

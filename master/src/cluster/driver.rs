@@ -314,21 +314,26 @@ impl Driver {
     /// A worker of the run is there again over another connection, which replaces the one it had; or its heir is.
     fn take_back(&mut self, id: ConnectionId, at: Mono, hello: &Hello) {
         let Some(Returning { session, secret, heir_of }) = hello.returning.clone() else { return };
-        let heir = heir_of.is_some();
-        if heir && self.connection(session).is_some_and(|connection| !connection.is_heir) {
-            self.registry.disconnect(session, at, "its process died".into());
+        if heir_of.is_some() {
+            return self.let_heir_in(id, at, (session, secret), hello.name.clone());
         }
         self.hang_up(session);
         self.belongs(id, session, &secret);
-        if heir {
-            self.connections.entry(id).and_modify(|connection| connection.is_heir = true);
-            self.send(session, ToWorker::Welcome { session, secret, name: hello.name.clone() });
-            return;
-        }
         let name = self.registry.rejoin(at, session, hello);
         tracing::info!(worker = %name, "worker is back");
         self.send(session, ToWorker::Welcome { session, secret, name: name.to_string() });
         self.tell(Event::Returned(session));
+    }
+
+    /// Somebody delivers what a worker of the run had measured when its process died. The registry learns of that only.
+    fn let_heir_in(&mut self, id: ConnectionId, at: Mono, (session, secret): (SessionId, Bytes), name: String) {
+        if self.connection(session).is_some_and(|connection| !connection.is_heir) {
+            self.registry.disconnect(session, at, "its process died".into());
+        }
+        self.hang_up(session);
+        self.belongs(id, session, &secret);
+        self.connections.entry(id).and_modify(|connection| connection.is_heir = true);
+        self.send(session, ToWorker::Welcome { session, secret, name });
     }
 
     fn on_closed(&mut self, id: ConnectionId, seen: &str) {

@@ -296,15 +296,6 @@ impl Worker {
                 }
             }
             Effect::Lease(until) => {
-                if std::env::var_os("LD_DBG").is_some() {
-                    context.note(|| {
-                        format!(
-                            "worker {}: lease for {} ms",
-                            self.index,
-                            (until.0.cast_signed() - now.0.cast_signed()) / 1_000_000
-                        )
-                    });
-                }
                 context.truth.believes(self.index, until);
                 process.lease = Some(until);
                 process.with_engine(|engine| engine.set_lease(now.0, until));
