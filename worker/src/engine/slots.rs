@@ -49,7 +49,8 @@ impl Slots {
     /// The share went to others, and with it its slots: iterations that are open do not count any more, as long as there
     /// are files for others beside them.
     pub(crate) fn forget(&self) {
-        // an iteration that ends between these two is not missed: it counts as forgotten for no longer than that
+        // of one that ends between these two the count of forgotten ones is less than nothing for a moment, and no slot is
+        // free: nothing starts then, for there is no lease
         let next = |open: u64| Some((open >> ERA).wrapping_add(1) << ERA);
         if let Ok(open) = self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next) {
             self.forgotten.fetch_add(split(open).1, Ordering::Relaxed);
