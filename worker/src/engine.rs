@@ -106,10 +106,11 @@ impl Shared {
 
     /// From `at` on these are the shares, whatever was said of later.
     fn expect_shares(&self, at: u64, shard: &Shard) {
-        self.lower_shares(shard);
         let mut next = self.next_shares();
         next.retain(|(then, _)| *then < at);
         next.push_back((at, shard.clone()));
+        // nobody goes by older ones in between
+        self.lower_shares(shard);
         self.shares_at.store(next.front().map_or(u64::MAX, |(at, _)| *at), Ordering::Relaxed);
     }
 
