@@ -80,6 +80,8 @@ impl Sessions {
     pub fn on(listener: TcpListener, latency: Duration) -> Self {
         let address = listener.local_addr().expect("a bound socket has an address");
         listener.set_nonblocking(true).expect("a socket can be told not to block");
+        // all users come at once: who finds no room in the queue dials again a second later
+        socket2::SockRef::from(&listener).listen(1024).expect("it listens already");
         let book = Arc::new(Mutex::new(Book::default()));
         let (stop, stopped) = oneshot::channel::<()>();
         let shared = Arc::clone(&book);
