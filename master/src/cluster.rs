@@ -54,6 +54,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use view::{Look, View};
 
+/// Connections that wait to be accepted: all workers of a large cluster dial at once when a master comes back.
+const BACKLOG: i32 = 4096;
+
 /// What a cluster is made from.
 #[derive(Clone, Debug)]
 pub struct ClusterOptions {
@@ -171,6 +174,7 @@ impl Cluster {
         let bound = |address| {
             let listener = std::net::TcpListener::bind(address)?;
             listener.set_nonblocking(true)?;
+            socket2::SockRef::from(&listener).listen(BACKLOG)?;
             Ok((listener.local_addr()?, Port::open(listener, credentials, ways)?))
         };
         let port = options
