@@ -239,6 +239,9 @@ impl Coordinator {
         if !matches!(event, Event::Message(_, ToMaster::Frame { .. } | ToMaster::Beat(_))) {
             self.fold(now, effects);
         }
+        if !matches!(event, Event::Message(..)) {
+            self.begin();
+        }
         // of a large cluster messages come thousands of times a second, and half of its workers may be lost at once: what
         // looks at every worker waits for the next tick
         let has_time = !matches!(event, Event::Change(..) | Event::Stop | Event::Abort | Event::Tick);
@@ -528,7 +531,7 @@ impl Coordinator {
         match self.state.clone() {
             State::Gathering { until } => self.gather(now, until, registry, effects),
             State::Preparing { until } => self.await_ready(now, until, registry, effects),
-            State::Arming { attempt, t0, until } => self.await_armed(now, (attempt, t0, until), registry, effects),
+            State::Arming { attempt, until, .. } => self.await_armed(now, (attempt, until), registry, effects),
             State::Running { t0 } => {
                 if self.nobody_back_by().is_some_and(|until| now >= until) {
                     self.close(now, Some(RunError::NobodyBack), effects);

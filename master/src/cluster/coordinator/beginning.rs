@@ -93,23 +93,32 @@ impl Coordinator {
         self.state = State::Arming { attempt, t0, until };
     }
 
+    /// A start instant stands once everybody has confirmed it, whatever is heard next: there may be load already.
+    pub(super) fn begin(&mut self) {
+        if let State::Arming { attempt, t0, .. } = self.state
+            && self.participants.values().all(|p| p.stage == Stage::Armed(attempt))
+        {
+            self.state = State::Running { t0 };
+        }
+    }
+
+    /// Somebody has not confirmed the start instant.
     pub(super) fn await_armed(
         &mut self,
         now: Mono,
-        (attempt, t0, until): (u32, Mono, Mono),
+        (attempt, until): (u32, Mono),
         registry: &Registry,
         effects: &mut Vec<Effect>,
     ) {
-        let late = self.participants.values().filter(|p| p.stage != Stage::Armed(attempt));
-        let late: Vec<String> = late.map(|p| p.name.to_string()).collect();
-        if late.is_empty() {
-            self.state = State::Running { t0 };
-        } else if now >= until {
-            if attempt == ARM_ATTEMPTS {
-                self.close(now, Some(RunError::NotArmed { workers: late }), effects);
-            } else {
-                self.arm(now, attempt + 1, registry, effects);
-            }
+        if now < until {
+            return;
+        }
+        if attempt < ARM_ATTEMPTS {
+            self.arm(now, attempt + 1, registry, effects);
+        } else {
+            let late = self.participants.values().filter(|p| p.stage != Stage::Armed(attempt));
+            let workers = late.map(|p| p.name.to_string()).collect();
+            self.close(now, Some(RunError::NotArmed { workers }), effects);
         }
     }
 }

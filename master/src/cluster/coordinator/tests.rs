@@ -306,6 +306,33 @@ fn an_heir_tells_what_was_done_and_when_it_ended() {
 }
 
 #[test]
+fn a_start_that_everybody_confirmed_stands_whatever_is_heard_next() {
+    let armed = |last: Event| {
+        let mut world = World::new(false);
+        (0..WORKERS).for_each(|_| world.join());
+        for session in 1..=WORKERS {
+            let run = world.run();
+            world.say(session, ToMaster::Ready { run, cores: 1, capacity: 10_000 });
+        }
+        for session in 1..=WORKERS {
+            let run = world.run();
+            world.tell(Event::Message(SessionId(session), ToMaster::Armed { run, attempt: 1 }));
+        }
+        world.tell(last);
+        (1..=WORKERS).for_each(|session| world.frame(session, 2, true));
+        world
+    };
+    for ending in [Event::Stop, Event::Abort] {
+        let measured = armed(ending).coordinator.measured(chrono::DateTime::UNIX_EPOCH).unwrap();
+        assert_eq!(measured.total.phase(Phase::Main).succeeded(), 2 * WORKERS);
+        assert_eq!(measured.ending, crate::run::Ending::Stopped);
+    }
+    let (session, until) = (SessionId(1), Mono(1_000 * SECOND));
+    let world = armed(Event::Lost { session, until, silent: false, how: "gone".into() });
+    assert!(world.coordinator.events[0].what.starts_with("worker w was lost"), "{:?}", world.coordinator.events);
+}
+
+#[test]
 fn late_confirmations_move_the_start_for_everybody() {
     let mut world = World::new(false);
     (0..WORKERS).for_each(|_| world.join());
