@@ -91,6 +91,7 @@ def greeter():
 
 
 async def main():
+    ThreadingHTTPServer.request_queue_size = 1024  # all users come at once
     http = ThreadingHTTPServer(("127.0.0.1", 0), Login)
     threading.Thread(target=http.serve_forever, daemon=True).start()
     server, grpc_port = greeter()

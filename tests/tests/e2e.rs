@@ -208,7 +208,7 @@ fn a_failure_threshold_decides_instead_of_the_failures() {
     let target = Target::start(Options { fail: 0.2, ..Options::default() }).unwrap();
     let url = format!("http://{}/", target.addr());
     for (rule, code) in [("failure_rate < 50%", 0), ("failure_rate < 1%", 1)] {
-        let load = and(closed(2, 2.0), &json!({"thresholds": [rule], "wait_time": 0.005}));
+        let load = and(closed(2, 4.0), &json!({"thresholds": [rule], "wait_time": 0.005}));
         Cluster::start(&test(&url, &load), 0, &[]).finish(LIMIT).0.expect_code(code);
     }
 }

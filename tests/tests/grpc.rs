@@ -556,8 +556,11 @@ fn servers_that_break_the_rules() {
         ),
         ("has an own status", raw(move |s| send(answer(s, vec![], "77"))), "status", "status 77", "77"),
     ];
-    let task = |name: &str, server: &RawServer| json!({"name": name, "target": server.address(), "method": "hello.v1.Greeter/SayHello", "timeout": 0.3});
-    let tasks: Vec<_> = cases.iter().map(|(name, server, ..)| task(name, server)).collect();
+    let task = |(name, server, class, ..): &(&str, RawServer, &str, &str, &str)| {
+        let timeout = if *class == "timeout" { 0.3 } else { 5.0 };
+        json!({"name": name, "target": server.address(), "method": "hello.v1.Greeter/SayHello", "timeout": timeout})
+    };
+    let tasks: Vec<_> = cases.iter().map(task).collect();
     let load = and(closed(3, 3.0), &json!({}));
     let ran = Ran::of(&document("", &described(), &load, &json!(tasks)), 0);
     for (name, server, class, reason, status) in &cases {

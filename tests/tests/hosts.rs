@@ -69,10 +69,14 @@ fn the_p99_of_a_cluster_with_one_slow_link_is_that_of_all_samples() {
     };
     assert_eq!(counts["by_client"][Hosts::delayed_address(3)], of(3));
     assert_eq!(counts["by_client"][Hosts::address(1)], of(1));
-    assert_eq!((of(1), of(2), of(3)), (600, 600, 600), "rates are split exactly");
+    // on a busy machine the end may overtake the last arrival of somebody
+    let dropped = summary.count("/conservation/dropped");
+    let shares = [of(1), of(2), of(3)];
+    assert!(shares.iter().all(|share| (598..=600).contains(share)), "rates are split exactly: {shares:?}");
+    assert_eq!(shares.iter().sum::<u64>() + dropped, 1800);
     // a third of all samples came over the slow link, and a mean of p99s would be far below
     let all = summary.histogram("hit");
-    assert_eq!(all.len(), 1800);
+    assert_eq!(all.len() + dropped, 1800);
     let slow = count_above(&all, 99);
     assert!(slow.abs_diff(600) <= 30, "{slow} samples above 99 ms");
     let printed = summary.number("/latency_overall/p99_ms");

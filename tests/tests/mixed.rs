@@ -44,7 +44,7 @@ fn no_token_ever_crosses_users() {
         for (peer, name) in [("logins", "login"), ("ws", "talk"), ("mqtt", "tell"), ("grpc", "greet")] {
             let ours = &summary.0["per_name"][name]["successes"];
             assert_eq!((name, &seen[peer]), (name, ours), "{workers} workers: {seen}");
-            assert!(ours.as_u64().unwrap() >= 300, "{name}: {ours}");
+            assert!(ours.as_u64().unwrap() >= 100, "{name}: {ours}");
         }
     }
 }

@@ -160,9 +160,9 @@ fn lost_late_and_doubled_messages_are_told_apart() {
     let Some(broker) = Broker::start() else { return };
     let tasks = json!([
         {"method": "subscribe", "broker": broker.address(), "topic": "s/#", "qos": 1, "stamp": true, "name": "e2e",
-         "think_time": 4},
+         "think_time": 9},
     ]);
-    let mut cluster = Cluster::start(&test(&tasks, &json!({"user_count": 1, "test_time": 3.5})), 0, &[]);
+    let mut cluster = Cluster::start(&test(&tasks, &json!({"user_count": 1, "test_time": 8})), 0, &[]);
     wait_for("the subscription", PATIENCE, || (broker.sys("subscriptions/count") > 0).then_some(()));
     for (sequence, sent_ns) in [(7, 1), (8, 1), (12, 1), (11, 1), (11, 1), (13, u64::MAX)] {
         broker.publish("s/a", &format!("~ld:00000000000000aa:{sequence}:{sent_ns}~x"), &["-q", "1"]);
@@ -208,12 +208,13 @@ fn a_broker_that_misbehaves_fails_steps_and_nothing_else() {
         ("goodbye", "status", "disconnected by the broker: server shutting down (0x8b)"),
         ("quota", "status", "quota exceeded (0x97)"),
     ];
-    let step = |mode: &str| {
-        let version = if matches!(mode, "goodbye" | "quota") { "5" } else { "3.1.1" };
+    let step = |(mode, class, _): &(&str, &str, &str)| {
+        let version = if matches!(*mode, "goodbye" | "quota") { "5" } else { "3.1.1" };
+        let timeout = if *class == "timeout" { 0.2 } else { 5.0 };
         json!({"broker": format!("127.0.0.1:{port}"), "client_id": mode, "version": version, "topic": "t", "qos": 1,
-               "payload": "x", "timeout": 0.2, "name": mode})
+               "payload": "x", "timeout": timeout, "name": mode})
     };
-    let tasks: Vec<Value> = modes.iter().map(|(mode, ..)| step(mode)).collect();
+    let tasks: Vec<Value> = modes.iter().map(step).collect();
     let more = json!({"user_count": 3, "test_time": 2, "connections": "per_request"});
     let (_, summary) = run(&test(&tasks.into(), &more), 0);
     let log = server.stdout();
