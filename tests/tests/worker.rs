@@ -37,7 +37,7 @@ fn address() -> String {
 #[test]
 fn a_worker_takes_part_for_no_more_users_than_it_says() {
     let (target, url) = target();
-    let document = test(&url, &and(closed(60, 2.0), &json!({"wait_time": 0.1})));
+    let document = test(&url, &and(closed(60, 6.0), &json!({"wait_time": 0.1})));
     let mut split = cluster(&document, &address(), &[&["--max-users", "10"], &[]]);
     let (finished, summary) = split.finish(LIMIT);
     finished.expect_code(0);
@@ -45,6 +45,9 @@ fn a_worker_takes_part_for_no_more_users_than_it_says() {
     let most: Vec<u64> = summary.list("/workers").iter().map(|worker| worker["users_max"].as_u64().unwrap()).collect();
     assert_eq!(most.iter().sum::<u64>(), 60);
     assert!((8..=10).contains(most.iter().min().unwrap()), "{most:?}");
+    // nobody is moved to where there is no room
+    let users: Vec<f64> = summary.list("/timeline").iter().map(|row| row["users"].as_f64().unwrap()).collect();
+    assert!(users[1..5].iter().all(|users| (59.0..61.0).contains(users)), "{users:?}");
     let arrived = target.counts().total;
     assert_eq!(summary.ended(), arrived);
 

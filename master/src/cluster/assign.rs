@@ -1,5 +1,6 @@
 //! Who makes which part of a plan: lanes by cores, within what each worker can open. Pure.
 
+use super::handover::{Part, targets};
 use ld_shared::lanes::{LANES, LaneSet, deal};
 use ld_shared::load::Load;
 use ld_shared::plan::{Connections, Plan, ScenarioPlan};
@@ -68,7 +69,11 @@ pub fn assign(plan: &Plan, workers: &[Strength]) -> Result<Vec<Share>, AssignErr
     let fits = |lanes: &[LaneSet]| lanes.iter().zip(workers).all(|(l, w)| fixed_need(plan, l) <= w.capacity);
     let mut lanes = deal(&workers.iter().map(|w| w.cores).collect::<Vec<_>>());
     if !fits(&lanes) {
-        lanes = deal(&within_capacity(fixed_need(plan, &LaneSet::full()), workers));
+        let cores: Vec<u32> = workers.iter().map(|w| w.cores).collect();
+        let limits: Vec<usize> =
+            workers.iter().map(|w| lanes_for(plan, w.capacity.saturating_sub(uneven(plan)))).collect();
+        let weights = targets(LANES, &cores, &limits);
+        lanes = deal(&weights.into_iter().map(|lanes| lanes as u32).collect::<Vec<_>>());
     }
     if !fits(&lanes) {
         let most = workers.iter().map(|w| w.capacity).max().unwrap_or(1).max(1);
@@ -94,26 +99,16 @@ pub fn assign(plan: &Plan, workers: &[Strength]) -> Result<Vec<Share>, AssignErr
     Ok(shares)
 }
 
-/// Weights by cores, but for workers that could not open their part of `need` connections: as much as
-/// they can open.
-fn within_capacity(need: u64, workers: &[Strength]) -> Vec<u32> {
-    let lanes = LANES as u64;
-    // a connection is spared: numbers are not spread over lanes to the last one
-    let most = |w: &Strength| (w.capacity.saturating_sub(1)).saturating_mul(lanes) / need.max(1);
-    let mut full: Vec<Option<u64>> = vec![None; workers.len()];
-    loop {
-        let left = lanes.saturating_sub(full.iter().flatten().sum());
-        let open = |full: &[Option<u64>]| {
-            workers.iter().zip(full).filter(|(_, f)| f.is_none()).map(|(w, _)| u64::from(w.cores)).sum::<u64>()
-        };
-        let cores = open(&full).max(1);
-        let part = |w: &Strength| left * u64::from(w.cores) / cores;
-        let over = (0..workers.len()).find(|i| full[*i].is_none() && part(&workers[*i]) > most(&workers[*i]));
-        match over {
-            Some(i) => full[i] = Some(most(&workers[i])),
-            None => return workers.iter().zip(&full).map(|(w, f)| f.unwrap_or_else(|| part(w)) as u32).collect(),
-        }
-    }
+/// How many lanes have so many connections that users hold whatever the target does.
+pub(super) fn lanes_for(plan: &Plan, connections: u64) -> usize {
+    let all = fixed_need(plan, &LaneSet::full());
+    let lanes = u128::from(connections) * LANES as u128 / u128::from(all.max(1));
+    if all == 0 { LANES } else { lanes.min(LANES as u128) as usize }
+}
+
+/// How many connections more than their part lanes may have: numbers are not spread over lanes to the last one.
+pub(super) fn uneven(plan: &Plan) -> u64 {
+    plan.scenarios.iter().filter(|scenario| fixed(plan, scenario) > 0).count() as u64
 }
 
 /// Deals every limit on the rate of requests by the users that fall under it.
@@ -147,6 +142,32 @@ pub(super) fn fixed_need(plan: &Plan, lanes: &LaneSet) -> u64 {
     plan.scenarios.iter().map(|scenario| own(lanes, scenario, fixed(plan, scenario))).sum()
 }
 
+/// Files that the owner of a part may have open at once.
+pub(super) fn files(plan: &Plan, part: &Part) -> u64 {
+    fixed_need(plan, &part.lanes) + own_caps(plan, &part.caps)
+}
+
+/// Open iterations that have a connection of their own, at most.
+fn own_caps(plan: &Plan, caps: &[u64]) -> u64 {
+    plan.scenarios.iter().zip(caps).filter(|(scenario, _)| !is_pooled(scenario)).map(|(_, cap)| *cap).sum()
+}
+
+/// Lowers caps to so many connections in all, each by the same share.
+pub(super) fn lower_caps(plan: &Plan, caps: &mut [u64], most: u64) {
+    let open = own_caps(plan, caps);
+    if open > most {
+        for (scenario, cap) in plan.scenarios.iter().zip(caps) {
+            if !is_pooled(scenario) {
+                *cap = (u128::from(*cap) * u128::from(most) / u128::from(open)) as u64;
+            }
+        }
+    }
+}
+
+fn is_pooled(scenario: &ScenarioPlan) -> bool {
+    matches!(scenario.connections, Connections::Shared(_))
+}
+
 fn fixed(plan: &Plan, scenario: &ScenarioPlan) -> u64 {
     match (&scenario.load, scenario.connections) {
         (_, Connections::Shared(n)) => n,
@@ -164,22 +185,14 @@ fn own(lanes: &LaneSet, scenario: &ScenarioPlan, n: u64) -> u64 {
 /// they were lowered to `budget` connections.
 fn caps(plan: &Plan, before: u64, until: u64, budget: u64) -> (Vec<u64>, u64) {
     let part = |cap: u64, lanes: u64| (u128::from(cap) * u128::from(lanes) / LANES as u128) as u64;
-    let mut caps = Vec::new();
-    let (mut wanted, mut open) = (0, 0);
-    for scenario in &plan.scenarios {
-        let cap = match &scenario.load {
-            Load::Closed(_) => 0,
-            Load::Open(load) => part(load.max_in_flight, until) - part(load.max_in_flight, before),
-        };
-        let pooled = matches!(scenario.connections, Connections::Shared(_));
-        wanted += cap;
-        open += if pooled { 0 } else { cap };
-        caps.push((cap, pooled));
-    }
-    let lowered = |(cap, pooled): (u64, bool)| {
-        if pooled || open <= budget { cap } else { (u128::from(cap) * u128::from(budget) / u128::from(open)) as u64 }
+    let cap = |scenario: &ScenarioPlan| match &scenario.load {
+        Load::Closed(_) => 0,
+        Load::Open(load) => part(load.max_in_flight, until) - part(load.max_in_flight, before),
     };
-    (caps.into_iter().map(lowered).collect(), wanted)
+    let mut caps: Vec<u64> = plan.scenarios.iter().map(cap).collect();
+    let wanted = caps.iter().sum();
+    lower_caps(plan, &mut caps, budget);
+    (caps, wanted)
 }
 
 /// How many arrivals of a scenario on these lanes are due in `[from, to)`; 0 for closed ones.

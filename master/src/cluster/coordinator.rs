@@ -26,7 +26,7 @@ use super::ledger::{Ledger, Put};
 use super::membership::Registry;
 use super::rule_watch::Watch;
 use super::throttles::Dealer;
-use crate::journal::{Cause, Entry};
+use crate::journal::{Cause, Control, Entry};
 use crate::run::Event as RunEvent;
 use ld_shared::frame::Frame;
 use ld_shared::id::{Epoch, RunId, SessionId};
@@ -41,6 +41,9 @@ use participant::{Absence, Busiest, Participant, Stage};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
+
+/// A worker that joined and could not take part may be able to after so long.
+const ASKED_AGAIN_AFTER: Duration = Duration::from_secs(10);
 
 /// One run.
 #[derive(Clone, Debug)]
@@ -70,10 +73,14 @@ pub struct Coordinator {
     epoch: Epoch,
     /// Parts that change hands once those who give them up have confirmed it.
     handover: Option<Handover>,
+    /// Those that joined in mid-run and could not take part, and when they are asked again.
+    unable: BTreeMap<SessionId, Mono>,
     /// Those that are gone, and whose parts nobody was given yet.
     gone: Vec<SessionId>,
     /// A part that nobody owns.
     unowned: Part,
+    /// Users on it for whom nobody has room, as was last said.
+    without_room: u64,
     /// Why the run ends early, if not because somebody asked for it.
     cause: Option<Cause>,
     /// Changes of the load, and the plan with them.
@@ -123,6 +130,8 @@ enum State {
         attempt: u32,
         t0: Mono,
         until: Mono,
+        /// Who have not confirmed it.
+        missing: usize,
     },
     Running {
         t0: Mono,
@@ -173,8 +182,10 @@ impl Coordinator {
             closed_at: None,
             epoch: Epoch(1),
             handover: None,
+            unable: BTreeMap::new(),
             gone: Vec::new(),
             unowned: Part::default(),
+            without_room: 0,
             cause: None,
             program: Program::default(),
             resuming: None,
@@ -238,9 +249,6 @@ impl Coordinator {
         }
         if !matches!(event, Event::Message(_, ToMaster::Frame { .. } | ToMaster::Beat(_))) {
             self.fold(now, effects);
-        }
-        if !matches!(event, Event::Message(..)) {
-            self.begin();
         }
         // of a large cluster messages come thousands of times a second, and half of its workers may be lost at once: what
         // looks at every worker waits for the next tick
@@ -314,21 +322,24 @@ impl Coordinator {
                 participant.cores = cores.max(1);
                 participant.strength = Strength { cores: cores.max(1), capacity };
                 participant.stage = Stage::Ready;
+                let ready = Control::Ready { session, capacity };
+                effects.push(Effect::Journal(Box::new(Entry::Control(ready))));
             }
-            ToMaster::CannotPrepare { run, text } if ours(&run) && !participant.makes_load() => {
+            ToMaster::CannotPrepare { run, text }
+                if ours(&run) && matches!(participant.stage, Stage::Asked | Stage::Ready) =>
+            {
                 let worker = participant.name.to_string();
                 if self.t0().is_some() {
-                    self.participants.remove(&session);
-                    self.note(now, format!("worker {worker} joined and cannot take part: {text}"), &worker);
+                    self.dismiss(session);
+                    // it may have been busy with the run before
+                    if self.unable.insert(session, now.after(ASKED_AGAIN_AFTER)).is_none() {
+                        self.note(now, format!("worker {worker} joined and cannot take part: {text}"), &worker);
+                    }
                 } else {
                     self.close(now, Some(RunError::CannotPrepare { worker, text }), effects);
                 }
             }
-            ToMaster::Armed { run, attempt } if ours(&run) => {
-                if matches!(participant.stage, Stage::Ready | Stage::Armed(_)) {
-                    participant.stage = Stage::Armed(attempt);
-                }
-            }
+            ToMaster::Armed { run, attempt } if ours(&run) => self.on_armed(session, attempt),
             ToMaster::Beat(beat) => {
                 participant.clock = beat.clock.unwrap_or(participant.clock);
                 let report = beat.run.filter(|run| run.run == self.spec.run);
@@ -484,6 +495,7 @@ impl Coordinator {
         let at = self.run_now(now);
         let started = self.t0();
         self.ledger.end_records(session);
+        self.unable.remove(&session);
         let Some(participant) = self.participants.get_mut(&session) else { return };
         let worker = participant.name.to_string();
         let Some(t0) = started else {
@@ -497,11 +509,17 @@ impl Coordinator {
             self.on_gone(now, session, effects);
         } else if !matches!(participant.stage, Stage::Finished | Stage::Left { .. } | Stage::Lost { .. }) {
             // joined in mid-run and owns nothing yet
-            self.participants.remove(&session);
+            self.dismiss(session);
         } else if participant.stage == Stage::Finished && self.spec.plan.iterations.is_none() {
             // it ended before the test did, and its goodbye was lost with its connection
             self.on_left(now, session, &how, effects);
         }
+    }
+
+    /// A worker that owned nothing takes no part.
+    fn dismiss(&mut self, session: SessionId) {
+        self.participants.remove(&session);
+        self.ledger.dismiss(session);
     }
 
     /// Sends new shares of the limits on the rate of requests, if there are any.
@@ -540,7 +558,7 @@ impl Coordinator {
                 } else if self.planned_close(t0).is_some_and(|until| now >= self.quiet_after(until)) {
                     self.close(now, None, effects);
                 } else {
-                    self.invite(registry, effects);
+                    self.invite(now, registry, effects);
                     self.balance(now, effects);
                     self.deal_throttles(now, effects);
                     self.end_with_source(now, t0, effects);

@@ -290,7 +290,7 @@ impl Driver {
         if let Some(member) = self.registry.member(session) {
             tracing::warn!(worker = %member.name, "worker lost: {how}");
             self.tell(Event::Lost { session, until, silent, how });
-            if self.active.is_some() {
+            if self.active.as_ref().is_some_and(|active| active.coordinator.may_return(session)) {
                 self.registry.lose(session);
             } else {
                 self.registry.leave(session);

@@ -195,20 +195,31 @@ pub fn nobodys(all: &[&Tenures], end: RunTime) -> Vec<(RunTime, RunTime, LaneSet
     instants.windows(2).filter_map(free).collect()
 }
 
-/// How many lanes each is to give up (negative: to get), so that all of them together, `unowned` ones
-/// among them, are held by weight.
-pub fn surplus(held: &[usize], unowned: usize, weights: &[u32]) -> Vec<i64> {
-    let all = held.iter().sum::<usize>() + unowned;
-    let sum: u64 = weights.iter().map(|w| u64::from(*w)).sum::<u64>().max(1);
-    let mut before = 0;
-    let mut surplus = Vec::new();
-    for (held, weight) in held.iter().zip(weights) {
-        let until = before + u64::from(*weight);
-        let target = all as u64 * until / sum - all as u64 * before / sum;
-        before = until;
-        surplus.push((*held as u64).cast_signed() - target.cast_signed());
+/// How many of `all` lanes each should own: by cores, and no more than its limit. Where that is too little for all of
+/// them, each has its limit.
+pub fn targets(all: usize, cores: &[u32], limits: &[usize]) -> Vec<usize> {
+    let mut limited = vec![false; cores.len()];
+    loop {
+        let taken = limits.iter().zip(&limited).filter(|(_, is)| **is).map(|(limit, _)| *limit).sum();
+        let left = all.saturating_sub(taken) as u128;
+        let weight = |i: usize| if limited[i] { 0 } else { u128::from(cores[i]) };
+        let sum = (0..cores.len()).map(weight).sum::<u128>().max(1);
+        let mut before = 0;
+        let mut targets = Vec::new();
+        for (i, limit) in limits.iter().enumerate() {
+            let until = before + weight(i);
+            let part = (left * until / sum - left * before / sum) as usize;
+            before = until;
+            targets.push(if limited[i] { *limit } else { part });
+        }
+        let over: Vec<usize> = (0..cores.len()).filter(|i| targets[*i] > limits[*i]).collect();
+        if over.is_empty() {
+            return targets;
+        }
+        for i in over {
+            limited[i] = true;
+        }
     }
-    surplus
 }
 
 #[cfg(test)]
@@ -248,9 +259,19 @@ mod tests {
         }
 
         #[test]
-        fn surpluses_add_up(held in prop::collection::vec(0usize..5_000, 1..6), unowned in 0usize..100) {
-            let weights: Vec<u32> = (1..=held.len() as u32).collect();
-            prop_assert_eq!(surplus(&held, unowned, &weights).iter().sum::<i64>(), -(unowned as u64).cast_signed());
+        fn targets_are_by_cores_within_limits(
+            workers in prop::collection::vec((1u32..9, 0usize..6_000), 1..9),
+            all in 0usize..LANES,
+        ) {
+            let (cores, limits): (Vec<u32>, Vec<usize>) = workers.into_iter().unzip();
+            let targets = targets(all, &cores, &limits);
+            prop_assert_eq!(targets.iter().sum::<usize>(), all.min(limits.iter().sum()));
+            prop_assert!(targets.iter().zip(&limits).all(|(target, limit)| target <= limit));
+            // whoever is below its limit has as much for each core as anybody
+            let by_core = |i: usize| targets[i] as f64 / f64::from(cores[i]);
+            let most = (0..cores.len()).map(by_core).fold(0.0, f64::max);
+            let open = (0..cores.len()).filter(|i| targets[*i] + 1 < limits[*i]);
+            prop_assert!(open.into_iter().all(|i| by_core(i) + 2.0 > most));
         }
     }
 

@@ -156,6 +156,13 @@ impl Ledger {
         self.sessions.entry(session).or_default();
     }
 
+    /// `session` takes no part after all: nothing of it was counted.
+    pub fn dismiss(&mut self, session: SessionId) {
+        if self.frames(session).is_some_and(|frames| frames.seq == 0) {
+            self.sessions.remove(&session);
+        }
+    }
+
     /// Nothing counts from now on.
     pub fn close(&mut self) {
         self.closed = true;

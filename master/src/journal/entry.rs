@@ -116,6 +116,13 @@ pub enum Control {
         /// Proves that it is the same when it comes back.
         secret: Vec<u8>,
     },
+    /// A session can open so many files at once for load.
+    Ready {
+        /// Which.
+        session: SessionId,
+        /// Open files.
+        capacity: u64,
+    },
     /// A session owns lanes from an instant on: all of them, not the difference.
     Assigned {
         /// Whose.

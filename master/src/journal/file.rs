@@ -27,7 +27,7 @@ const TABLES: &str = "
     CREATE TABLE part (key TEXT PRIMARY KEY, bytes BLOB NOT NULL, sum INTEGER NOT NULL) WITHOUT ROWID;";
 
 /// Version of the tables and of what is in them.
-const FORM: i64 = 4;
+const FORM: i64 = 5;
 
 /// Groups of frames that are not needed any more and go with one write: a large delete would hold up
 /// the commits after it.

@@ -49,6 +49,8 @@ pub struct Member {
     pub name: Arc<str>,
     /// Load cores.
     pub cores: u32,
+    /// Open files that load may use.
+    pub capacity: u64,
     /// Proves that it is the same when it comes back.
     pub secret: Bytes,
     /// What it owned, by ascending instants; of two with one number the later one counts.
@@ -197,6 +199,7 @@ impl Recovered {
                 let member = self.sessions.entry(session).or_default();
                 (member.name, member.cores, member.secret) = (name, cores, secret.into());
             }
+            Control::Ready { session, capacity } => self.sessions.entry(session).or_default().capacity = capacity,
             Control::Assigned { session, assignment } => {
                 let member = self.sessions.entry(session).or_default();
                 member.limits.take(assignment.throttles.iter().map(|share| share.parts).collect());

@@ -22,6 +22,13 @@ pub(super) const MAX_CORES: u64 = 1 << 16;
 const MAX_CLOCK_ERROR: u64 = 60 * SECOND;
 const MAX_RUN_TIME: u64 = 1 << 60;
 const MAX_WAITING: u64 = 1 << 32;
+/// Bytes of what a worker says for people to read; more is left out.
+const MAX_SENTENCE: usize = 4_096;
+
+fn sentence(mut text: String) -> String {
+    text.truncate(text.floor_char_boundary(MAX_SENTENCE));
+    text
+}
 
 /// A worker's message as `Control` carries it; `None` if it travels on `Results`, or is the hello,
 /// which is part of the handshake ([`super::hello_to_master`]).
@@ -89,7 +96,7 @@ pub fn control_from_worker(message: v1::FromWorker) -> Result<ToMaster, WireErro
             count("capacity", ready.capacity)?;
             ToMaster::Ready { run: run(ready.run), cores: ready.cores, capacity: ready.capacity }
         }
-        M::CannotPrepare(cannot) => ToMaster::CannotPrepare { run: run(cannot.run), text: cannot.text },
+        M::CannotPrepare(cannot) => ToMaster::CannotPrepare { run: run(cannot.run), text: sentence(cannot.text) },
         M::Armed(armed) => ToMaster::Armed { run: run(armed.run), attempt: armed.attempt },
         M::Heartbeat(beat) => {
             let error = beat.clock_error_ns;
@@ -104,7 +111,7 @@ pub fn control_from_worker(message: v1::FromWorker) -> Result<ToMaster, WireErro
         M::TicketRequest(request) => {
             ToMaster::WantTickets { run: run(request.run), pool: pool_from(request.pool)?, want: request.want }
         }
-        M::Goodbye(goodbye) => ToMaster::Goodbye { text: goodbye.text },
+        M::Goodbye(goodbye) => ToMaster::Goodbye { text: sentence(goodbye.text) },
         M::PoolEmpty(empty) => ToMaster::PoolEmpty { run: run(empty.run), pool: pool_from(empty.pool)? },
         M::Assigned(assigned) => ToMaster::Assigned { run: run(assigned.run), epoch: Epoch(assigned.epoch) },
         M::ThrottlesSet(set) => ToMaster::ThrottlesSet { run: run(set.run), number: set.number },

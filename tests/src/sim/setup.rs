@@ -52,6 +52,8 @@ pub(crate) struct Setup {
     pub(crate) plan: Arc<Plan>,
     pub(crate) workers: usize,
     pub(crate) cores: Vec<u32>,
+    /// Open files that each worker has for load.
+    pub(crate) capacity: Vec<u64>,
     /// When each worker's process is started.
     pub(crate) begins: Vec<u64>,
     /// Of the workers, and of the master behind them.
@@ -91,6 +93,7 @@ impl Setup {
         faults.sort_by_key(|(at, _)| *at);
         Self {
             cores: (0..workers).map(|_| 1 + rng.below(3) as u32).collect(),
+            capacity: capacity(seed, workers),
             begins: (0..workers).map(|_| rng.below(300 * MS)).collect(),
             plan,
             workers,
@@ -112,7 +115,7 @@ impl Setup {
     pub(crate) fn story(&self) -> Vec<String> {
         let scenarios = self.plan.scenarios.iter().map(|s| format!("{}: {:?}", s.name, s.load));
         let mut story = vec![format!(
-            "{} workers, test_time {:?} s, graceful {:?} s, iterations {:?}, sources {:?}, limits {}, {:?}, delay {} ms, {:?}, spools {}",
+            "{} workers, test_time {:?} s, graceful {:?} s, iterations {:?}, sources {:?}, limits {}, {:?}, delay {} ms, {:?}, spools {}, capacity {:?}",
             self.workers,
             self.plan.end().as_secs(),
             self.plan.graceful_stop.as_secs(),
@@ -123,11 +126,20 @@ impl Setup {
             self.delay as f64 / 1e6,
             self.service,
             self.spools,
+            self.capacity,
         )];
         story.extend(scenarios);
         story.extend(self.faults.iter().map(|(at, fault)| format!("at {:.3} s {fault:?}", *at as f64 / 1e9)));
         story
     }
+}
+
+/// Of some seeds' workers the last one can open little; the first one can always open all.
+fn capacity(seed: u64, workers: usize) -> Vec<u64> {
+    let mut rng = KeyedRng::new(seed, 6, 0);
+    let few = 1 + rng.below(8);
+    let is_short = rng.below(3) == 0;
+    (0..workers).map(|worker| if is_short && worker + 1 == workers { few } else { 10_000 }).collect()
 }
 
 fn fault(workers: usize, seconds: u64, rng: &mut KeyedRng) -> (u64, Fault) {

@@ -8,7 +8,7 @@ use ld_shared::id::SessionId;
 use ld_shared::lanes::LaneSet;
 use ld_shared::load::{ArrivalId, Load};
 use ld_shared::message::LEASE;
-use ld_shared::plan::{Plan, Pool};
+use ld_shared::plan::{Plan, Pool, ScenarioPlan};
 use ld_shared::sample::Phase;
 use ld_shared::throttle::PARTS;
 use ld_shared::time::{Mono, RunTime};
@@ -303,6 +303,19 @@ impl Truth {
             union.extend(lanes);
             self.check(disjoint, || "A1: a lane has two owners".into());
         }
+    }
+
+    /// A worker that can open so many connections is told of lanes.
+    pub(crate) fn given(&mut self, plan: &Plan, lanes: &LaneSet, capacity: u64) {
+        let users = |scenario: &ScenarioPlan| match &scenario.load {
+            Load::Closed(load) => {
+                let first = scenario.first_number;
+                lanes.count_between(first, first + load.peak(plan.end()))
+            }
+            Load::Open(_) => 0,
+        };
+        let users = plan.scenarios.iter().map(users).sum::<u64>();
+        self.check(users <= capacity, || format!("A8: {users} users for who can open {capacity} connections"));
     }
 
     /// The run is over: what its result says.

@@ -90,7 +90,7 @@ impl Worker {
         let disk = setup.spools.then(|| Arc::new(self.disk.clone()) as Arc<dyn Shelves>);
         let options = Options {
             hello: hello.clone(),
-            capacity: 10_000,
+            capacity: setup.capacity[self.index],
             stay: false,
             master_timeout: setup.master_timeout,
             master: "master".into(),
@@ -166,6 +166,9 @@ impl Worker {
                 match &message {
                     ToWorker::BeatReply(reply) => context.truth.answered(self.index, reply.sent_at),
                     ToWorker::Welcome { session, .. } => context.truth.welcome(self.index, *session),
+                    ToWorker::Arm { shard, .. } | ToWorker::Assign { shard, .. } => {
+                        context.truth.given(&setup.plan, &shard.lanes, setup.capacity[self.index]);
+                    }
                     ToWorker::FrameAck { seq, .. } | ToWorker::RunClosed { frames: seq, .. } => {
                         process.offered.retain(|frame| frame.key.seq > *seq);
                     }

@@ -32,7 +32,7 @@ impl Coordinator {
             }
             self.note(now, format!("started with {} of {expected} workers", registry.len()), "on_missing_workers");
         }
-        self.take_in(registry, effects);
+        self.take_in(now, registry, effects);
         self.state = State::Preparing { until: now.after(PREPARE_WITHIN) };
     }
 
@@ -90,15 +90,28 @@ impl Coordinator {
             let (run, shard) = (self.spec.run.clone(), Box::new(self.shard(*session, participant)));
             effects.push(Effect::Send(*session, ToWorker::Arm { run, attempt, t0, shard }));
         }
-        self.state = State::Arming { attempt, t0, until };
+        self.state = State::Arming { attempt, t0, until, missing: self.participants.len() };
     }
 
-    /// A start instant stands once everybody has confirmed it, whatever is heard next: there may be load already.
-    pub(super) fn begin(&mut self) {
-        if let State::Arming { attempt, t0, .. } = self.state
-            && self.participants.values().all(|p| p.stage == Stage::Armed(attempt))
-        {
-            self.state = State::Running { t0 };
+    /// A worker keeps the start instant. Once all have said so it stands, whatever is heard next: there may be load
+    /// before anybody looks again.
+    pub(super) fn on_armed(&mut self, session: SessionId, confirmed: u32) {
+        let State::Arming { attempt, t0, missing, .. } = &mut self.state else { return };
+        let is_news = |p: &&mut Participant| match p.stage {
+            Stage::Ready => true,
+            Stage::Armed(before) => before < confirmed,
+            _ => false,
+        };
+        let Some(participant) = self.participants.get_mut(&session).filter(is_news) else { return };
+        // not one that nobody has set
+        if confirmed > *attempt {
+            return;
+        }
+        participant.stage = Stage::Armed(confirmed);
+        // the one before, which it heard of too late, is not enough
+        *missing -= usize::from(confirmed == *attempt);
+        if *missing == 0 {
+            self.state = State::Running { t0: *t0 };
         }
     }
 

@@ -1,6 +1,6 @@
 //! Changes of the load while it is made.
 
-use super::super::assign::fixed_need;
+use super::super::assign::{files, fixed_need};
 use super::{Coordinator, Effect, State};
 use ld_shared::load::{Load, What};
 use ld_shared::message::ToWorker;
@@ -91,10 +91,7 @@ impl Coordinator {
         program.push(ld_shared::time::RunTime(0), what);
         let plan = self.spec.plan.with(&program);
         let living = || self.participants.values().filter(|p| p.makes_load());
-        let fits = living().all(|p| {
-            let part = p.tenures.part();
-            fixed_need(&plan, &part.lanes) + part.caps.iter().sum::<u64>() <= p.strength.capacity
-        });
+        let fits = living().all(|p| files(&plan, &p.tenures.part()) <= p.strength.capacity);
         if fits {
             return Ok(());
         }

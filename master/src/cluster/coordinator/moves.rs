@@ -4,13 +4,14 @@
 //! after its lease. A worker that lives and is to give something up says so first: only then is it
 //! handed on. Either way no lane has two owners at any instant.
 
-use super::super::assign::fixed_need;
-use super::super::handover::{Part, Tenures, surplus};
+use super::super::assign::{fixed_need, lanes_for, lower_caps, uneven};
+use super::super::handover::{Part, Tenures, targets};
 use super::super::membership::Registry;
 use super::ending::{ABORT_WITHIN, QUIET};
 use super::{Busiest, Coordinator, Effect, Handover, Participant, Stage, State, Strength};
 use crate::journal::{Cause, Control, Entry};
 use ld_shared::id::{Epoch, RunId, SessionId};
+use ld_shared::lanes::LANES;
 use ld_shared::message::{LEASE, RunBeat, ToWorker};
 use ld_shared::plan::{Connections, WorkerLoss};
 use ld_shared::shard::Shard;
@@ -29,9 +30,10 @@ const UNEVEN: usize = 20;
 
 impl Coordinator {
     /// Takes those members in that do not take part yet: they get the plan.
-    pub(super) fn take_in(&mut self, registry: &Registry, effects: &mut Vec<Effect>) {
+    pub(super) fn take_in(&mut self, now: Mono, registry: &Registry, effects: &mut Vec<Effect>) {
         for (session, member) in registry.members() {
-            if self.participants.contains_key(&session) {
+            let waits = self.unable.get(&session).is_some_and(|until| now < *until);
+            if waits || self.participants.contains_key(&session) {
                 continue;
             }
             let participant = Participant {
@@ -59,13 +61,13 @@ impl Coordinator {
     }
 
     /// Workers that join in mid-run get the plan, and their part once they are ready.
-    pub(super) fn invite(&mut self, registry: &Registry, effects: &mut Vec<Effect>) {
+    pub(super) fn invite(&mut self, now: Mono, registry: &Registry, effects: &mut Vec<Effect>) {
         let plan = &self.spec.plan;
         // shared connections were dealt over the cores of the start
         let fixed = plan.scenarios.iter().any(|s| matches!(s.connections, Connections::Shared(_)));
         let hooks_only = self.spec.one_worker;
         if !fixed && !hooks_only && registry.len() > self.living().count() {
-            self.take_in(registry, effects);
+            self.take_in(now, registry, effects);
         }
     }
 
@@ -180,43 +182,66 @@ impl Coordinator {
             format!("{shares} {go} to {} from {:.1} s on", listed(&takers), from.as_secs())
         };
         self.note(now, what, "on_worker_loss");
+        self.note_room(now);
     }
 
-    /// Gives a part to those that make load, so that each has what is due to its cores; what nobody can take stays
-    /// nobody's. Returns who takes something.
-    fn hand_out(&mut self, part: Part, from: RunTime, effects: &mut Vec<Effect>) -> Vec<String> {
-        let Some(t0) = self.t0() else { return Vec::new() };
-        let plan = Arc::clone(&self.load);
-        let mut owed = part;
+    /// Says for how many users nobody has room, if that has changed.
+    fn note_room(&mut self, now: Mono) {
+        let users = fixed_need(&self.load, &self.unowned.lanes);
+        if users == std::mem::replace(&mut self.without_room, users) {
+            return;
+        }
+        let what = match users {
+            0 => "there is room for all users again".to_owned(),
+            users => format!("no worker has room for {users} of the users: they are missing"),
+        };
+        self.note(now, what, "capacity");
+    }
+
+    /// Those that may take something, how many lanes each of them holds, and how many it should hold once `free` ones
+    /// are owned as well. `spared`: connections by which a worker stays below what it can open.
+    fn due(&self, free: usize, spared: u64) -> Vec<(SessionId, usize, usize)> {
+        let all: Vec<_> = self.participants.iter().filter(|(_, p)| p.may_take()).collect();
+        let held = |p: &Participant| p.tenures.newest().map_or(0, |tenure| tenure.part.lanes.len());
+        let lanes = all.iter().map(|(_, p)| held(p)).sum::<usize>() + free;
+        let cores: Vec<u32> = all.iter().map(|(_, p)| p.cores).collect();
+        let limit = |p: &Participant| {
+            let used = p.tenures.newest().map_or(0, |tenure| fixed_need(&self.load, &tenure.part.lanes));
+            held(p) + lanes_for(&self.load, p.strength.capacity.saturating_sub(used + spared))
+        };
+        let limits: Vec<usize> = all.iter().map(|(_, p)| limit(p)).collect();
+        let targets = targets(lanes, &cores, &limits);
+        all.into_iter().zip(targets).map(|((session, p), target)| (*session, held(p), target)).collect()
+    }
+
+    /// Gives a part to those that make load, so that each has what is due to its cores, within what it can open; what
+    /// nobody can take stays nobody's. Returns who takes something.
+    fn hand_out(&mut self, mut part: Part, from: RunTime, effects: &mut Vec<Effect>) -> Vec<String> {
         let mut takers = Vec::new();
-        // by what each lacks; what does not fit goes to those that have room
-        for round in 0..2 {
-            let all = || self.participants.iter().filter(|(_, p)| p.may_take());
-            let room = |p: &Participant| {
-                let part = p.tenures.part();
-                let used = fixed_need(&plan, &part.lanes) + part.caps.iter().sum::<u64>();
-                (p.strength.capacity.saturating_sub(used) / 16).min(u64::from(u32::MAX)) as u32
-            };
-            let sessions: Vec<SessionId> = all().map(|(session, _)| *session).collect();
-            let weights: Vec<u32> = if round == 0 {
-                let held: Vec<usize> =
-                    all().map(|(_, p)| p.tenures.newest().map_or(0, |tenure| tenure.part.lanes.len())).collect();
-                let cores: Vec<u32> = all().map(|(_, p)| p.cores).collect();
-                lacks(&surplus(&held, owed.lanes.len(), &cores))
-            } else {
-                all().map(|(_, p)| room(p)).collect()
-            };
-            if owed.is_empty() || weights.iter().all(|weight| *weight == 0) {
+        let t0 = self.t0();
+        while let Some(t0) = t0.filter(|_| !part.is_empty()) {
+            let due = self.due(part.lanes.len(), 0);
+            let lacks: Vec<u32> = due.iter().map(|(_, held, target)| target.saturating_sub(*held) as u32).collect();
+            let lacking = lacks.iter().map(|lanes| *lanes as usize).sum();
+            let given = part.take(lacking);
+            if given.is_empty() {
                 break;
             }
-            let cut = owed.cut(&weights).into_iter().map(|(index, more)| (sessions[index], more));
-            owed = self.deal(cut.collect(), (from, t0), &mut takers, effects);
+            let all = given.lanes.len();
+            let cut = given.cut(&lacks).into_iter().map(|(index, more)| (due[index].0, more));
+            let rest = self.deal(cut.collect(), (from, t0), &mut takers, effects);
+            // what one of them could not open after all another one may
+            let is_stuck = rest.lanes.len() == all;
+            part.add(&rest);
+            if is_stuck {
+                break;
+            }
         }
-        self.unowned.add(&owed);
+        self.unowned.add(&part);
         takers
     }
 
-    /// Each gets more from `from` on, if it can bear that: their names go to `takers`. Returns the rest.
+    /// Each gets more from `from` on, as far as it can open that: their names go to `takers`. Returns the rest.
     fn deal(
         &mut self,
         parts: Vec<(SessionId, Part)>,
@@ -228,15 +253,31 @@ impl Coordinator {
         let mut rest = Part::default();
         for (session, more) in parts {
             let Some(participant) = self.participants.get(&session) else { continue };
-            let mut part = participant.tenures.part();
-            part.add(&more);
-            let needed = fixed_need(&plan, &part.lanes);
-            if needed > participant.strength.capacity {
+            let (held, capacity) = (participant.tenures.part(), participant.strength.capacity);
+            let with = |more: &Part| {
+                let mut part = held.clone();
+                part.add(more);
+                part
+            };
+            let needs = |part: &Part| fixed_need(&plan, &part.lanes);
+            let mut part = with(&more);
+            if needs(&part) > capacity {
+                let mut more = more;
+                let fits = |lanes| needs(&with(&more.clone().take(lanes))) <= capacity;
+                let some = most(more.lanes.len(), fits);
+                let some = more.take(some);
                 rest.add(&more);
-                continue;
+                if some.is_empty() {
+                    continue;
+                }
+                part = with(&some);
             }
-            lower_caps(&mut part, participant.strength.capacity - needed);
-            takers.push(participant.name.to_string());
+            let left = capacity.saturating_sub(needs(&part));
+            lower_caps(&plan, &mut part.caps, left);
+            let name = participant.name.to_string();
+            if !takers.contains(&name) {
+                takers.push(name);
+            }
             self.assign_to(session, from, part, t0, effects);
         }
         rest
@@ -268,28 +309,31 @@ impl Coordinator {
         if self.handover.is_some() || self.resuming.as_ref().is_some_and(|resuming| now < resuming.until) {
             return;
         }
-        let all: Vec<(SessionId, u32, usize)> = self
-            .participants
-            .iter()
-            .filter(|(_, p)| p.may_take())
-            .map(|(session, p)| (*session, p.cores, p.tenures.newest().map_or(0, |t| t.part.lanes.len())))
-            .collect();
-        let held: Vec<usize> = all.iter().map(|(_, _, lanes)| *lanes).collect();
-        let weights: Vec<u32> = all.iter().map(|(_, cores, _)| *cores).collect();
-        let surplus = surplus(&held, self.unowned.lanes.len(), &weights);
-        let wants =
-            |(lacks, held): (&i64, &usize)| -*lacks > (((held + 1) / UNEVEN) as u64).cast_signed() && *lacks < -1;
-        let lacking = surplus.iter().zip(&held).any(wants);
-        if !lacking || (held.iter().all(|held| *held == 0) && self.unowned.is_empty()) {
+        let free = self.unowned.lanes.len();
+        let by_cores = || self.participants.values().filter(|p| p.may_take());
+        let held: Vec<usize> =
+            by_cores().map(|p| p.tenures.newest().map_or(0, |tenure| tenure.part.lanes.len())).collect();
+        let cores: Vec<u32> = by_cores().map(|p| p.cores).collect();
+        let lanes = held.iter().sum::<usize>() + free;
+        let even = targets(lanes, &cores, &vec![LANES; cores.len()]);
+        // what each can open is looked at only if somebody has too little
+        if free == 0 && !held.iter().zip(even).any(|(held, target)| is_lacking(*held, target)) {
+            return;
+        }
+        let spared = if free > 0 { 0 } else { uneven(&self.load) };
+        let due = self.due(free, spared);
+        let moves = due.iter().any(|(_, held, target)| is_lacking(*held, *target));
+        let takes = free > 0 && due.iter().any(|(_, held, target)| target > held);
+        if !moves && !takes {
             return;
         }
         let from = self.soon(now, HAND_OVER_AFTER);
         let free = std::mem::take(&mut self.unowned);
         let mut handover = Handover { from, donors: BTreeMap::new(), free };
-        for ((session, ..), surplus) in all.iter().zip(&surplus) {
-            let Some(participant) = self.participants.get_mut(session).filter(|_| *surplus > 0) else { continue };
+        for (session, held, target) in due.iter().filter(|_| moves) {
+            let Some(participant) = self.participants.get_mut(session).filter(|_| held > target) else { continue };
             let mut part = participant.tenures.part();
-            let given = part.take(usize::try_from(*surplus).unwrap_or(0));
+            let given = part.take(held - target);
             self.epoch.0 += 1;
             participant.tenures.change(self.epoch, from, part);
             handover.donors.insert(*session, (self.epoch, given));
@@ -351,23 +395,8 @@ impl Coordinator {
         }
         // confirmed late: nobody owned it in between
         let from = handover.from.max(self.run_now(now));
-        let all = self.participants.iter().filter(|(_, p)| p.may_take());
-        let (mut held, mut weights, mut sessions) = (Vec::new(), Vec::new(), Vec::new());
-        for (session, participant) in all {
-            held.push(participant.tenures.newest().map_or(0, |t| t.part.lanes.len()));
-            weights.push(participant.cores);
-            sessions.push(*session);
-        }
-        let lacks = lacks(&surplus(&held, handover.free.lanes.len(), &weights));
-        let Some(t0) = self.t0() else { return };
-        let mut names = Vec::new();
-        let rest = if sessions.is_empty() {
-            handover.free
-        } else {
-            let cut = handover.free.cut(&lacks).into_iter().map(|(index, more)| (sessions[index], more));
-            self.deal(cut.collect(), (from, t0), &mut names, effects)
-        };
-        self.unowned.add(&rest);
+        let names = self.hand_out(handover.free, from, effects);
+        self.note_room(now);
         if names.is_empty() {
             return;
         }
@@ -451,9 +480,24 @@ pub(super) fn clock_error(errors: impl Iterator<Item = u64>) -> Duration {
     Duration::from_nanos(errors.max().unwrap_or(0)).min(LEASE)
 }
 
-/// How many lanes each lacks, of those that do.
-fn lacks(surplus: &[i64]) -> Vec<u32> {
-    surplus.iter().map(|lanes| u32::try_from(-lanes).unwrap_or(0)).collect()
+/// Whether somebody has so much too little that it is worth a move.
+fn is_lacking(held: usize, target: usize) -> bool {
+    let lacks = target.saturating_sub(held);
+    lacks > 1 && lacks > (held + 1) / UNEVEN
+}
+
+/// The highest number below `all` that fits, of those that do up to some number; 0 always does.
+fn most(all: usize, fits: impl Fn(usize) -> bool) -> usize {
+    let (mut low, mut high) = (0, all);
+    while low + 1 < high {
+        let middle = usize::midpoint(low, high);
+        if fits(middle) {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    low
 }
 
 /// Names for a sentence: the first few, and how many more.
@@ -462,13 +506,5 @@ fn listed(names: &[String]) -> String {
     match names.len().checked_sub(MOST) {
         None | Some(0) => names.join(", "),
         Some(more) => format!("{} and {more} more", names[..MOST].join(", ")),
-    }
-}
-
-/// Lowers caps to so many open iterations in all, each by the same share.
-fn lower_caps(part: &mut Part, most: u64) {
-    let sum: u64 = part.caps.iter().sum();
-    if sum > most {
-        part.caps.iter_mut().for_each(|cap| *cap = (u128::from(*cap) * u128::from(most) / u128::from(sum)) as u64);
     }
 }

@@ -158,7 +158,8 @@ impl Coordinator {
         // a plan with fewer arrivals than iterations ends by its time
         let may_use_up = |iterations| self.arrivals().is_none_or(|arrivals| arrivals >= iterations);
         let used_up = self.spec.plan.test_time.is_none() || self.spec.plan.iterations.is_some_and(may_use_up);
-        let all_finished = self.participants.values().all(|p| p.stage == Stage::Finished);
+        let is_done = |p: &Participant| matches!(p.stage, Stage::Finished | Stage::Left { .. });
+        let all_finished = self.participants.values().all(|p| is_done(p) || p.tenures.newest().is_none());
         let sealed =
             self.participants.keys().filter_map(|s| self.ledger.frames(*s)).map(|frames| frames.sealed_at).max();
         match sealed {

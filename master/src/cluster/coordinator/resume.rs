@@ -116,8 +116,7 @@ fn participant(member: &Member, finished: bool, (end, used_up): (RunTime, bool))
         cores: member.cores.max(1),
         stage,
         asked_blobs: true,
-        // it said so to the other master; what it owns it has proven to bear
-        strength: Strength { cores: member.cores.max(1), capacity: u64::from(u32::MAX) },
+        strength: Strength { cores: member.cores.max(1), capacity: member.capacity },
         tenures: Tenures::of(tenures),
         throttles: member
             .assignments

@@ -161,8 +161,31 @@ impl World {
     }
 
     fn get_ready(&mut self, session: u64) {
+        self.get_ready_for(session, 10_000);
+    }
+
+    fn get_ready_for(&mut self, session: u64, capacity: u64) {
         let run = self.run();
-        self.say(session, ToMaster::Ready { run, cores: 1, capacity: 10_000 });
+        self.say(session, ToMaster::Ready { run, cores: 1, capacity });
+    }
+
+    /// Users that a worker has by its newest assignment.
+    fn users(&self, session: u64) -> u64 {
+        let tenures = &self.coordinator.participants[&SessionId(session)].tenures;
+        crate::cluster::assign::fixed_need(&self.coordinator.load, &tenures.part().lanes)
+    }
+
+    /// Time goes by, and everybody confirms what it hears.
+    fn go_on(&mut self, seconds: u64) {
+        for _ in 0..seconds * 10 {
+            self.now = self.now.after(Duration::from_millis(100));
+            self.tell(Event::Tick);
+            let living: Vec<u64> = self.coordinator.participants.keys().map(|session| session.0).collect();
+            for session in living {
+                self.confirm(session);
+            }
+            self.check();
+        }
     }
 
     fn check(&self) {
@@ -330,6 +353,99 @@ fn a_start_that_everybody_confirmed_stands_whatever_is_heard_next() {
     let (session, until) = (SessionId(1), Mono(1_000 * SECOND));
     let world = armed(Event::Lost { session, until, silent: false, how: "gone".into() });
     assert!(world.coordinator.events[0].what.starts_with("worker w was lost"), "{:?}", world.coordinator.events);
+}
+
+#[test]
+fn nobody_gets_more_users_than_it_can_open_and_no_user_is_missing() {
+    let mut world = World::new(false);
+    (0..WORKERS).for_each(|_| world.join());
+    for (session, capacity) in [(1, 4), (2, 16), (3, 10_000)] {
+        world.get_ready_for(session, capacity);
+    }
+    for session in 1..=WORKERS {
+        let run = world.run();
+        world.say(session, ToMaster::Armed { run, attempt: 1 });
+    }
+    let all = |world: &World, of: &[u64]| of.iter().map(|session| world.users(*session)).sum::<u64>();
+    let epoch = world.coordinator.epoch;
+    assert!((2..=4).contains(&world.users(1)) && all(&world, &[1, 2, 3]) == 30);
+    world.go_on(3);
+    assert_eq!(world.coordinator.epoch, epoch, "nothing moves without need: {:?}", world.coordinator.events);
+    // somebody joins who can open little
+    world.join();
+    world.get_ready_for(4, 3);
+    world.go_on(4);
+    assert!((1..=3).contains(&world.users(4)) && world.users(1) <= 4 && all(&world, &[1, 2, 3, 4]) == 30);
+    // who could open most is lost: as many as the others can open stay
+    world.lose(3, true);
+    world.go_on(4);
+    assert_eq!([1, 2, 4].map(|session| world.users(session)), [4, 16, 3], "{:?}", world.coordinator.events);
+    let said = |world: &World, what: &str| world.coordinator.events.iter().any(|event| event.what.contains(what));
+    assert!(said(&world, "no worker has room for 7 of the users"), "{:?}", world.coordinator.events);
+    // and all of them are there with somebody else who can open them
+    world.join();
+    world.get_ready(5);
+    world.go_on(4);
+    assert_eq!(all(&world, &[1, 2, 4, 5]), 30, "{:?}", world.coordinator.events);
+    assert!(said(&world, "there is room for all users again"), "{:?}", world.coordinator.events);
+    assert!(world.coordinator.events.len() < 40, "{:?}", world.coordinator.events);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn users_are_wherever_there_is_room(few in prop::collection::vec(1u64..25, 3)) {
+        let mut world = World::new(false);
+        (0..WORKERS).for_each(|_| world.join());
+        for (session, capacity) in [(1, few[0]), (2, few[1]), (3, 10_000)] {
+            world.get_ready_for(session, capacity);
+        }
+        for session in 1..=WORKERS {
+            let run = world.run();
+            world.say(session, ToMaster::Armed { run, attempt: 1 });
+        }
+        world.join();
+        world.get_ready_for(4, few[2]);
+        let mut all = vec![(1, few[0]), (2, few[1]), (4, few[2]), (3, 10_000)];
+        for _ in 0..2 {
+            world.go_on(6);
+            let users: Vec<u64> = all.iter().map(|(session, _)| world.users(*session)).collect();
+            prop_assert!(users.iter().zip(&all).all(|(users, (_, capacity))| users <= capacity), "{users:?}");
+            let room: u64 = all.iter().map(|(_, capacity)| capacity).sum();
+            prop_assert_eq!(users.iter().sum::<u64>(), room.min(30), "{:?} {:?}", users, world.coordinator.events);
+            let epoch = world.coordinator.epoch;
+            world.go_on(1);
+            prop_assert_eq!(world.coordinator.epoch, epoch, "nothing moves any more: {:?}", world.coordinator.events);
+            world.lose(3, true);
+            all.pop();
+        }
+    }
+}
+
+#[test]
+fn who_joins_and_cannot_take_part_is_asked_again_now_and_then_and_named_once() {
+    let mut world = running(&[]);
+    world.join();
+    let asked = |world: &mut World| {
+        let asks = |effect: &Effect| matches!(effect, Effect::Send(SessionId(4), ToWorker::Prepare { .. }));
+        std::mem::take(&mut world.effects).iter().filter(|effect| asks(effect)).count()
+    };
+    assert_eq!(asked(&mut world), 1);
+    for _ in 0..2 {
+        let run = world.run();
+        world.say(4, ToMaster::CannotPrepare { run, text: "no room".into() });
+        assert_eq!(asked(&mut world), 0, "not at once");
+        world.now = world.now.after(super::ASKED_AGAIN_AFTER);
+        world.tell(Event::Tick);
+        assert_eq!(asked(&mut world), 1);
+    }
+    let named = world.coordinator.events.iter().filter(|event| event.what.contains("no room")).count();
+    assert_eq!(named, 1);
+    // who makes load, or has ended, does not become somebody who never did
+    let run = world.run();
+    world.frame(1, 3, true);
+    world.say(1, ToMaster::CannotPrepare { run, text: "no room".into() });
+    assert!(world.coordinator.participants.contains_key(&SessionId(1)));
 }
 
 #[test]
