@@ -70,8 +70,8 @@ pub fn assign(plan: &Plan, workers: &[Strength]) -> Result<Vec<Share>, AssignErr
     let mut lanes = deal(&workers.iter().map(|w| w.cores).collect::<Vec<_>>());
     if !fits(&lanes) {
         let cores: Vec<u32> = workers.iter().map(|w| w.cores).collect();
-        let limits: Vec<usize> =
-            workers.iter().map(|w| lanes_for(plan, w.capacity.saturating_sub(uneven(plan)))).collect();
+        let (all, spared) = (fixed_need(plan, &LaneSet::full()), uneven(plan));
+        let limits: Vec<usize> = workers.iter().map(|w| lanes_for(w.capacity.saturating_sub(spared), all)).collect();
         let weights = targets(LANES, &cores, &limits);
         lanes = deal(&weights.into_iter().map(|lanes| lanes as u32).collect::<Vec<_>>());
     }
@@ -99,11 +99,19 @@ pub fn assign(plan: &Plan, workers: &[Strength]) -> Result<Vec<Share>, AssignErr
     Ok(shares)
 }
 
-/// How many lanes have so many connections that users hold whatever the target does.
-pub(super) fn lanes_for(plan: &Plan, connections: u64) -> usize {
-    let all = fixed_need(plan, &LaneSet::full());
+/// How many lanes need so many connections, if `all` of them are needed for all lanes.
+pub(super) fn lanes_for(connections: u64, all: u64) -> usize {
     let lanes = u128::from(connections) * LANES as u128 / u128::from(all.max(1));
     if all == 0 { LANES } else { lanes.min(LANES as u128) as usize }
+}
+
+/// Users on these lanes, at most.
+pub(super) fn users(plan: &Plan, lanes: &LaneSet) -> u64 {
+    let users = |scenario: &ScenarioPlan| match &scenario.load {
+        Load::Closed(load) => own(lanes, scenario, load.peak(plan.end())),
+        Load::Open(_) => 0,
+    };
+    plan.scenarios.iter().map(users).sum()
 }
 
 /// How many connections more than their part lanes may have: numbers are not spread over lanes to the last one.
@@ -148,7 +156,7 @@ pub(super) fn files(plan: &Plan, part: &Part) -> u64 {
 }
 
 /// Open iterations that have a connection of their own, at most.
-fn own_caps(plan: &Plan, caps: &[u64]) -> u64 {
+pub(super) fn own_caps(plan: &Plan, caps: &[u64]) -> u64 {
     plan.scenarios.iter().zip(caps).filter(|(scenario, _)| !is_pooled(scenario)).map(|(_, cap)| *cap).sum()
 }
 

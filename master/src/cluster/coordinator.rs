@@ -81,6 +81,8 @@ pub struct Coordinator {
     unowned: Part,
     /// Users on it for whom nobody has room, as was last said.
     without_room: u64,
+    /// What was as even as it could be when that was looked at last.
+    balanced: Option<Balanced>,
     /// Why the run ends early, if not because somebody asked for it.
     cause: Option<Cause>,
     /// Changes of the load, and the plan with them.
@@ -97,6 +99,16 @@ struct Resuming {
     until: Mono,
     /// Somebody of those who took part before is back.
     somebody: bool,
+}
+
+/// While this stays the same nothing has to be evened out anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Balanced {
+    epoch: Epoch,
+    takers: usize,
+    newest: Option<SessionId>,
+    free: usize,
+    changes: usize,
 }
 
 /// Parts on their way from some workers to others.
@@ -186,6 +198,7 @@ impl Coordinator {
             gone: Vec::new(),
             unowned: Part::default(),
             without_room: 0,
+            balanced: None,
             cause: None,
             program: Program::default(),
             resuming: None,

@@ -4,21 +4,20 @@
 //! after its lease. A worker that lives and is to give something up says so first: only then is it
 //! handed on. Either way no lane has two owners at any instant.
 
-use super::super::assign::{fixed_need, lanes_for, lower_caps, uneven};
+use super::super::assign::{files, fixed_need, lanes_for, lower_caps, own_caps, uneven, users};
 use super::super::handover::{Part, Tenures, targets};
 use super::super::membership::Registry;
 use super::ending::{ABORT_WITHIN, QUIET};
-use super::{Busiest, Coordinator, Effect, Handover, Participant, Stage, State, Strength};
+use super::{Balanced, Busiest, Coordinator, Effect, Handover, Participant, Stage, State, Strength};
 use crate::journal::{Cause, Control, Entry};
 use ld_shared::id::{Epoch, RunId, SessionId};
-use ld_shared::lanes::LANES;
+use ld_shared::lanes::{LANES, LaneSet};
 use ld_shared::message::{LEASE, RunBeat, ToWorker};
 use ld_shared::plan::{Connections, WorkerLoss};
 use ld_shared::shard::Shard;
 use ld_shared::throttle::ThrottleShare;
 use ld_shared::time::{Mono, RunTime};
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// A lost worker's part is owned anew so long after it was given away: its new owners know by then.
@@ -187,7 +186,10 @@ impl Coordinator {
 
     /// Says for how many users nobody has room, if that has changed.
     fn note_room(&mut self, now: Mono) {
-        let users = fixed_need(&self.load, &self.unowned.lanes);
+        if !self.participants.values().any(Participant::may_take) {
+            return;
+        }
+        let users = users(&self.load, &self.unowned.lanes);
         if users == std::mem::replace(&mut self.without_room, users) {
             return;
         }
@@ -199,87 +201,92 @@ impl Coordinator {
     }
 
     /// Those that may take something, how many lanes each of them holds, and how many it should hold once `free` ones
-    /// are owned as well. `spared`: connections by which a worker stays below what it can open.
-    fn due(&self, free: usize, spared: u64) -> Vec<(SessionId, usize, usize)> {
+    /// are owned as well.
+    fn due(&self, free: &Part, room: &Room) -> Vec<(SessionId, usize, usize)> {
         let all: Vec<_> = self.participants.iter().filter(|(_, p)| p.may_take()).collect();
-        let held = |p: &Participant| p.tenures.newest().map_or(0, |tenure| tenure.part.lanes.len());
-        let lanes = all.iter().map(|(_, p)| held(p)).sum::<usize>() + free;
-        let cores: Vec<u32> = all.iter().map(|(_, p)| p.cores).collect();
-        let limit = |p: &Participant| {
-            let used = p.tenures.newest().map_or(0, |tenure| fixed_need(&self.load, &tenure.part.lanes));
-            held(p) + lanes_for(&self.load, p.strength.capacity.saturating_sub(used + spared))
+        let parts: Vec<Part> = all.iter().map(|(_, p)| p.tenures.part()).collect();
+        let lanes = parts.iter().map(|part| part.lanes.len()).sum::<usize>() + free.lanes.len();
+        let mut needed = fixed_need(&self.load, &LaneSet::full());
+        if needed > 0 && room.with_caps {
+            needed += parts.iter().chain([free]).map(|part| own_caps(&self.load, &part.caps)).sum::<u64>();
+        }
+        let limit = |(session, p): &(&SessionId, &Participant), part: &Part| {
+            let used = if room.with_caps { files(&self.load, part) } else { fixed_need(&self.load, &part.lanes) };
+            let left = p.strength.capacity.saturating_sub(used + room.spared);
+            part.lanes.len() + if room.full.contains(session) { 0 } else { lanes_for(left, needed) }
         };
-        let limits: Vec<usize> = all.iter().map(|(_, p)| limit(p)).collect();
+        let limits: Vec<usize> = all.iter().zip(&parts).map(|(one, part)| limit(one, part)).collect();
+        let cores: Vec<u32> = all.iter().map(|(_, p)| p.cores).collect();
         let targets = targets(lanes, &cores, &limits);
-        all.into_iter().zip(targets).map(|((session, p), target)| (*session, held(p), target)).collect()
+        all.into_iter().zip(parts).zip(targets).map(|(((s, _), part), target)| (*s, part.lanes.len(), target)).collect()
     }
 
     /// Gives a part to those that make load, so that each has what is due to its cores, within what it can open; what
     /// nobody can take stays nobody's. Returns who takes something.
     fn hand_out(&mut self, mut part: Part, from: RunTime, effects: &mut Vec<Effect>) -> Vec<String> {
         let mut takers = Vec::new();
+        let mut room = Room { with_caps: true, ..Room::default() };
         let t0 = self.t0();
         while let Some(t0) = t0.filter(|_| !part.is_empty()) {
-            let due = self.due(part.lanes.len(), 0);
+            let due = self.due(&part, &room);
             let lacks: Vec<u32> = due.iter().map(|(_, held, target)| target.saturating_sub(*held) as u32).collect();
             let lacking = lacks.iter().map(|lanes| *lanes as usize).sum();
             let given = part.take(lacking);
-            if given.is_empty() {
+            if given.is_empty() && !room.with_caps {
                 break;
             }
-            let all = given.lanes.len();
-            let cut = given.cut(&lacks).into_iter().map(|(index, more)| (due[index].0, more));
-            let rest = self.deal(cut.collect(), (from, t0), &mut takers, effects);
+            if given.is_empty() {
+                // users come before caps, which are lowered
+                room = Room::default();
+                continue;
+            }
             // what one of them could not open after all another one may
-            let is_stuck = rest.lanes.len() == all;
-            part.add(&rest);
-            if is_stuck {
-                break;
+            for (index, more) in given.cut(&lacks) {
+                let rest = self.deal((due[index].0, more), (from, t0), &mut takers, effects);
+                if !rest.is_empty() {
+                    room.full.insert(due[index].0);
+                    part.add(&rest);
+                }
             }
         }
         self.unowned.add(&part);
         takers
     }
 
-    /// Each gets more from `from` on, as far as it can open that: their names go to `takers`. Returns the rest.
+    /// A worker gets more from `from` on, as far as it can open that: its name goes to `takers`. Returns the rest.
     fn deal(
         &mut self,
-        parts: Vec<(SessionId, Part)>,
+        (session, mut more): (SessionId, Part),
         (from, t0): (RunTime, Mono),
         takers: &mut Vec<String>,
         effects: &mut Vec<Effect>,
     ) -> Part {
-        let plan = Arc::clone(&self.load);
+        let Some(participant) = self.participants.get(&session) else { return more };
+        let (held, capacity) = (participant.tenures.part(), participant.strength.capacity);
+        let with = |more: &Part| {
+            let mut part = held.clone();
+            part.add(more);
+            part
+        };
+        let needs = |part: &Part| fixed_need(&self.load, &part.lanes);
         let mut rest = Part::default();
-        for (session, more) in parts {
-            let Some(participant) = self.participants.get(&session) else { continue };
-            let (held, capacity) = (participant.tenures.part(), participant.strength.capacity);
-            let with = |more: &Part| {
-                let mut part = held.clone();
-                part.add(more);
-                part
-            };
-            let needs = |part: &Part| fixed_need(&plan, &part.lanes);
-            let mut part = with(&more);
-            if needs(&part) > capacity {
-                let mut more = more;
-                let fits = |lanes| needs(&with(&more.clone().take(lanes))) <= capacity;
-                let some = most(more.lanes.len(), fits);
-                let some = more.take(some);
-                rest.add(&more);
-                if some.is_empty() {
-                    continue;
-                }
-                part = with(&some);
+        if needs(&with(&more)) > capacity {
+            let fits = |lanes| needs(&with(&more.clone().take(lanes))) <= capacity;
+            let lanes = most(more.lanes.len(), fits);
+            let some = more.take(lanes);
+            rest = std::mem::replace(&mut more, some);
+            if more.is_empty() {
+                return rest;
             }
-            let left = capacity.saturating_sub(needs(&part));
-            lower_caps(&plan, &mut part.caps, left);
-            let name = participant.name.to_string();
-            if !takers.contains(&name) {
-                takers.push(name);
-            }
-            self.assign_to(session, from, part, t0, effects);
         }
+        let mut part = with(&more);
+        let left = capacity.saturating_sub(needs(&part));
+        lower_caps(&self.load, &mut part.caps, left);
+        let name = participant.name.to_string();
+        if !takers.contains(&name) {
+            takers.push(name);
+        }
+        self.assign_to(session, from, part, t0, effects);
         rest
     }
 
@@ -310,21 +317,23 @@ impl Coordinator {
             return;
         }
         let free = self.unowned.lanes.len();
-        let by_cores = || self.participants.values().filter(|p| p.may_take());
+        let takers = || self.participants.values().filter(|p| p.may_take());
         let held: Vec<usize> =
-            by_cores().map(|p| p.tenures.newest().map_or(0, |tenure| tenure.part.lanes.len())).collect();
-        let cores: Vec<u32> = by_cores().map(|p| p.cores).collect();
-        let lanes = held.iter().sum::<usize>() + free;
-        let even = targets(lanes, &cores, &vec![LANES; cores.len()]);
-        // what each can open is looked at only if somebody has too little
-        if free == 0 && !held.iter().zip(even).any(|(held, target)| is_lacking(*held, target)) {
+            takers().map(|p| p.tenures.newest().map_or(0, |tenure| tenure.part.lanes.len())).collect();
+        let cores: Vec<u32> = takers().map(|p| p.cores).collect();
+        let even = targets(held.iter().sum::<usize>() + free, &cores, &vec![LANES; cores.len()]);
+        // what each can open is looked at only if somebody has too little, and only once
+        let newest = self.participants.last_key_value().map(|(session, _)| *session);
+        let (epoch, takers, changes) = (self.epoch, cores.len(), self.program.changes().len());
+        let state = Balanced { epoch, takers, newest, free, changes };
+        let is_even = free == 0 && !held.iter().zip(even).any(|(held, target)| is_lacking(*held, target));
+        if is_even || self.balanced.replace(state) == Some(state) {
             return;
         }
         let spared = if free > 0 { 0 } else { uneven(&self.load) };
-        let due = self.due(free, spared);
+        let due = self.due(&self.unowned, &Room { spared, with_caps: true, ..Room::default() });
         let moves = due.iter().any(|(_, held, target)| is_lacking(*held, *target));
-        let takes = free > 0 && due.iter().any(|(_, held, target)| target > held);
-        if !moves && !takes {
+        if !moves && free == 0 {
             return;
         }
         let from = self.soon(now, HAND_OVER_AFTER);
@@ -478,6 +487,17 @@ fn assign(run: RunId, shard: Box<Shard>) -> ToWorker {
 /// How far apart clocks may be: the greatest error that counts. Whose clock is less certain than that holds no lease.
 pub(super) fn clock_error(errors: impl Iterator<Item = u64>) -> Duration {
     Duration::from_nanos(errors.max().unwrap_or(0)).min(LEASE)
+}
+
+/// Which room for lanes a worker is said to have.
+#[derive(Debug, Default)]
+struct Room {
+    /// Connections by which it stays below what it can open.
+    spared: u64,
+    /// Caps on open iterations need room too.
+    with_caps: bool,
+    /// These have none.
+    full: BTreeSet<SessionId>,
 }
 
 /// Whether somebody has so much too little that it is worth a move.

@@ -31,7 +31,11 @@ impl World {
 
     fn with_rules(open_model: bool, thresholds: Vec<Threshold>) -> Self {
         let load = if open_model { open(50.0, Arrivals::Constant, 100) } else { closed(30.0) };
-        let plan = Arc::new(plan(vec![load]));
+        Self::of(plan(vec![load]), thresholds)
+    }
+
+    fn of(plan: Plan, thresholds: Vec<Threshold>) -> Self {
+        let plan = Arc::new(plan);
         let spec = Spec {
             run: RunId("r".into()),
             digest: Digest::of(b"plan"),
@@ -389,6 +393,25 @@ fn nobody_gets_more_users_than_it_can_open_and_no_user_is_missing() {
     assert_eq!(all(&world, &[1, 2, 4, 5]), 30, "{:?}", world.coordinator.events);
     assert!(said(&world, "there is room for all users again"), "{:?}", world.coordinator.events);
     assert!(world.coordinator.events.len() < 40, "{:?}", world.coordinator.events);
+}
+
+#[test]
+fn who_has_no_room_for_more_keeps_its_cap_while_others_have() {
+    let mut world = World::of(plan(vec![closed(2_400.0), open(50.0, Arrivals::Constant, 300)]), Vec::new());
+    (0..WORKERS).for_each(|_| world.join());
+    for (session, capacity) in [(1, 1_000), (2, 60_000), (3, 60_000)] {
+        world.get_ready_for(session, capacity);
+    }
+    for session in 1..=WORKERS {
+        let run = world.run();
+        world.say(session, ToMaster::Armed { run, attempt: 1 });
+    }
+    let cap = |world: &World, of: u64| world.coordinator.participants[&SessionId(of)].tenures.part().caps[1];
+    assert_eq!((world.users(1), cap(&world, 1)), (800, 100));
+    world.lose(3, true);
+    world.go_on(4);
+    assert!(world.users(1) >= 800 && cap(&world, 1) >= 100, "{} {}", world.users(1), cap(&world, 1));
+    assert_eq!((world.users(1) + world.users(2), cap(&world, 1) + cap(&world, 2)), (2_400, 300));
 }
 
 proptest! {
