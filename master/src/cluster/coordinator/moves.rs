@@ -224,7 +224,7 @@ impl Coordinator {
     /// Gives a part to those that make load, so that each has what is due to its cores, within what it can open; what
     /// nobody can take stays nobody's. Returns who takes something.
     fn hand_out(&mut self, mut part: Part, from: RunTime, effects: &mut Vec<Effect>) -> Vec<String> {
-        let mut takers = Vec::new();
+        let mut takers = BTreeMap::new();
         let mut room = Room { with_caps: true, ..Room::default() };
         let t0 = self.t0();
         while let Some(t0) = t0.filter(|_| !part.is_empty()) {
@@ -250,7 +250,7 @@ impl Coordinator {
             }
         }
         self.unowned.add(&part);
-        takers
+        takers.into_values().collect()
     }
 
     /// A worker gets more from `from` on, as far as it can open that: its name goes to `takers`. Returns the rest.
@@ -258,7 +258,7 @@ impl Coordinator {
         &mut self,
         (session, mut more): (SessionId, Part),
         (from, t0): (RunTime, Mono),
-        takers: &mut Vec<String>,
+        takers: &mut BTreeMap<SessionId, String>,
         effects: &mut Vec<Effect>,
     ) -> Part {
         let Some(participant) = self.participants.get(&session) else { return more };
@@ -282,10 +282,7 @@ impl Coordinator {
         let mut part = with(&more);
         let left = capacity.saturating_sub(needs(&part));
         lower_caps(&self.load, &mut part.caps, left);
-        let name = participant.name.to_string();
-        if !takers.contains(&name) {
-            takers.push(name);
-        }
+        takers.insert(session, participant.name.to_string());
         self.assign_to(session, from, part, t0, effects);
         rest
     }
