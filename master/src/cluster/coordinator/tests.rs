@@ -114,7 +114,8 @@ impl World {
         let mut body = FrameBody { from_second: second, to_second: second + 1, last, ..FrameBody::default() };
         let series = SeriesKey { name: "n".into(), request_type: "GET".into(), scenario: "s".into() };
         body.counts.phase_mut(Phase::Main).series_mut(&series).succeeded.record_n(micros, requests);
-        body.counts.rows.entry(second).or_default().succeeded = requests;
+        let row = body.counts.rows.entry(second).or_default();
+        (row.requests_started, row.succeeded) = (requests, requests);
         body.odometers = Self::odometers(*started, *started);
         let sealed_at = RunTime(u64::from(second + 1) * SECOND);
         self.say(session, ToMaster::Frame { frame: Box::new(Frame { key, body }), sealed_at });
@@ -673,6 +674,8 @@ fn who_joins_in_mid_run_gets_a_share() {
     assert_eq!(lanes(&world, 4), 4_096);
     let armed = world.effects.iter().any(|e| matches!(e, Effect::Send(SessionId(4), ToWorker::Arm { .. })));
     assert!(armed);
+    // what is shown is of those who have told something
+    assert!((world.coordinator.progress(world.now, &world.registry).rate - 30.0).abs() < 1e-9);
     // one that dies before it could begin leaves its share to the others
     world.lose(4, false);
     assert_eq!((1..=WORKERS).map(|session| lanes(&world, session)).sum::<usize>(), 16_384);

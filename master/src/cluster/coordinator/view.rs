@@ -23,7 +23,12 @@ impl Coordinator {
         let waiting = matches!(self.state, State::Gathering { .. });
         let present = || registry.members().map(|(_, member)| member.name.to_string()).collect();
         let working = || self.participants.iter().filter(|(_, p)| p.makes_load());
-        let row = self.ledger.newest_common_row(working().map(|(session, _)| *session));
+        // who joined in mid-run and has told nothing yet is in no second
+        let is_new = |session, p: &Participant| {
+            p.tenures.first_from() > RunTime(0) && self.ledger.counted(session).is_none_or(|(frames, _)| frames == 0)
+        };
+        let told = working().map(|(session, p)| (*session, p)).filter(|(session, p)| !is_new(*session, p));
+        let row = self.ledger.newest_common_row(told.map(|(session, _)| session));
         let response = self.ledger.response();
         let total = self.ledger.total();
         let there = if waiting { registry.len() } else { working().count() };
