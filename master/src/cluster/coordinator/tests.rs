@@ -174,6 +174,18 @@ impl World {
         self.say(session, ToMaster::Ready { run, cores: 1, capacity });
     }
 
+    /// A run of workers that can open so many connections begins.
+    fn begin(&mut self, capacities: [u64; WORKERS as usize]) {
+        (0..WORKERS).for_each(|_| self.join());
+        for (session, capacity) in (1..).zip(capacities) {
+            self.get_ready_for(session, capacity);
+        }
+        for session in 1..=WORKERS {
+            let run = self.run();
+            self.say(session, ToMaster::Armed { run, attempt: 1 });
+        }
+    }
+
     /// Users that a worker has by its newest assignment.
     fn users(&self, session: u64) -> u64 {
         let tenures = &self.coordinator.participants[&SessionId(session)].tenures;
@@ -363,14 +375,7 @@ fn a_start_that_everybody_confirmed_stands_whatever_is_heard_next() {
 #[test]
 fn nobody_gets_more_users_than_it_can_open_and_no_user_is_missing() {
     let mut world = World::new(false);
-    (0..WORKERS).for_each(|_| world.join());
-    for (session, capacity) in [(1, 4), (2, 16), (3, 10_000)] {
-        world.get_ready_for(session, capacity);
-    }
-    for session in 1..=WORKERS {
-        let run = world.run();
-        world.say(session, ToMaster::Armed { run, attempt: 1 });
-    }
+    world.begin([4, 16, 10_000]);
     let all = |world: &World, of: &[u64]| of.iter().map(|session| world.users(*session)).sum::<u64>();
     let epoch = world.coordinator.epoch;
     assert!((2..=4).contains(&world.users(1)) && all(&world, &[1, 2, 3]) == 30);
@@ -399,14 +404,7 @@ fn nobody_gets_more_users_than_it_can_open_and_no_user_is_missing() {
 #[test]
 fn who_has_no_room_for_more_keeps_its_cap_while_others_have() {
     let mut world = World::of(plan(vec![closed(2_400.0), open(50.0, Arrivals::Constant, 300)]), Vec::new());
-    (0..WORKERS).for_each(|_| world.join());
-    for (session, capacity) in [(1, 1_000), (2, 60_000), (3, 60_000)] {
-        world.get_ready_for(session, capacity);
-    }
-    for session in 1..=WORKERS {
-        let run = world.run();
-        world.say(session, ToMaster::Armed { run, attempt: 1 });
-    }
+    world.begin([1_000, 60_000, 60_000]);
     let cap = |world: &World, of: u64| world.coordinator.participants[&SessionId(of)].tenures.part().caps[1];
     assert_eq!((world.users(1), cap(&world, 1)), (800, 100));
     world.lose(3, true);
@@ -420,14 +418,7 @@ proptest! {
     #[test]
     fn users_are_wherever_there_is_room(few in prop::collection::vec(1u64..25, 3)) {
         let mut world = World::new(false);
-        (0..WORKERS).for_each(|_| world.join());
-        for (session, capacity) in [(1, few[0]), (2, few[1]), (3, 10_000)] {
-            world.get_ready_for(session, capacity);
-        }
-        for session in 1..=WORKERS {
-            let run = world.run();
-            world.say(session, ToMaster::Armed { run, attempt: 1 });
-        }
+        world.begin([few[0], few[1], 10_000]);
         world.join();
         world.get_ready_for(4, few[2]);
         let mut all = vec![(1, few[0]), (2, few[1]), (4, few[2]), (3, 10_000)];
